@@ -1,0 +1,48 @@
+# Two commands on a fresh machine with Python 3.11+ and make: `make demo` and `make test`. Everything else is a step of these.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup demo test lint bench requirements clean
+
+help:
+	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
+	@echo "make test          all tests, on a real API server"
+	@echo "make lint          ruff, mypy strict, import-linter"
+	@echo "make bench         the figures of benchmarks/README.md, measured again"
+	@echo "make setup         the virtual environment and the pinned tools, nothing more (every command above does it first)"
+	@echo "make requirements  pin the newest dependencies, with hashes"
+
+setup: $(STAMP)
+	@$(BIN)/python -m mlwarden.embedded.build
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned Python packages (about a minute the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/mlwarden demo $(DEMO)
+
+test: setup
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m benchmarks.run
+
+requirements:
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --universal --generate-hashes --no-header --no-emit-index-url --quiet --upgrade --python-version 3.11 pyproject.toml -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --universal --generate-hashes --no-header --no-emit-index-url --quiet --upgrade --python-version 3.11 pyproject.toml --group dev -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

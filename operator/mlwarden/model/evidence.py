@@ -1,0 +1,99 @@
+"""What is known about an image, as pure values: from a custom resource, a file, or a test."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from mlwarden.model.digest import Digest
+
+
+class Phase(StrEnum):
+    """How far gathering has come."""
+
+    PENDING = "Pending"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class Vulnerability(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One vulnerable package, as the scanner reported it; `fixed` is empty where no fixed version exists."""
+
+    id: str
+    package: str
+    installed: str
+    fixed: str = ""
+    severity: str  # CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN: Trivy's words
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The summary of one scan of one digest. Bounded: the worst vulnerabilities only, `counts` has them all.
+
+    Attributes:
+        scanner: name and version, `trivy 0.72.0`.
+        scanned_at: when the scan ended, UTC.
+        database_at: `UpdatedAt` of the vulnerability database it used, UTC.
+        os: family and version, empty where none was recognised.
+        packages: how many packages were recognised, of the operating system and of languages.
+        counts: severity → number of vulnerabilities that have a fix; the key `unfixed` counts those that have none.
+        vulnerabilities: the worst ones, fixable first, at most 25.
+        blind: what the scanner cannot see in this image, in words (`no OS and no packages recognised`); not empty means `Unknown`.
+    """
+
+    scanner: str
+    scanned_at: datetime
+    database_at: datetime | None = None
+    os: str = ""
+    packages: int = 0
+    counts: dict[str, int] = {}
+    vulnerabilities: tuple[Vulnerability, ...] = ()
+    blind: tuple[str, ...] = ()
+
+
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about one digest.
+
+    Attributes:
+        digest: the image (index or manifest) digest.
+        phase: Pending until the scanner has answered; Failed with `reason` where it cannot.
+        reason: why it is Pending or Failed, one line.
+        scan: the summary, where phase is Ready.
+    """
+
+    digest: Digest
+    phase: Phase
+    reason: str = ""
+    scan: Scan | None = None
+
+
+class Resolution(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tag pointed at, and when. `digest` is None where resolving failed, with `reason`."""
+
+    digest: Digest | None
+    at: datetime
+    reason: str = ""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything from outside that an evaluation may use: evidence, namespace and time are arguments, never looked up.
+
+    Attributes:
+        now: the time of the evaluation, UTC, timezone-aware.
+        namespace: the Namespace object (`metadata` with name and labels at least), `{}` where unknown.
+        profile: the profile in force there.
+        user: the `userInfo` of the request, `{}` outside a request.
+        operation: CREATE, UPDATE, DELETE or CONNECT.
+        old: the old object on UPDATE, else None.
+        images: digest → what is known.
+        resolutions: image reference as written → what it pointed at.
+    """
+
+    now: datetime
+    namespace: Mapping[str, object]
+    profile: str
+    user: Mapping[str, object] = {}
+    operation: str = "CREATE"
+    old: Mapping[str, object] | None = None
+    images: Mapping[Digest, ImageFacts] = {}
+    resolutions: Mapping[str, Resolution] = {}

@@ -1,0 +1,217 @@
+"""The `WardenPolicy`: one question, one id, what to do with the answer. The CRD's schema is generated from these types.
+
+Field names are camelCase on the wire. Strictness (unknown fields refused, exactly one requirement) is enforced here, in the generated
+schema, and so by the API server.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from mlwarden.model.finding import Action, OnUnknown, Severity
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """Base of everything that is part of a custom resource's spec."""
+
+
+class Each(StrEnum):
+    """What an expression is evaluated over, and what its variable is called.
+
+    `pod`: once per pod; `object` is the pod template, shaped as a Pod (`object.metadata`, `object.spec`), whatever the workload's kind.
+    `container`: once per container of every role; adds `container` and `role` ("container", "initContainer", "ephemeralContainer").
+    `volume`: once per volume of the pod; adds `volume`.
+    `image`: once per image reference, image volumes included; adds `image` (the reference as written, a string).
+    `object`: once; `object` is the whole object, unchanged.
+    In all of them: `oldObject` is not available (updates are handled by the engine), `namespaceObject` is.
+    """
+
+    POD = "pod"
+    CONTAINER = "container"
+    VOLUME = "volume"
+    IMAGE = "image"
+    OBJECT = "object"
+
+
+class Expression(Wire, frozen=True, kw_only=True):
+    """A CEL expression that is true where all is well.
+
+    Attributes:
+        for_each: what it is evaluated over; the finding's path is the path of that element followed by `path`.
+        expression: CEL, of type bool.
+        path: field below the element that is to blame, e.g. `securityContext.privileged`.
+    """
+
+    for_each: Each = Each.POD
+    expression: str
+    path: str = ""
+
+
+class ImageScan(Wire, frozen=True, kw_only=True):
+    """Was this digest scanned within `maxAge`, with nothing at or above `severity` that has a fix?
+
+    Attributes:
+        severity: CRITICAL, HIGH, MEDIUM or LOW: the lowest severity that fails.
+        fixable: True: only vulnerabilities that have a fix count.
+        max_age: how old the scan may be, with a unit (`24h`, `7d`).
+    """
+
+    severity: str = "HIGH"
+    fixable: bool = True
+    max_age: str = "7d"
+
+
+class Requirement(Wire, frozen=True, kw_only=True):
+    """Exactly one of these. A new requirement is a field here and one file in `mlwarden.checks`."""
+
+    expression: Expression | None = None
+    image_scan: ImageScan | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless exactly one is set (the API server says the same by a CEL rule)."""
+        if len(self.kinds()) != 1:
+            raise ValueError("a policy has exactly one requirement")
+
+    def kinds(self) -> list[str]:
+        """The names of the fields that are set."""
+        return [name for name in self.__struct_fields__ if getattr(self, name) is not None]
+
+
+class ResourceRule(Wire, frozen=True, kw_only=True):
+    """Which resources, as in a ValidatingAdmissionPolicy: groups and plural names, `*` for all."""
+
+    api_groups: tuple[str, ...]
+    resources: tuple[str, ...]
+
+
+class LabelRequirement(Wire, frozen=True, kw_only=True):
+    """One row of `matchExpressions` (meta/v1 LabelSelectorRequirement)."""
+
+    key: str
+    operator: str  # In, NotIn, Exists, DoesNotExist
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(Wire, frozen=True, kw_only=True):
+    """meta/v1 LabelSelector. Empty matches everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelRequirement, ...] = ()
+
+
+class Condition(Wire, frozen=True, kw_only=True):
+    """A named CEL expression over `object`, `namespaceObject` and `request` (operation, userInfo, namespace, name); all must be true."""
+
+    name: str
+    expression: str
+
+
+class Match(Wire, frozen=True, kw_only=True):
+    """What a policy is about. Empty: every workload, of every kind, that runs a pod.
+
+    Attributes:
+        resources: narrows to these; needed where an expression is `forEach: object`.
+        namespace_selector: over the labels of the namespace.
+        object_selector: over the labels of the object.
+        conditions: evaluated on the whole object.
+    """
+
+    resources: tuple[ResourceRule, ...] = ()
+    namespace_selector: LabelSelector = LabelSelector()
+    object_selector: LabelSelector = LabelSelector()
+    conditions: tuple[Condition, ...] = ()
+
+
+class Fix(Wire, frozen=True, kw_only=True):
+    """How to put it right.
+
+    Attributes:
+        patch: an RFC 7386 merge patch on the element the expression was evaluated over. Shown only where the patched element was evaluated
+            again and passes.
+        text: otherwise a command or a sentence.
+    """
+
+    patch: dict[str, object] = {}
+    text: str
+
+
+class PolicySpec(Wire, frozen=True, kw_only=True):
+    """The spec of a `WardenPolicy`.
+
+    Attributes:
+        profiles: profile → what a Fail does there. `*` is every profile that is not named.
+        match: what it is about.
+        requirement: the question.
+        on_unknown: what an Unknown does; `Hold` on something that cannot be held is a warning (templates) or a denial (ephemeral
+            containers, pods that name their node).
+        severity: how bad a Fail is.
+        exceptions: False: no exception can be granted. Only then may an expression be compiled.
+        message: what is wrong, one line. `{name}` is the element's name, `{value}` what stands at the path, `{image}` the reference.
+        why: the threat, one line.
+        references: OWASP ML Top 10, MITRE ATLAS, Pod Security Standards.
+        fix: how to put it right.
+    """
+
+    profiles: dict[str, Action]
+    match: Match = Match()
+    requirement: Requirement
+    on_unknown: OnUnknown = OnUnknown.HOLD
+    severity: Severity = Severity.HIGH
+    exceptions: bool = False
+    message: str
+    why: str
+    references: tuple[str, ...] = ()
+    fix: Fix
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy by its name, with the pack it came from (`""` for one of the cluster's own)."""
+
+    name: str
+    spec: PolicySpec
+    pack: str = ""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What the chart's values decide, mounted as one YAML file into every process (`--settings FILE`).
+
+    Attributes:
+        namespace: mlwarden's own namespace.
+        controller: service account of the controller, which alone releases.
+        default_profile: profile of a namespace without the label `mlwarden.io/profile`.
+        profiles: every profile there is → whether it holds pods.
+        rollout: `enforce`, or `audit`, which turns every refusal into a warning.
+        exempt_namespaces: never governed, by compiled rule.
+        gate: `auto` finds out with a dry-run pod whether MutatingAdmissionPolicy is enforced; `policy` and `webhook` say so.
+        webhook_url: base URL of the webhook where the API server cannot reach a Service (development); else the Service is used.
+        webhook_timeout: seconds the API server waits.
+        anchor: name of the ClusterRole that owns everything generated.
+    """
+
+    namespace: str = "mlwarden-system"
+    controller: str = "mlwarden-controller"
+    webhook: str = "mlwarden-webhook"
+    scanner: str = "mlwarden-scanner"
+    default_profile: str = "baseline"
+    profiles: dict[str, bool] = msgspec.field(default_factory=lambda: {"baseline": False, "experiment": True, "production": True})
+    rollout: str = "enforce"
+    exempt_namespaces: tuple[str, ...] = ("kube-system", "kube-public", "kube-node-lease")
+    gate: str = "auto"
+    webhook_url: str = ""
+    webhook_timeout: int = 10
+    anchor: str = "mlwarden"
+
+    @property
+    def never_governed(self) -> tuple[str, ...]:
+        """The exempt namespaces and mlwarden's own."""
+        return (*self.exempt_namespaces, self.namespace)
+
+    def holds(self, profile: str) -> bool:
+        """Whether pods under `profile` are held. A profile that does not exist holds: a typing error is not a way out."""
+        return self.profiles.get(profile, True)
+
+
+GATE = "mlwarden.io/evidence"
+"""The scheduling gate."""
+PROFILE_LABEL = "mlwarden.io/profile"
+"""On a namespace: its profile."""
