@@ -43,6 +43,7 @@ requirements:
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --universal --generate-hashes --no-header --no-emit-index-url --quiet --upgrade --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	@$(BIN)/uv pip compile --universal --generate-hashes --no-header --no-emit-index-url --quiet --upgrade --python-version 3.11 pyproject.toml --group dev -o requirements/dev.txt
+	@$(BIN)/uv pip compile --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --upgrade --python-version 3.11 --group build -o requirements/build.txt
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,62 @@
+{{- define "mlwarden.labels" -}}
+app.kubernetes.io/name: mlwarden
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "mlwarden.image" -}}
+{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
+{{ .Values.image.repository }}:{{ $tag }}{{ with .Values.image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{/* Both values that everything depends on, refused early when they contradict each other. */}}
+{{- define "mlwarden.validate" -}}
+{{- if not (hasKey .Values.profiles .Values.defaultProfile) -}}
+{{- fail (printf "defaultProfile %q is not one of the profiles (%s)" .Values.defaultProfile (keys .Values.profiles | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "mlwarden.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "mlwarden.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "mlwarden.placement" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "mlwarden.env" -}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+{{- end }}
+
+{{- define "mlwarden.probes" -}}
+readinessProbe:
+  httpGet: {path: /readyz, port: probes}
+  periodSeconds: 2
+livenessProbe:
+  httpGet: {path: /healthz, port: probes}
+  periodSeconds: 10
+  failureThreshold: 6
+{{- end }}
