@@ -1,0 +1,68 @@
+"""Which addresses the registry client may connect to.
+
+Whoever writes a manifest chooses the host, so the scanner would connect anywhere it is told: to the metadata service of the cloud, to
+itself, to the node. A NetworkPolicy says the same; this is for clusters that do not enforce one. Private networks are allowed, because
+that is where many registries are. Resolving a name once for the check and once for the connection was rejected: the answer may differ
+(DNS rebinding), so the check is inside the resolver that the connection uses.
+"""
+
+import socket
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+_METADATA = frozenset({ip_address("fd00:ec2::254"), ip_address("100.100.100.200"), ip_address("168.63.129.16")})
+"""Metadata services outside the link-local ranges: AWS over IPv6, Alibaba Cloud, Azure's wire server."""
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class ForbiddenAddressError(OSError):
+    """The name leads to an address that no registry has."""
+
+
+def forbidden(address: str, *, loopback: bool = False) -> bool:
+    """Whether no registry may be there. `loopback`: the administrator listed this host, so that loopback is meant.
+
+    Anything that is not an address is not forbidden: names are judged by what they resolve to.
+    """
+    try:
+        ip: IPv4Address | IPv6Address = ip_address(address.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address) and (inner := _embedded(ip)) is not None:
+        ip = inner
+    if ip.is_loopback:
+        return not loopback
+    return ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in _METADATA
+
+
+def _embedded(ip: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 address carries: mapped, 6to4, Teredo, NAT64."""
+    if ip in _NAT64:
+        return IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names, and refuses a name as a whole when one of its addresses is forbidden.
+
+    Args:
+        loopback: hosts, without port, that may be on loopback.
+    """
+
+    def __init__(self, loopback: frozenset[str]) -> None:
+        self._inner = ThreadedResolver()
+        self._loopback = loopback
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        """Raises ForbiddenAddressError beside what resolving raises."""
+        found = await self._inner.resolve(host, port, family)
+        if any(forbidden(result["host"], loopback=host in self._loopback) for result in found):
+            raise ForbiddenAddressError(f"{host} leads to an address where no registry may be")
+        return found
+
+    async def close(self) -> None:
+        """Nothing to close."""
+        await self._inner.close()

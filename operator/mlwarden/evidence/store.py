@@ -1,0 +1,339 @@
+"""`ImageEvidence`: queue, store and memory of resolutions, in the API server.
+
+Two shapes, told apart by name (docs/adr/0004-evidence-objects.md):
+
+- `tag-<40 hex of sha256(reference)>`: what a tag pointed at, and when (`status.digest`, `status.at`).
+- `sha256-<hex>`: what is known about a digest (`status.scan`), and the repositories it can be pulled from.
+
+**The queue.** An object whose status has no answer is work. So is one that was asked for again: whoever needs a fresh answer (a
+resolution older than 60 s, a scan older than the policy's `maxAge`) sets `spec.requestedAt` to now, and the scanner answers when that is
+later than `status.at`. A counter or an annotation was rejected (no order between requesters, no schema), deleting and creating again, too
+(in between there is no evidence, and a deletion is a right nobody else needs).
+
+The name is derived from what it is about, and everything here checks it: an object that says something else than its name is not
+evidence.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import cast
+
+import msgspec
+
+from mlwarden.errors import EvidenceError, InputError
+from mlwarden.model import reference as references
+from mlwarden.model.digest import Digest, digest
+from mlwarden.model.evidence import ImageFacts, Phase, Resolution, Scan
+from mlwarden.model.workload import Json
+
+API_VERSION = "mlwarden.io/v1alpha1"
+KIND = "ImageEvidence"
+PLURAL = "imageevidences"
+MAX_REFERENCES = 16
+_WAITING = "waiting for the scanner"
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of what is on the wire; unknown fields are skipped, so that a newer version's objects can be read."""
+
+
+class Metadata(_Wire, frozen=True, kw_only=True):
+    """The part of ObjectMeta that is used."""
+
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: datetime | None = None
+
+
+class EvidenceSpec(_Wire, frozen=True, kw_only=True):
+    """What is asked.
+
+    Attributes:
+        references: one image reference as written (`tag-…`), or up to 16 of `repository@sha256:…` to try in turn (`sha256-…`).
+        requested_at: when an answer was last asked for; the scanner answers again when it is later than `status.at`.
+    """
+
+    references: tuple[str, ...]
+    requested_at: datetime | None = None
+
+
+class EvidenceStatus(_Wire, frozen=True, kw_only=True):
+    """What is known; written by the scanner alone.
+
+    Attributes:
+        phase: Pending, Ready or Failed.
+        reason: why it is not Ready, or why the last refresh failed.
+        digest: what the tag pointed at.
+        at: when the answer was made: of a resolution, of a scan, or of a definitive failure.
+        scan: the summary of the scan.
+        claimed_by: the scanner that is at it.
+        claimed_until: from then on another may take it.
+        attempts: failures in a row.
+        retry_at: not before that, unless it is asked for again.
+    """
+
+    phase: Phase = Phase.PENDING
+    reason: str = ""
+    digest: str = ""
+    at: datetime | None = None
+    scan: Scan | None = None
+    claimed_by: str = ""
+    claimed_until: datetime | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+
+
+class ImageEvidence(_Wire, frozen=True, kw_only=True, omit_defaults=False):
+    """The custom resource."""
+
+    api_version: str = API_VERSION
+    kind: str = KIND
+    metadata: Metadata
+    spec: EvidenceSpec
+    status: EvidenceStatus = EvidenceStatus()
+
+    @property
+    def is_resolution(self) -> bool:
+        """Whether it is about a tag, not about a digest."""
+        return self.metadata.name.startswith("tag-")
+
+
+def name_for(reference: str) -> str:
+    """Returns the name of the object about an image reference as written.
+
+    Raises:
+        InputError: if it is not an image reference.
+    """
+    parsed = references.parse(reference)
+    if parsed.digest:
+        return digest_name(digest(parsed.digest))
+    return "tag-" + hashlib.sha256(reference.encode()).hexdigest()[:40]
+
+
+def digest_name(of: Digest) -> str:
+    """Returns the name of the object about a digest."""
+    return of.replace(":", "-", 1)
+
+
+def canonical(reference: str) -> str:
+    """Returns what stands in `spec.references`: a tag as written, a digest as `registry/repository@sha256:…` without its tag.
+
+    Raises:
+        InputError: if it is not an image reference.
+    """
+    parsed = references.parse(reference)
+    return f"{parsed.registry}/{parsed.repository}@{digest(parsed.digest)}" if parsed.digest else reference
+
+
+def pending(reference: str) -> dict[str, Json]:
+    """Returns the object to create for a reference without evidence.
+
+    Raises:
+        InputError: if it is not an image reference.
+    """
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name_for(reference), "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
+        "spec": {"references": [canonical(reference)]},
+    }
+
+
+def request(stored: ImageEvidence, reference: str, now: datetime) -> dict[str, Json]:
+    """Returns the merge patch that asks again for what is `stored`, and names one more repository to pull it from.
+
+    Carries the resource version where it changes the list, so that two requesters do not undo each other: on a conflict read it again.
+    When the list is full its oldest entry goes: filling it with repositories that do not have the digest must not spoil it for others.
+    """
+    spec: dict[str, Json] = {"requestedAt": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+    if stored.is_resolution or (wanted := canonical(reference)) in stored.spec.references:
+        return {"spec": spec}
+    spec["references"] = [*stored.spec.references, wanted][-MAX_REFERENCES:]
+    return {"metadata": {"resourceVersion": stored.metadata.resource_version}, "spec": spec}
+
+
+def read(obj: Json) -> ImageEvidence:
+    """Returns a decoded object, typed.
+
+    Raises:
+        EvidenceError: if it is not an `ImageEvidence` whose spec is about what its name says.
+    """
+    try:
+        return checked(msgspec.convert(obj, ImageEvidence))
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise EvidenceError(f"an ImageEvidence that cannot be read: {error}") from None
+
+
+def checked(evidence: ImageEvidence) -> ImageEvidence:
+    """Returns the same.
+
+    Raises:
+        EvidenceError: unless its spec is about what its name says.
+    """
+    try:
+        names = {name_for(reference) for reference in evidence.spec.references}
+    except InputError as error:
+        raise EvidenceError(f"the ImageEvidence {evidence.metadata.name[:80]} is about no image: {error}") from None
+    if names != {evidence.metadata.name} or evidence.kind != KIND or (evidence.is_resolution and len(evidence.spec.references) != 1):
+        raise EvidenceError(f"the ImageEvidence {evidence.metadata.name[:80]} is about something else than its name says")
+    return evidence
+
+
+def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str, Resolution]:
+    """Returns what an object says: about a digest, or about a reference as written.
+
+    Raises:
+        EvidenceError: if it is not evidence; to be treated as if it were not there.
+    """
+    evidence = checked(obj) if isinstance(obj, ImageEvidence) else read(obj)
+    status = evidence.status
+    if not evidence.is_resolution:
+        about = digest(evidence.metadata.name.replace("-", ":", 1))
+        if status.phase is Phase.READY and status.scan is None:
+            return about, ImageFacts(digest=about, phase=Phase.FAILED, reason="the evidence says Ready without a scan")
+        scan = status.scan if status.phase is Phase.READY else None
+        return about, ImageFacts(digest=about, phase=status.phase, reason=status.reason or _waiting(status.phase), scan=scan)
+    reference, at = evidence.spec.references[0], status.at or _NEVER
+    if status.phase is not Phase.READY:
+        return reference, Resolution(digest=None, at=at, reason=status.reason or _waiting(status.phase))
+    try:
+        return reference, Resolution(digest=digest(status.digest), at=at, reason=status.reason)
+    except InputError:
+        return reference, Resolution(digest=None, at=at, reason="the evidence says Ready without a digest")
+
+
+def _waiting(phase: Phase) -> str:
+    return _WAITING if phase is Phase.PENDING else ""
+
+
+def crd() -> dict[str, Json]:
+    """Returns the CustomResourceDefinition, as applied to the cluster."""
+    columns = (
+        ("Phase", "string", ".status.phase", 0),
+        ("Digest", "string", ".status.digest", 1),
+        ("OS", "string", ".status.scan.os", 0),
+        ("Critical", "integer", ".status.scan.counts.CRITICAL", 0),
+        ("High", "integer", ".status.scan.counts.HIGH", 0),
+        ("Scanned", "date", ".status.scan.scannedAt", 0),
+        ("Age", "date", ".metadata.creationTimestamp", 0),
+        ("Image", "string", ".spec.references[0]", 0),
+        ("Reason", "string", ".status.reason", 1),
+    )
+    version = {
+        "name": "v1alpha1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": [
+            {"name": name, "type": kind, "jsonPath": path, "priority": wide} for name, kind, path, wide in columns
+        ],
+        "schema": {"openAPIV3Schema": _schema()},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.mlwarden.io", "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
+        "spec": {
+            "group": "mlwarden.io",
+            "scope": "Cluster",
+            "names": {"kind": KIND, "listKind": f"{KIND}List", "plural": PLURAL, "singular": "imageevidence", "shortNames": ["imgev"]},
+            "versions": [version],
+        },
+    }
+
+
+def _schema() -> dict[str, Json]:
+    instant: Mapping[str, Json] = {"type": "string", "format": "date-time"}
+    status = {
+        "type": "object",
+        "properties": {
+            "phase": {"type": "string", "enum": [phase.value for phase in Phase]},
+            "reason": _text(400),
+            "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+            "at": instant,
+            "scan": _scan_schema(instant),
+            "claimedBy": _text(253),
+            "claimedUntil": instant,
+            "attempts": {"type": "integer", "minimum": 0},
+            "retryAt": instant,
+        },
+    }
+    spec = {
+        "type": "object",
+        "required": ["references"],
+        "properties": {
+            "references": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_REFERENCES,
+                "items": {"type": "string", "minLength": 1, "maxLength": 512},
+                "description": "One reference as written, or up to 16 of repository@sha256:… to try in turn.",
+                "x-kubernetes-list-type": "atomic",
+                "x-kubernetes-validations": [
+                    {
+                        "rule": f"oldSelf.all(known, known in self) || oldSelf.size() == {MAX_REFERENCES}",
+                        "message": "references are appended to, never changed",
+                    }
+                ],
+            },
+            "requestedAt": {**instant, "description": "When an answer was last asked for."},
+        },
+    }
+    rules = [
+        {
+            "rule": "self.metadata.name.matches('^(tag-[0-9a-f]{40}|sha256-[0-9a-f]{64})$')",
+            "message": "the name is derived from what the evidence is about: tag-<hash of the reference> or sha256-<digest>",
+        },
+        {
+            "rule": "self.metadata.name.startsWith('tag-') ? self.spec.references.size() == 1 && !self.spec.references[0].contains('@') : "
+            "self.spec.references.all(known, known.endsWith('@sha256:' + self.metadata.name.substring(7)))",
+            "message": "every reference is about what the name says",
+        },
+        {
+            "rule": "!has(self.status) || !has(self.status.phase) || self.status.phase != 'Ready' || "
+            "(self.metadata.name.startsWith('tag-') ? has(self.status.digest) && has(self.status.at) : has(self.status.scan))",
+            "message": "Ready means that there is an answer",
+        },
+    ]
+    return {
+        "type": "object",
+        "description": "What is known about an image digest, or what a tag pointed at. Written by mlwarden.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+        "x-kubernetes-validations": rules,
+    }
+
+
+def _scan_schema(instant: Mapping[str, Json]) -> dict[str, Json]:
+    vulnerability = {
+        "type": "object",
+        "required": ["id", "package", "installed", "severity"],
+        "properties": {"id": _text(64), "package": _text(200), "installed": _text(100), "fixed": _text(100), "severity": _text(16)},
+    }
+    return {
+        "type": "object",
+        "required": ["scanner", "scannedAt"],
+        "properties": {
+            "scanner": _text(64),
+            "scannedAt": instant,
+            "databaseAt": {**instant, "nullable": True},
+            "os": _text(120),
+            "packages": {"type": "integer", "minimum": 0},
+            "counts": {"type": "object", "maxProperties": 16, "additionalProperties": {"type": "integer", "minimum": 0}},
+            "vulnerabilities": {"type": "array", "maxItems": 25, "items": vulnerability},
+            "blind": {"type": "array", "maxItems": 16, "items": _text(200)},
+        },
+    }
+
+
+def _text(limit: int) -> dict[str, Json]:
+    return cast("dict[str, Json]", {"type": "string", "maxLength": limit})

@@ -1,0 +1,209 @@
+"""Trivy as a subprocess: the one place that knows its command line, its versions and what its failures mean.
+
+It runs on bytes that anybody may have made. So it has an environment of our making (no credentials but those of the one registry it pulls
+from), a scratch directory that is wiped, limits, and nobody believes its exit code: see `report`. Linking it as a library or talking to a
+trivy server was rejected: a crash or an exhausted memory must cost one scan, not the scanner.
+"""
+
+import asyncio
+import re
+import shutil
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from mlwarden.errors import EvidenceError
+from mlwarden.evidence import process, report
+from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
+from mlwarden.model.digest import Digest
+
+FLOOR = (0, 71, 0)
+DENIED = frozenset({(0, 69, 4), (0, 69, 5), (0, 69, 6)})
+"""GHSA-69fq-xp46-6x23, CVE-2026-33634: releases made by an attacker. Below the floor anyway; named so that the refusal says why."""
+_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?")
+_FLAGS = (
+    *("--format", "json", "--quiet", "--scanners", "vuln", "--image-src", "remote"),
+    *(
+        "--skip-db-update",
+        "--skip-java-db-update",
+        "--skip-vex-repo-update",
+        "--skip-version-check",
+        "--disable-telemetry",
+        "--offline-scan",
+    ),
+    *("--cache-backend", "memory", "--parallel", "2"),
+    # Trivy itself looks for conda packages below `envs/` only, and so calls an image with a base environment clean.
+    *("--file-patterns", r"conda-pkg:conda-meta/.+\.json$"),
+)
+_ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
+_JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
+
+
+class Database(msgspec.Struct, frozen=True, rename="pascal"):
+    """`db/metadata.json` of trivy's cache: how old the vulnerability database is."""
+
+    version: int
+    updated_at: datetime
+    next_update: datetime
+
+
+class Pull(msgspec.Struct, frozen=True, kw_only=True):
+    """What trivy needs to pull one image.
+
+    Attributes:
+        image: `repository@sha256:…`.
+        digest: the one in `image`.
+        platform: `os/arch`, empty for an image without one.
+        plain_http: the administrator listed the registry.
+        docker_config: content of the docker `config.json` it finds: the credential of this registry alone.
+    """
+
+    image: str
+    digest: Digest
+    platform: str = ""
+    plain_http: bool = False
+    docker_config: bytes = b'{"auths":{}}'
+
+
+class Trivy:
+    """Runs one trivy binary.
+
+    Args:
+        binary: path of the program.
+        cache: its cache directory, with `db/trivy.db` and `db/metadata.json`; never written to by a scan.
+        scratch: directory for what scans unpack; each scan has its own below it.
+        limits: of one run.
+        ca_file: PEM file of certificate authorities of registries, empty for the system's.
+    """
+
+    def __init__(self, *, binary: Path, cache: Path, scratch: Path, limits: process.Limits | None = None, ca_file: str = "") -> None:
+        self._binary, self._cache, self._scratch, self._ca_file = binary, cache, scratch, ca_file
+        self._limits = limits or process.Limits()
+        self._version = ""
+
+    async def version(self) -> str:
+        """Returns the version, asked once.
+
+        Raises:
+            EvidenceError: if it cannot run, is too old, or is one of the compromised releases. Not worth a retry.
+        """
+        if not self._version:
+            self._version = accepted(await self._ask_version())
+        return self._version
+
+    def database(self) -> Database:
+        """Returns how old the vulnerability database is.
+
+        Raises:
+            TransientError: if there is none.
+        """
+        path = self._cache / "db" / "metadata.json"
+        try:
+            found = msgspec.json.decode(path.read_bytes()[:65536], type=Database)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise TransientError(
+                f"trivy has no vulnerability database ({type(error).__name__})", hint=f"one is needed in {path.parent}"
+            ) from None
+        if found.version != 2:
+            raise TransientError(f"trivy's vulnerability database is of schema {found.version}, not 2")
+        return found
+
+    async def scan(self, pull: Pull) -> report.Findings:
+        """Scans one image manifest.
+
+        Raises:
+            DefinitiveError, TransientError: why there is no report.
+            EvidenceError: the binary is not one that may be used.
+        """
+        version = await self.version()
+        done = await self._image(pull, skip=())
+        blind: tuple[str, ...] = ()
+        if done.code != 0 and "Unable to initialize the Java DB" in done.errors:
+            done, blind = await self._image(pull, skip=_ARCHIVES), (_JAVA_BLIND,)
+        if done.code != 0:
+            raise failure(done)
+        found = report.read(done.output, asked=pull.image, digest=pull.digest, version=version)
+        return msgspec.structs.replace(found, blind=(*found.blind, *blind))
+
+    async def _image(self, pull: Pull, *, skip: tuple[str, ...]) -> process.Completed:
+        arguments = [*_FLAGS, "--cache-dir", str(self._cache.resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
+        arguments += [part for pattern in skip for part in ("--skip-files", pattern)]
+        if pull.platform:
+            arguments += ["--platform", pull.platform]
+        if pull.plain_http:
+            arguments.append("--insecure")
+        return await self._run(["image", *arguments, pull.image], self._limits, docker_config=pull.docker_config)
+
+    async def _ask_version(self) -> str:
+        limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
+        try:
+            done = await self._run(["--version", "--format", "json"], limits)
+            return str(msgspec.json.decode(done.output, type=dict[str, object])["Version"])
+        except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
+            raise EvidenceError(f"{self._binary} does not tell trivy's version ({one_line(str(error), 120)})") from None
+
+    async def _run(self, arguments: list[str], limits: process.Limits, docker_config: bytes = b'{"auths":{}}') -> process.Completed:
+        """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
+        home = await asyncio.to_thread(self._make_home, docker_config)
+        environment = {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "XDG_CACHE_HOME": str(home),
+            "XDG_DATA_HOME": str(home),
+            "XDG_CONFIG_HOME": str(home),
+        }
+        environment |= {"DOCKER_CONFIG": str(home), "PATH": ""}
+        if self._ca_file:
+            environment["SSL_CERT_FILE"] = self._ca_file
+        try:
+            return await process.run([str(self._binary), *arguments], environment=environment, directory=home / "work", limits=limits)
+        except process.TimedOutError as error:
+            raise TransientError(str(error), hint="a larger --scan-timeout, or a smaller image") from None
+        except process.OutputTooLargeError as error:
+            raise DefinitiveError(f"trivy was killed: {error}") from None
+        except OSError as error:
+            raise TransientError(f"{self._binary} cannot be run ({type(error).__name__})") from None
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
+
+    def _make_home(self, docker_config: bytes) -> Path:
+        home = Path(tempfile.mkdtemp(prefix="scan-", dir=self._scratch))
+        (home / "config.json").write_bytes(docker_config)
+        (home / "work").mkdir()
+        return home
+
+
+def accepted(version: str) -> str:
+    """Returns the version as `major.minor.patch`.
+
+    Raises:
+        EvidenceError: if it is too old, compromised, a pre-release, or not a version.
+    """
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise EvidenceError(f"trivy's version {one_line(version, 40)!r} is not a release", hint="use a released trivy, 0.71.0 or later")
+    number = (int(match[1]), int(match[2]), int(match[3]))
+    if number in DENIED:
+        raise EvidenceError(f"trivy {version} is a compromised release (CVE-2026-33634)", hint="remove it, and rotate what it could read")
+    if number < FLOOR:
+        raise EvidenceError(f"trivy {version} is too old", hint="use trivy 0.71.0 or later")
+    return version
+
+
+def failure(done: process.Completed) -> DefinitiveError | TransientError:
+    """What a failed run means. The manifest was fetched before, so what is left is trouble with layers, disk, memory and trivy itself."""
+    if done.code < 0:
+        return TransientError(
+            f"trivy was killed by signal {-done.code}", hint="more memory for the scanner, where that is the kernel's doing"
+        )
+    lines = [line for line in done.errors.splitlines() if line.strip()]
+    said = one_line(next((line for line in lines if "FATAL" in line), lines[-1] if lines else "it did not say why").rpartition("\t")[2])
+    if "no space left on device" in done.errors or "file too large" in done.errors:
+        return TransientError("the image does not fit on the scanner's scratch disk", hint="more ephemeral storage for the scanner")
+    if "TOOMANYREQUESTS" in done.errors or "429 Too Many Requests" in done.errors:
+        return TransientError("the registry's rate limit is reached (429)", retry_after=60)
+    if any(sign in done.errors for sign in ("UNAUTHORIZED", "DENIED", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN")):
+        return DefinitiveError(f"trivy cannot pull the image: {said}")
+    return TransientError(f"trivy failed ({done.code}): {said}")

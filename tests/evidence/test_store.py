@@ -1,0 +1,127 @@
+import contextlib
+import hashlib
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlwarden import evidence
+from mlwarden.errors import EvidenceError, InputError
+from mlwarden.evidence import store
+from mlwarden.model.digest import Digest
+from mlwarden.model.evidence import ImageFacts, Phase, Resolution, Scan
+
+HEX = "a" * 64
+DIGEST = Digest(f"sha256:{HEX}")
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SCAN = Scan(scanner="trivy 0.72.0", scanned_at=NOW, os="alpine 3.19.1", packages=3, counts={"HIGH": 1, "unfixed": 0})
+
+
+def stored(reference: str, **status: object) -> dict[str, object]:
+    return {**evidence.pending(reference), "status": msgspec.to_builtins(store.EvidenceStatus(**status))}
+
+
+def test_a_tag_is_named_by_the_hash_of_the_reference_as_written() -> None:
+    assert evidence.name_for("nginx:1") == "tag-" + hashlib.sha256(b"nginx:1").hexdigest()[:40]
+    assert evidence.name_for("nginx:1") != evidence.name_for("docker.io/library/nginx:1")
+
+
+def test_a_digest_is_named_by_itself_wherever_it_is_pulled_from() -> None:
+    assert evidence.name_for(f"nginx@{DIGEST}") == evidence.name_for(f"ghcr.io/x/y:tag@{DIGEST}") == f"sha256-{HEX}"
+
+
+def test_what_is_no_image_reference_cannot_be_asked_for() -> None:
+    with pytest.raises(InputError):
+        evidence.pending("Not An Image")
+
+
+def test_a_new_request_is_pending_work() -> None:
+    about, facts = evidence.to_facts(evidence.pending(f"nginx:1@{DIGEST}"))
+    assert about == DIGEST
+    assert facts == ImageFacts(digest=DIGEST, phase=Phase.PENDING, reason="waiting for the scanner")
+    about, resolution = evidence.to_facts(evidence.pending("nginx:1"))
+    assert about == "nginx:1"
+    assert isinstance(resolution, Resolution)
+    assert resolution.digest is None
+    assert resolution.reason == "waiting for the scanner"
+
+
+def test_a_finished_scan_is_read_back_as_it_was_written() -> None:
+    _, facts = evidence.to_facts(stored(f"nginx@{DIGEST}", phase=Phase.READY, scan=SCAN, at=NOW))
+    assert facts == ImageFacts(digest=DIGEST, phase=Phase.READY, scan=SCAN)
+
+
+def test_a_finished_resolution_is_read_back_with_its_time() -> None:
+    assert evidence.to_facts(stored("nginx:1", phase=Phase.READY, digest=DIGEST, at=NOW)) == ("nginx:1", Resolution(digest=DIGEST, at=NOW))
+
+
+def test_ready_without_an_answer_is_never_ready() -> None:
+    _, facts = evidence.to_facts(stored(f"nginx@{DIGEST}", phase=Phase.READY))
+    assert isinstance(facts, ImageFacts)
+    assert facts.phase is Phase.FAILED
+    _, resolution = evidence.to_facts(stored("nginx:1", phase=Phase.READY, at=NOW))
+    assert isinstance(resolution, Resolution)
+    assert resolution.digest is None
+
+
+def test_a_scan_of_something_that_failed_since_is_not_shown() -> None:
+    _, facts = evidence.to_facts(stored(f"nginx@{DIGEST}", phase=Phase.FAILED, scan=SCAN, reason="gone"))
+    assert facts == ImageFacts(digest=DIGEST, phase=Phase.FAILED, reason="gone")
+
+
+def test_an_object_that_is_about_something_else_than_its_name_is_not_evidence() -> None:
+    other = stored(f"nginx@sha256:{'b' * 64}", phase=Phase.READY, scan=SCAN)
+    other["metadata"] = {"name": f"sha256-{HEX}"}
+    with pytest.raises(EvidenceError):
+        evidence.to_facts(other)
+    tag = stored("nginx:1", phase=Phase.READY, digest=DIGEST, at=NOW)
+    tag["spec"] = {"references": ["nginx:2"]}
+    with pytest.raises(EvidenceError):
+        evidence.to_facts(tag)
+
+
+KEYS = st.sampled_from(["metadata", "spec", "status", "name", "references", "phase", "scan", "at"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON)
+def test_whatever_is_stored_is_evidence_or_an_evidence_error(obj: object) -> None:
+    with contextlib.suppress(EvidenceError):
+        evidence.to_facts(obj)
+
+
+def test_asking_again_says_when_and_leaves_the_references_alone() -> None:
+    known = store.read(evidence.pending("nginx:1"))
+    assert evidence.request(known, "nginx:1", NOW) == {"spec": {"requestedAt": "2026-11-24T12:00:00.000000Z"}}
+
+
+def test_asking_for_a_digest_from_another_repository_appends_it_under_the_resource_version() -> None:
+    known = store.read(evidence.pending(f"nginx@{DIGEST}") | {"metadata": {"name": f"sha256-{HEX}", "resourceVersion": "7"}})
+    patch = evidence.request(known, f"ghcr.io/x/y:tag@{DIGEST}", NOW)
+    assert patch["metadata"] == {"resourceVersion": "7"}
+    assert patch["spec"]["references"] == [f"docker.io/library/nginx@{DIGEST}", f"ghcr.io/x/y@{DIGEST}"]
+
+
+def test_a_full_list_of_repositories_makes_room_so_that_nobody_can_spoil_a_digest_for_others() -> None:
+    full = evidence.pending(f"nginx@{DIGEST}")
+    full["spec"] = {"references": [f"evil.example/n{number}@{DIGEST}" for number in range(16)]}
+    patch = evidence.request(store.read(full), f"ghcr.io/x/y@{DIGEST}", NOW)
+    assert patch["spec"]["references"][-1] == f"ghcr.io/x/y@{DIGEST}"
+    assert len(patch["spec"]["references"]) == 16
+
+
+def test_the_crd_knows_every_field_that_is_written() -> None:
+    schema = evidence.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    for struct, properties in (
+        (store.EvidenceSpec, schema["spec"]["properties"]),
+        (store.EvidenceStatus, schema["status"]["properties"]),
+        (Scan, schema["status"]["properties"]["scan"]["properties"]),
+    ):
+        assert set(struct.__struct_encode_fields__) == set(properties)
