@@ -1,0 +1,169 @@
+"""Guards for what the gate hangs on: a namespace's profile, mlwarden's identity, its memory and its webhook configurations.
+
+Admission policies themselves are exempt from admission: no object here can guard them, only RBAC can.
+Impersonation is invisible to admission; `scope.is_account` says what still stands in its way.
+
+Rejected: one guard over everything in mlwarden's namespace. Evictions, injected ConfigMaps and other controllers' work pass through there
+too, and a fail-closed rule that breaks `kubectl drain` is worse than the hole it closes.
+"""
+
+from mlwarden.controllers.scope import NAME_LABEL, cel, is_account, may, validating
+from mlwarden.model.policy import PROFILE_LABEL, Settings
+from mlwarden.model.workload import Json
+
+WEBHOOKS = "mlwarden"
+"""Name of the mutating and of the validating webhook configuration."""
+
+_CORE: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["*"]}
+_KUBERNETES = (
+    "(request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"
+    " || request.userInfo.username in ['system:kube-controller-manager', 'system:kube-scheduler', 'system:apiserver']"
+    " || (has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups))"
+)
+
+
+def guard_objects(settings: Settings) -> list[dict[str, Json]]:
+    """Returns the guards of namespaces, identity, evidence and webhook configurations, each with its binding."""
+    return [*_namespaces(settings), *_identity(settings), *_evidence(settings), *_webhooks(settings)]
+
+
+def _namespaces(settings: Settings) -> list[dict[str, Json]]:
+    """Who may say how a namespace is judged. `namespaces/status` and `namespaces/finalize` write labels too.
+
+    Free for everybody who may write the namespace: to set the default, and to go from a default that does not hold to a profile that does.
+    Everything else can make the judgement weaker and needs the verb; so does creating a namespace of an exempt name.
+    """
+    none = "(none)"  # no valid label value: absent and empty are two things
+    now, before = (f"{of}.metadata.?labels[?'{PROFILE_LABEL}'].orValue('{none}')" for of in ("object", "oldObject"))
+    exempt = f"oldObject == null && object.metadata.?name.orValue('') in {cel(settings.never_governed)}"
+    stricter = sorted(name for name, holds in settings.profiles.items() if holds)
+    free = [settings.default_profile] if settings.holds(settings.default_profile) else [settings.default_profile, *stricter]
+    return validating(
+        "mlwarden-namespaces",
+        constraints={
+            "resourceRules": [
+                {**_CORE, "operations": ["CREATE", "UPDATE"], "resources": ["namespaces"]},
+                {**_CORE, "operations": ["UPDATE"], "resources": ["namespaces/status", "namespaces/finalize"]},
+            ],
+        },
+        conditions={
+            "profile-changes": f"oldObject == null ? ({now} != '{none}' || ({exempt})) : {now} != {before}",
+        },
+        variables={"now": now, "before": f"oldObject == null ? '{none}' : {before}", "exempt": exempt},
+        validations=[
+            {
+                "expression": f"variables.now == '{none}' || variables.now in {cel(sorted(settings.profiles))}",
+                "message": f"{PROFILE_LABEL} is one of {', '.join(sorted(settings.profiles))}",
+            },
+            {
+                "expression": (
+                    f"(variables.before == '{none}' && variables.now in {cel(free)} && !variables.exempt)"
+                    f" || {may('change', 'profiles', name='object.metadata.name')}"
+                ),
+                "message": f"changing {PROFILE_LABEL} to what may be weaker needs the verb change on profiles.mlwarden.io",
+            },
+        ],
+        actions=("Warn", "Audit") if settings.rollout == "audit" else ("Deny", "Audit"),
+    )
+
+
+def _identity(settings: Settings) -> list[dict[str, Json]]:
+    """The identity that mlwarden's rights hang on, and what it runs from.
+
+    Tokens only from a kubelet, no token Secrets; workloads, settings, certificates, leases and the webhook's endpoints are written by
+    Kubernetes' own controllers, by mlwarden (only what it must), or by somebody with the verb `change` on `profiles.mlwarden.io` there.
+    """
+    accounts = is_account(settings, settings.controller, settings.webhook, settings.scanner)
+    changes = {"apiVersions": ["*"], "operations": ["CREATE", "UPDATE"]}
+    named = "request.resource.resource in ['secrets', 'configmaps', 'services', 'leases']"
+    return validating(
+        "mlwarden-identity",
+        constraints={
+            "resourceRules": [
+                {**_CORE, "operations": ["CREATE"], "resources": ["serviceaccounts/token"]},
+                {
+                    **changes,
+                    "apiGroups": [""],
+                    "resources": ["pods", "replicationcontrollers", "secrets", "configmaps", "services", "endpoints"],
+                },
+                {**_CORE, "operations": ["CREATE", "UPDATE"], "resources": ["pods/ephemeralcontainers"]},
+                {**_CORE, "operations": ["CONNECT"], "resources": ["pods/exec", "pods/attach"]},
+                {**changes, "apiGroups": ["apps"], "resources": ["deployments", "replicasets", "statefulsets", "daemonsets"]},
+                {**changes, "apiGroups": ["batch"], "resources": ["jobs", "cronjobs"]},
+                {**changes, "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
+                {**changes, "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]},
+            ],
+            "namespaceSelector": {"matchLabels": {NAME_LABEL: settings.namespace}},
+        },
+        variables={
+            "token": "request.?subResource.orValue('') == 'token'",
+            # Of these kinds only what bears our name matters; other software keeps its own beside us.
+            "foreign": f"({named}) && !request.name.startsWith('mlwarden') && !(has(object.metadata) && object.metadata.?name.orValue('')"
+            ".startsWith('mlwarden'))",
+            "kubernetes": _KUBERNETES,
+            "own": f"{accounts} && (request.resource.resource in ['secrets', 'leases'] || (request.resource.resource == 'pods'"
+            " && request.?subResource.orValue('') == '' && request.?dryRun.orValue(false)))",
+            "installer": may("change", "profiles", name=cel(settings.namespace)),
+        },
+        validations=[
+            {
+                "expression": "!variables.token || (has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups)",
+                "message": "tokens of mlwarden's service accounts come from the kubelet only",
+            },
+            {
+                "expression": "request.resource.resource != 'secrets' || object.?type.orValue('') != 'kubernetes.io/service-account-token'",
+                "message": "no service account token Secrets in mlwarden's namespace",
+            },
+            {
+                "expression": "variables.token || variables.foreign || variables.kubernetes || variables.own || variables.installer",
+                "message": f"what runs in {settings.namespace} is for those with the verb change on profiles.mlwarden.io",
+            },
+        ],
+    )
+
+
+def _evidence(settings: Settings) -> list[dict[str, Json]]:
+    """Evidence is what mlwarden knows: nobody else writes it, a cluster administrator included. To delete some only makes it ask again."""
+    group = {"apiGroups": ["mlwarden.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"]}
+    return validating(
+        "mlwarden-evidence",
+        constraints={"resourceRules": [{**group, "resources": ["imageevidences", "imageevidences/status"]}]},
+        conditions={
+            # Finalizers, owners, managed fields: the storage migrator and the garbage collector write those.
+            "says-something": ("oldObject == null || object.?spec != oldObject.?spec || object.?status != oldObject.?status"),
+        },
+        validations=[
+            {
+                "expression": (
+                    "request.?subResource.orValue('') == 'status'"
+                    f" ? {is_account(settings, settings.scanner)}"
+                    f" : {is_account(settings, settings.webhook, settings.controller, settings.scanner)}"
+                ),
+                "message": "only mlwarden writes evidence; delete it to have it gathered again",
+            },
+        ],
+    )
+
+
+def _webhooks(settings: Settings) -> list[dict[str, Json]]:
+    """What cannot be held is judged by fail-closed webhooks: whoever may edit webhook configurations is not thereby let out of them."""
+    return validating(
+        "mlwarden-webhooks",
+        constraints={
+            "resourceRules": [
+                {
+                    "apiGroups": ["admissionregistration.k8s.io"],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE", "UPDATE", "DELETE"],
+                    "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+                    "resourceNames": [WEBHOOKS],
+                }
+            ],
+        },
+        validations=[
+            {
+                "expression": f"{is_account(settings, settings.controller)} || {_KUBERNETES} || {may('change', 'profiles')}",
+                "message": "mlwarden's webhook configurations are for those with the verb change on profiles.mlwarden.io",
+            },
+        ],
+    )

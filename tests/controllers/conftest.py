@@ -1,0 +1,298 @@
+"""Fixtures of the controllers' tests: the gate and its guards in force on a real API server, mlwarden's accounts, hostile webhooks.
+
+What is cluster-scoped is taken away again at the end of each module, and the end is waited for: other folders share the cluster.
+"""
+
+import contextlib
+import datetime as dt
+import http.server
+import ipaddress
+import json
+import secrets
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from mlwarden.model.policy import PROFILE_LABEL, Settings
+
+if TYPE_CHECKING:
+    from mlwarden.embedded.api import Api
+    from mlwarden.embedded.cluster import EmbeddedCluster
+
+PLURALS = {
+    "MutatingAdmissionPolicy": "mutatingadmissionpolicies",
+    "MutatingAdmissionPolicyBinding": "mutatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+    "MutatingWebhookConfiguration": "mutatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
+}
+
+
+def admission_path(obj: dict[str, Any]) -> str:
+    return f"/apis/admissionregistration.k8s.io/v1/{PLURALS[obj['kind']]}/{obj['metadata']['name']}"
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 30) -> Any:
+    """Polls until `condition` returns something true, and returns that."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def pod(name: str = "p", *, image: str = "registry.example/app:1", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "main", "image": image}], **spec},
+    }
+
+
+class FailHeld:
+    """mlwarden's part of the API server in force, and who is who."""
+
+    def __init__(self, cluster: "EmbeddedCluster", settings: Settings) -> None:
+        self.cluster = cluster
+        self.settings = settings
+        self.admin = cluster.api()
+        self.alice = cluster.api("alice")
+        self._accounts: dict[str, Api] = {}
+
+    until = staticmethod(until)
+    admission_path = staticmethod(admission_path)
+
+    def create_many(self, namespace: str, numbers: range) -> list[dict[str, Any]]:
+        """Creates a pod for each number, from a thread of its own."""
+        try:
+            return [self.create(namespace, pod(f"p-{number}")) for number in numbers]
+        finally:
+            self.alice.close()
+
+    def account(self, name: str) -> "Api":
+        """One of mlwarden's accounts, with a token bound to a pod, as a kubelet gets it."""
+        return self._accounts[name]
+
+    @property
+    def controller(self) -> "Api":
+        return self.account(self.settings.controller)
+
+    def make_accounts(self) -> None:
+        from mlwarden.embedded.api import Api
+
+        own = self.settings.namespace
+        self.cluster.create_namespace(own)
+        for name in (self.settings.controller, self.settings.webhook, self.settings.scanner):
+            self.admin.create(f"/api/v1/namespaces/{own}/serviceaccounts", {"metadata": {"name": name}})
+            body = pod(f"{name}-0", serviceAccountName=name, nodeSelector={"nowhere": ""})
+            self.admin.create(f"/api/v1/namespaces/{own}/pods", body)
+            request = {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": f"{name}-0"}}}
+            token = self.admin.create(f"/api/v1/namespaces/{own}/serviceaccounts/{name}/token", request)["status"]["token"]
+            self._accounts[name] = Api(server=self.cluster.server, ca=str(self.cluster.pki.ca), token=token)
+            self.bind_account(name, own, "cluster-admin")  # RBAC is not what is tested here: admission is
+
+    def close(self) -> None:
+        for api in self._accounts.values():
+            api.close()
+
+    def bind_account(self, name: str, namespace: str, role: str) -> None:
+        body = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": f"{namespace}-{name}"},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        }
+        self.admin.apply(f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{namespace}-{name}", body)
+
+    def namespace(self, profile: str = "experiment") -> str:
+        """A fresh namespace, in which alice may edit, under this profile (`""`: without the label)."""
+        name = self.cluster.create_namespace(f"t-{secrets.token_hex(4)}", labels={PROFILE_LABEL: profile} if profile else None)
+        self.cluster.grant("alice", "edit", name)
+        review = {"spec": {"resourceAttributes": {"namespace": name, "verb": "create", "group": "batch", "resource": "cronjobs"}}}
+        until(lambda: self.alice.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)["status"]["allowed"])
+        return name
+
+    def pods(self, namespace: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.admin.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+        return found
+
+    def create(self, namespace: str, body: dict[str, Any], *, user: "Api | None" = None, **query: str) -> dict[str, Any]:
+        created: dict[str, Any] = (user or self.alice).create(f"/api/v1/namespaces/{namespace}/pods", body, **query)
+        return created
+
+    def release(self, namespace: str, name: str, *, user: "Api | None" = None) -> dict[str, Any]:
+        """The release as mlwarden does it, by whoever is asked to."""
+        from mlwarden.embedded.api import STRATEGIC_PATCH
+
+        body = {"spec": {"schedulingGates": [{"name": "mlwarden.io/evidence", "$patch": "delete"}]}}
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        released: dict[str, Any] = (user or self.controller).patch(path, body, content_type=STRATEGIC_PATCH)
+        return released
+
+
+@contextlib.contextmanager
+def in_force(cluster: "EmbeddedCluster", settings: Settings) -> Iterator[FailHeld]:
+    """Applies the gate and the guards, waits until they are in force, and afterwards until they are not."""
+    from mlwarden.controllers.gate import gate_objects, is_gated, probe_pod
+    from mlwarden.embedded.api import ApiError
+
+    held = FailHeld(cluster, settings)
+    held.make_accounts()
+    objects = gate_objects(settings, enforced=True)
+    hold, guards = objects[:3], objects[3:]
+    pods = f"/api/v1/namespaces/{settings.namespace}/pods"
+
+    def gated() -> bool:
+        return is_gated(held.admin.create(pods, probe_pod(settings), dryRun="All"))
+
+    def guarded() -> bool:
+        try:
+            held.admin.apply(f"{pods}/guarded", {**pod("guarded"), "spec": pod()["spec"]})
+            held.admin.create(f"/api/v1/namespaces/{settings.namespace}/serviceaccounts/default/token", {"spec": {}}, dryRun="All")
+        except ApiError as error:
+            return error.code == 403
+        return False
+
+    for obj in hold:
+        held.admin.apply(admission_path(obj), obj, manager="mlwarden")
+    until(gated)
+    for obj in guards:
+        held.admin.apply(admission_path(obj), obj, manager="mlwarden")
+    until(guarded)
+    try:
+        yield held
+    finally:
+        for obj in reversed(objects):
+            held.admin.delete(admission_path(obj))
+        until(lambda: not gated() and not guarded())
+        held.admin.delete(f"/api/v1/namespaces/{settings.namespace}")
+        held.close()
+
+
+@pytest.fixture(scope="module")
+def held(cluster: "EmbeddedCluster") -> Iterator[FailHeld]:
+    """Gate and guards with the chart's settings (the default profile does not hold), in a namespace of their own."""
+    with in_force(cluster, Settings(namespace=f"mlwarden-{secrets.token_hex(3)}")) as running:
+        yield running
+
+
+class Certificates:
+    """A self-signed certificate for 127.0.0.1."""
+
+    def __init__(self, directory: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hostile")])
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self.pem = certificate.public_bytes(serialization.Encoding.PEM)
+        self.file = directory / "webhook.pem"
+        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        self.file.write_bytes(private + self.pem)
+
+
+class HostileWebhook:
+    """Somebody else's mutating webhook, which answers every pod with the JSON patch it was told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.certificates = Certificates(directory)
+        self.patch: list[dict[str, Any]] = []
+        self.reviews: list[dict[str, Any]] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.reviews.append(review)
+                response: dict[str, Any] = {"uid": review["request"]["uid"], "allowed": True}
+                if outer.patch:
+                    response |= {"patchType": "JSONPatch", "patch": b64encode(json.dumps(outer.patch).encode()).decode()}
+                body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- overrides
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificates.file)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.server.server_address[1]}/mutate"
+
+    def configuration(self, namespace: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": f"hostile-{namespace}"},
+            "webhooks": [
+                {
+                    "name": "hostile.example.com",
+                    "clientConfig": {"url": self.url, "caBundle": b64encode(self.certificates.pem).decode()},
+                    "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                    "admissionReviewVersions": ["v1"],
+                    "sideEffects": "None",
+                    "failurePolicy": "Fail",
+                    "reinvocationPolicy": "IfNeeded",
+                }
+            ],
+        }
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, cluster: "EmbeddedCluster") -> Iterator[Callable[[str], HostileWebhook]]:
+    """`hostile(namespace)` puts a mutating webhook in force there; set its `patch` afterwards."""
+    made: list[tuple[HostileWebhook, str]] = []
+
+    def make(namespace: str) -> HostileWebhook:
+        webhook = HostileWebhook(tmp_path)
+        configuration = webhook.configuration(namespace)
+        made.append((webhook, admission_path(configuration)))
+        cluster.api().apply(admission_path(configuration), configuration)
+
+        def called() -> bool:
+            cluster.api().create(f"/api/v1/namespaces/{namespace}/pods", pod("called"), dryRun="All")
+            return bool(webhook.reviews)
+
+        until(called)
+        webhook.reviews.clear()
+        return webhook
+
+    yield make
+    for webhook, path in made:
+        cluster.api().delete(path)
+        webhook.server.shutdown()
+        webhook.server.server_close()
