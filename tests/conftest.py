@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from mlwarden.cluster import Client
     from mlwarden.embedded.cluster import EmbeddedCluster
-    from mlwarden.embedded.kubelet import Kubelet
+    from mlwarden.embedded.kubelet import HostKubelet
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +41,11 @@ def kubectl(cluster: "EmbeddedCluster") -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def kubelet(cluster: "EmbeddedCluster") -> "Iterator[Kubelet]":
+def kubelet(cluster: "EmbeddedCluster") -> "Iterator[HostKubelet]":
     """The host node: mlwarden's own pods run there as host processes."""
-    from mlwarden.embedded.kubelet import Kubelet
+    from mlwarden.embedded.kubelet import HostKubelet
 
-    with Kubelet(cluster) as running:
+    with HostKubelet(cluster) as running:
         yield running
 
 

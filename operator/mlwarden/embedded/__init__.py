@@ -4,7 +4,7 @@
 | --- | --- |
 | `build` | `binary(name)`: the pinned tools, from the cache or built from `tools/`; also `python -m mlwarden.embedded.build` |
 | `cluster` | `EmbeddedCluster`: the control plane with fake nodes, users, tokens and an OCI registry, as a context manager |
-| `kubelet` | `Kubelet`: one more node, whose pods are mlwarden's own and run as host processes with their real service account tokens |
+| `kubelet` | `HostKubelet`: one more node, whose pods are mlwarden's own and run as host processes with their real service account tokens |
 | `images` | `push_image`: tiny images with exactly the packages a test wants |
 | `trivydb` | `make_database`: a vulnerability database for Trivy, written in Python, with exactly the findings a test wants |
 | `api`, `processes`, `pki`, `stages` | the parts: a blocking client, children that die with us, certificates, kwok's stages |

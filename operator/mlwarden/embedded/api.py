@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -37,7 +36,7 @@ class ApiError(ClusterError):
 
 
 class Api:
-    """Requests as one user. May be used from several threads: each has its own connection.
+    """Requests as one user. May be used from several threads at once; connections are kept and used again.
 
     Args:
         server: `https://host:port`.
@@ -52,7 +51,7 @@ class Api:
         self._context = ssl.create_default_context(cafile=ca)
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         self._timeout = timeout
-        self._local = threading.local()
+        self._idle: list[http.client.HTTPSConnection] = []
 
     def request(
         self, method: str, path: str, body: Any = None, *, query: Mapping[str, str] | None = None, content_type: str = "application/json"
@@ -65,19 +64,20 @@ class Api:
         data = None if body is None else (body if isinstance(body, bytes) else json.dumps(body).encode())
         target = f"{path}?{urlencode(query)}" if query else path
         headers = {**self._headers, **({"Content-Type": content_type} if data is not None else {})}
-        connection: http.client.HTTPSConnection | None = getattr(self._local, "connection", None)
-        fresh = connection is None
-        if connection is None:
-            connection = self._local.connection = self._connect()
+        try:
+            connection, fresh = self._idle.pop(), False
+        except IndexError:
+            connection, fresh = self._connect(), True
         try:
             connection.request(method, target, data, headers)
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
-            self.close()
+            connection.close()
             if not fresh and (method == "GET" or isinstance(error, http.client.RemoteDisconnected)):
                 return self.request(method, path, body, query=query, content_type=content_type)
             raise ApiError(f"{method} {path}: no answer from the API server: {error}") from error
+        self._idle.append(connection)
         return _decode(method, path, response.status, content)
 
     def get(self, path: str, **query: str) -> Any:
@@ -125,11 +125,9 @@ class Api:
             connection.close()
 
     def close(self) -> None:
-        """Closes this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-        self._local.connection = None
+        """Closes the connections that are not in use; the client stays usable."""
+        while self._idle:
+            self._idle.pop().close()
 
     def _connect(self) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._context)

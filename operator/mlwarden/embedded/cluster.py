@@ -77,6 +77,7 @@ class EmbeddedCluster:
         server: URL of the API server, `https://127.0.0.1:PORT`.
         registry: `127.0.0.1:PORT` of the OCI registry (plain HTTP, in memory).
         pki: paths of the certificates.
+        keeper: sees to it that nothing is left when this process goes.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class EmbeddedCluster:
         self._tokens = {user: secrets.token_urlsafe(24) for user in USERS}
         self._processes: dict[str, Process] = {}
         self._apis: dict[str, Api] = {}
-        self._keeper: Keeper
+        self.keeper: Keeper
         self._port = self._etcd_port = 0
         self.directory: Path
         self.pki: pki.Pki
@@ -116,9 +117,9 @@ class EmbeddedCluster:
         """
         for tool in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "crane", "kubectl"):
             build.binary(tool)
-        self._keeper = Keeper()
+        self.keeper = Keeper()
         try:
-            self.directory = self._keeper.directory
+            self.directory = self.keeper.directory
             for name in ("logs", "pki", "users"):
                 (self.directory / name).mkdir()
             self.pki = pki.make(self.directory / "pki")
@@ -142,7 +143,7 @@ class EmbeddedCluster:
         self._stop_all()
         for api in self._apis.values():
             api.close()
-        self._keeper.close()
+        self.keeper.close()
 
     # What users of the cluster need.
 
@@ -339,7 +340,7 @@ class EmbeddedCluster:
         environment = {**os.environ, "HOME": str(self.directory)}
         for noise in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "KUBECONFIG", "PORT"):
             environment.pop(noise, None)
-        self._processes[name] = Process(name, [build.binary(tool), *arguments], log=log, keeper=self._keeper, environment=environment)
+        self._processes[name] = Process(name, [build.binary(tool), *arguments], log=log, keeper=self.keeper, environment=environment)
 
     def _wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Waits, but not for the dead: a part that ended is the reason, not the deadline."""

@@ -10,6 +10,14 @@ from typing import Any
 
 import yaml
 
+NODE_CONDITIONS = (
+    {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready"},
+    {"type": "MemoryPressure", "status": "False", "reason": "KubeletHasSufficientMemory", "message": ""},
+    {"type": "DiskPressure", "status": "False", "reason": "KubeletHasNoDiskPressure", "message": ""},
+    {"type": "PIDPressure", "status": "False", "reason": "KubeletHasSufficientPID", "message": ""},
+)
+"""The conditions of a healthy node, without times."""
+
 _NODE_READY = """
 phase: Running
 conditions:
