@@ -121,9 +121,14 @@ class FailHeld:
         """A fresh namespace, in which alice may edit, under this profile (`""`: without the label)."""
         name = self.cluster.create_namespace(f"t-{secrets.token_hex(4)}", labels={PROFILE_LABEL: profile} if profile else None)
         self.cluster.grant("alice", "edit", name)
-        review = {"spec": {"resourceAttributes": {"namespace": name, "verb": "create", "group": "batch", "resource": "cronjobs"}}}
-        until(lambda: self.alice.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)["status"]["allowed"])
+        self.await_right("alice", verb="create", group="batch", resource="cronjobs", namespace=name)
         return name
+
+    def await_right(self, user: str, **attributes: str) -> None:
+        """Waits until the authorizer has seen a new binding."""
+        review = {"spec": {"resourceAttributes": attributes}}
+        api = self.cluster.api(user)
+        until(lambda: api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)["status"]["allowed"])
 
     def pods(self, namespace: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.admin.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
@@ -185,7 +190,8 @@ def in_force(cluster: "EmbeddedCluster", settings: Settings) -> Iterator[FailHel
 @pytest.fixture(scope="module")
 def held(cluster: "EmbeddedCluster") -> Iterator[FailHeld]:
     """Gate and guards with the chart's settings (the default profile does not hold), in a namespace of their own."""
-    with in_force(cluster, Settings(namespace=f"mlwarden-{secrets.token_hex(3)}")) as running:
+    exempt = (*Settings().exempt_namespaces, "exempt-later")
+    with in_force(cluster, Settings(namespace=f"mlwarden-{secrets.token_hex(3)}", exempt_namespaces=exempt)) as running:
         yield running
 
 

@@ -30,7 +30,7 @@ def path(held: "FailHeld", home: str) -> str:
     """The path of a held pod that everybody tries to free. lead is admin of the namespace."""
     held.create(home, a_pod("target"))
     held.cluster.grant("lead", "admin", home)
-    held.until(lambda: held.cluster.kubectl("auth", "can-i", "delete", "pods", "-n", home, user="lead", check=False).strip() == "yes")
+    held.await_right("lead", verb="delete", resource="pods", namespace=home)
     return f"/api/v1/namespaces/{home}/pods/target"
 
 
