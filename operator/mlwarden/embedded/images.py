@@ -1,0 +1,139 @@
+"""Tiny images with exactly the packages a test wants, pushed over plain HTTP.
+
+A scanner does not run an image, it reads files: `etc/os-release`, Alpine's list of installed packages, Python's METADATA. An image of one
+layer with these and nothing else is, to a scanner, a whole distribution. A few hundred bytes each; the same input gives the same digest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+from mlwarden.errors import ClusterError
+
+ALPINE = "3.22.1"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def clean(registry: str, name: str) -> str:
+    """Pushes an image in which `trivydb.ADVISORIES` finds nothing; returns its digest."""
+    return push_image(registry, name, alpine={"musl": "1.2.5-r10"}, python={"torch": "2.6.0", "requests": "2.32.4"})
+
+
+def vulnerable(registry: str, name: str) -> str:
+    """Pushes an image with one HIGH and one CRITICAL vulnerability, both with a fix; returns its digest."""
+    return push_image(registry, name, alpine={"musl": "1.2.5-r9"}, python={"torch": "2.5.1", "requests": "2.32.4"})
+
+
+def without_fix(registry: str, name: str) -> str:
+    """Pushes an image with one CRITICAL vulnerability that nobody has fixed; returns its digest."""
+    return push_image(registry, name, alpine={"musl": "1.2.5-r10", "without-a-fix": "1.0-r0"})
+
+
+def opaque(registry: str, name: str) -> str:
+    """Pushes an image with no operating system and no packages, of which a scanner can say nothing; returns its digest."""
+    return push_image(registry, name, files={"app/server": b"\x7fELF and so on"})
+
+
+def push_image(
+    registry: str,
+    name: str,
+    *,
+    alpine: Mapping[str, str] | None = None,
+    python: Mapping[str, str] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> str:
+    """Pushes an image of one layer. Different names give different digests, and the same call the same one.
+
+    Args:
+        registry: `host:port`, plain HTTP.
+        name: `repository:tag`; the tag is `latest` when there is none.
+        alpine: installed Alpine packages and their versions; None means that there is no operating system.
+        python: installed Python packages and their versions.
+        files: more files.
+
+    Returns:
+        The manifest's digest, `sha256:…`.
+
+    Raises:
+        ClusterError: the registry refused.
+    """
+    content: dict[str, bytes] = dict(files or {})
+    if alpine is not None:
+        content["etc/os-release"] = f'NAME="Alpine Linux"\nID=alpine\nVERSION_ID={ALPINE}\n'.encode()
+        content["etc/alpine-release"] = f"{ALPINE}\n".encode()
+        installed = [
+            f"C:Q1AAAAAAAAAAAAAAAAAAAAAAAAAAA=\nP:{package}\nV:{version}\nA:x86_64\no:{package}\n" for package, version in alpine.items()
+        ]
+        content["lib/apk/db/installed"] = "\n".join(installed).encode() + b"\n"
+    for package, version in (python or {}).items():
+        path = f"usr/lib/python3.12/site-packages/{package}-{version}.dist-info/METADATA"
+        content[path] = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n".encode()
+    layer = _tar(content)
+    packed = gzip.compress(layer, mtime=0)
+    repository, _, tag = name.partition(":")
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Entrypoint": ["/app/server"], "Labels": {"name": name}},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        }
+    ).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": _descriptor(_CONFIG, config),
+        "layers": [_descriptor(_LAYER, packed)],
+    }
+    connection = http.client.HTTPConnection(registry, timeout=30)
+    try:
+        for blob in (config, packed):
+            _push_blob(connection, repository, blob)
+        body = json.dumps(manifest).encode()
+        _send(connection, "PUT", f"/v2/{repository}/manifests/{tag or 'latest'}", body, _MANIFEST)
+    finally:
+        connection.close()
+    return _digest(body)
+
+
+def _push_blob(connection: http.client.HTTPConnection, repository: str, blob: bytes) -> None:
+    location = _send(connection, "POST", f"/v2/{repository}/blobs/uploads/", b"", "application/octet-stream")
+    separator = "&" if "?" in location else "?"
+    _send(connection, "PUT", f"{location}{separator}digest={_digest(blob)}", blob, "application/octet-stream")
+
+
+def _send(connection: http.client.HTTPConnection, method: str, path: str, body: bytes, content_type: str) -> str:
+    """Returns the Location of the answer."""
+    connection.request(method, path, body, {"Content-Type": content_type})
+    response = connection.getresponse()
+    text = response.read()
+    if response.status >= 300:
+        raise ClusterError(f"{method} {path}: the registry answered {response.status}: {text.decode(errors='replace')[:200]}")
+    return response.getheader("Location") or ""
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, content in sorted(files.items()):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
