@@ -1,4 +1,4 @@
-"""What the gate hangs on is guarded: a namespace's profile, mlwarden's identity, its evidence, its webhooks, and what enters a pod later."""
+"""What the gate hangs on is guarded: a namespace's profile, mlwarden's identity, evidence and webhooks, and what enters a pod later."""
 
 import secrets
 from collections.abc import Callable, Iterator
