@@ -1,8 +1,8 @@
 """The one function that finds what a workload would run. Nothing else in mlwarden looks for containers or images.
 
-First the table says where a kind describes its pods. Then, for kinds whose schema the API server does not close, a walk looks everywhere else
-for anything that has the shape of a pod spec: a field that the table does not know must not be a hiding place. Text inside strings (a script
-that calls `kubectl`, JSON in an annotation) is out of scope, with one exception that runs containers: Argo's `podSpecPatch`.
+First the table says where a kind describes its pods. Then, for kinds whose schema the API server does not close, a walk looks everywhere
+else for anything that has the shape of a pod spec: a field that the table does not know must not be a hiding place. Text inside strings (a
+script that calls `kubectl`, JSON in an annotation) is out of scope, with one exception that runs containers: Argo's `podSpecPatch`.
 
 Rejected: a recursive walk (an object nested a thousand deep must not end in an exception), and looking only where the table says.
 """

@@ -1,0 +1,89 @@
+"""Image references, read as container engines read them.
+
+The grammar and the defaults (docker.io, library/, latest) are those of github.com/distribution/reference (`regexp.go`, `normalize.go`). A
+reference that we read differently from the kubelet would be judged as one image and run as another, so what is not certain is refused.
+"""
+
+import re
+
+import msgspec
+
+from mlwarden.errors import InputError
+from mlwarden.model.digest import Digest, digest
+
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
+_LONGEST_NAME = 255
+_LONGEST = 1024
+_DOCKER = "docker.io"
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """One image reference, normalised.
+
+    Attributes:
+        registry: host, with a port where one was written; `docker.io` where none was.
+        repository: the path below it; `library/NAME` for Docker Hub's official images.
+        tag: `latest` where neither tag nor digest was written; `""` where only a digest was.
+        digest: where one was written, else None.
+    """
+
+    registry: str
+    repository: str
+    tag: str
+    digest: Digest | None
+
+    @property
+    def name(self) -> str:
+        """`registry/repository`."""
+        return f"{self.registry}/{self.repository}"
+
+    def pinned(self, to: Digest) -> str:
+        """Returns `name:tag@sha256:…`: what a person reads and what runs, in one string."""
+        return f"{self.name}:{self.tag}@{to}" if self.tag else f"{self.name}@{to}"
+
+    def at(self, to: Digest) -> str:
+        """Returns `name@sha256:…`."""
+        return f"{self.name}@{to}"
+
+    def __str__(self) -> str:
+        """The canonical form."""
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+def parse(text: str) -> Reference:
+    """Returns the reference that `text` is.
+
+    Raises:
+        InputError: it is not one; the message says why.
+    """
+    shown = repr(text[:120])
+    if not text:
+        raise InputError("an image is named by an empty string", hint="registry/repository:tag or registry/repository@sha256:…")
+    if len(text) > _LONGEST:
+        raise InputError(f"the image reference {shown} is longer than {_LONGEST} characters")
+    rest, at, digest_text = text.partition("@")
+    pinned = digest(digest_text) if at else None
+    head, slash, tail = rest.partition("/")
+    if slash and ("." in head or ":" in head or head == "localhost" or head != head.lower()):
+        registry, path = head, tail
+    else:
+        registry, path = _DOCKER, rest
+    path, colon, tag = path.partition(":")
+    if registry in {"docker.io", "index.docker.io"}:
+        registry = _DOCKER
+        path = path if "/" in path else f"library/{path}"
+    if not _HOST.fullmatch(registry):
+        raise InputError(f"{shown} does not name an image: {registry[:80]!r} is not a registry host")
+    if not _PATH.fullmatch(path):
+        why = "repository names are lowercase" if path != path.lower() else "not a repository name"
+        raise InputError(f"{shown} does not name an image: {why}", hint="registry/repository:tag or registry/repository@sha256:…")
+    if len(registry) + 1 + len(path) > _LONGEST_NAME:
+        raise InputError(f"{shown} does not name an image: the name is longer than {_LONGEST_NAME} characters")
+    if colon and not _TAG.fullmatch(tag):
+        raise InputError(f"{shown} does not name an image: {tag[:80]!r} is not a tag")
+    return Reference(registry=registry, repository=path, tag=tag or ("" if pinned else "latest"), digest=pinned)
