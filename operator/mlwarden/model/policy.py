@@ -4,11 +4,35 @@ Field names are camelCase on the wire. Strictness (unknown fields refused, exact
 schema, and so by the API server.
 """
 
+import re
 from enum import StrEnum
+from typing import Annotated, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 from mlwarden.model.finding import Action, OnUnknown, Severity
+from mlwarden.model.schema import Rule, rules
+
+DURATION = r"[1-9][0-9]{0,5}[smhdw]"
+"""A whole number and its unit, which is mandatory: 90s, 15m, 24h, 7d, 2w."""
+
+_ONE_LINE = rules(Rule("!self.matches('[\\r\\n]')", "one line, without line breaks"))
+Sentence = Annotated[str, Meta(min_length=1, max_length=300, extra_json_schema=_ONE_LINE)]
+"""One line for a person."""
+Code = Annotated[str, Meta(min_length=1, max_length=16384)]
+"""A CEL expression."""
+PROFILE = r"\*|[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?"
+"""Name of a profile: a label value that is not empty, or `*`."""
+_PROFILES = rules(Rule(f"self.all(profile, profile.matches('^({PROFILE})$'))".replace("\\", "\\\\"), "a profile is a label value, or '*'"))
+LabelValue = Annotated[str, Meta(max_length=63)]
+
+
+def _check_lines(**texts: str) -> None:
+    """Raises ValueError for a line break. Not a `pattern`: Python's `$` matches before a last line break, the API server's does not."""
+    for name, text in texts.items():
+        if "\n" in text or "\r" in text:
+            raise ValueError(f"{name} must be one line, without line breaks")
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
@@ -43,8 +67,8 @@ class Expression(Wire, frozen=True, kw_only=True):
     """
 
     for_each: Each = Each.POD
-    expression: str
-    path: str = ""
+    expression: Code
+    path: Annotated[str, Meta(max_length=253)] = ""
 
 
 class ImageScan(Wire, frozen=True, kw_only=True):
@@ -56,13 +80,29 @@ class ImageScan(Wire, frozen=True, kw_only=True):
         max_age: how old the scan may be, with a unit (`24h`, `7d`).
     """
 
-    severity: str = "HIGH"
+    severity: Annotated[str, Meta(extra_json_schema={"enum": ["CRITICAL", "HIGH", "MEDIUM", "LOW"]})] = "HIGH"
     fixable: bool = True
-    max_age: str = "7d"
+    max_age: Annotated[str, Meta(max_length=8, extra_json_schema={"pattern": f"^{DURATION}$"})] = "7d"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a severity Trivy does not know and a duration without a unit."""
+        if self.severity not in {"CRITICAL", "HIGH", "MEDIUM", "LOW"}:
+            raise ValueError("severity is CRITICAL, HIGH, MEDIUM or LOW")
+        if not re.fullmatch(DURATION, self.max_age):
+            raise ValueError("maxAge is a whole number with a unit: 90s, 15m, 24h, 7d, 2w")
 
 
 class Requirement(Wire, frozen=True, kw_only=True):
-    """Exactly one of these. A new requirement is a field here and one file in `mlwarden.checks`."""
+    """Exactly one of these. A new requirement is a field here and one file in `mlwarden.checks`.
+
+    Attributes:
+        expression: is a CEL expression over the object true?
+        image_scan: was every image scanned, recently enough, with nothing bad found?
+    """
+
+    RULES: ClassVar = (
+        Rule("[has(self.expression), has(self.imageScan)].filter(given, given).size() == 1", "a policy has exactly one requirement"),
+    )
 
     expression: Expression | None = None
     image_scan: ImageScan | None = None
@@ -80,30 +120,46 @@ class Requirement(Wire, frozen=True, kw_only=True):
 class ResourceRule(Wire, frozen=True, kw_only=True):
     """Which resources, as in a ValidatingAdmissionPolicy: groups and plural names, `*` for all."""
 
-    api_groups: tuple[str, ...]
-    resources: tuple[str, ...]
+    api_groups: Annotated[tuple[Annotated[str, Meta(max_length=253)], ...], Meta(min_length=1, max_length=16)]
+    resources: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^/]+$")], ...], Meta(min_length=1, max_length=32)
+    ]
 
 
 class LabelRequirement(Wire, frozen=True, kw_only=True):
     """One row of `matchExpressions` (meta/v1 LabelSelectorRequirement)."""
 
-    key: str
-    operator: str  # In, NotIn, Exists, DoesNotExist
-    values: tuple[str, ...] = ()
+    RULES: ClassVar = (
+        Rule(
+            "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",
+            "In and NotIn need values, Exists and DoesNotExist take none",
+        ),
+    )
+
+    key: Annotated[str, Meta(min_length=1, max_length=317)]
+    operator: Annotated[str, Meta(extra_json_schema={"enum": ["In", "NotIn", "Exists", "DoesNotExist"]})]
+    values: Annotated[tuple[LabelValue, ...], Meta(max_length=32)] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what meta/v1 refuses."""
+        if self.operator not in {"In", "NotIn", "Exists", "DoesNotExist"}:
+            raise ValueError("operator is In, NotIn, Exists or DoesNotExist")
+        if (self.operator in {"In", "NotIn"}) != bool(self.values):
+            raise ValueError("In and NotIn need values, Exists and DoesNotExist take none")
 
 
 class LabelSelector(Wire, frozen=True, kw_only=True):
     """meta/v1 LabelSelector. Empty matches everything."""
 
-    match_labels: dict[str, str] = {}
-    match_expressions: tuple[LabelRequirement, ...] = ()
+    match_labels: Annotated[dict[str, LabelValue], Meta(max_length=16)] = {}
+    match_expressions: Annotated[tuple[LabelRequirement, ...], Meta(max_length=16)] = ()
 
 
 class Condition(Wire, frozen=True, kw_only=True):
     """A named CEL expression over `object`, `namespaceObject` and `request` (operation, userInfo, namespace, name); all must be true."""
 
-    name: str
-    expression: str
+    name: Annotated[str, Meta(min_length=1, max_length=63)]
+    expression: Code
 
 
 class Match(Wire, frozen=True, kw_only=True):
@@ -116,10 +172,18 @@ class Match(Wire, frozen=True, kw_only=True):
         conditions: evaluated on the whole object.
     """
 
-    resources: tuple[ResourceRule, ...] = ()
+    resources: Annotated[tuple[ResourceRule, ...], Meta(max_length=16)] = ()
     namespace_selector: LabelSelector = LabelSelector()
     object_selector: LabelSelector = LabelSelector()
-    conditions: tuple[Condition, ...] = ()
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Meta(max_length=16, extra_json_schema={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for two conditions of one name."""
+        if len({condition.name for condition in self.conditions}) != len(self.conditions):
+            raise ValueError("two conditions have the same name")
 
 
 class Fix(Wire, frozen=True, kw_only=True):
@@ -132,7 +196,11 @@ class Fix(Wire, frozen=True, kw_only=True):
     """
 
     patch: dict[str, object] = {}
-    text: str
+    text: Sentence
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a text of several lines."""
+        _check_lines(text=self.text)
 
 
 class PolicySpec(Wire, frozen=True, kw_only=True):
@@ -152,16 +220,35 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
         fix: how to put it right.
     """
 
-    profiles: dict[str, Action]
+    RULES: ClassVar = (
+        Rule(
+            "!has(self.requirement.expression) || !has(self.requirement.expression.forEach) || "
+            "self.requirement.expression.forEach != 'object' || "
+            "(has(self.match) && has(self.match.resources) && self.match.resources.size() > 0)",
+            "forEach: object needs match.resources: without them it would be asked of every workload's object",
+        ),
+    )
+
+    profiles: Annotated[dict[str, Action], Meta(min_length=1, max_length=16, extra_json_schema=_PROFILES)]
     match: Match = Match()
     requirement: Requirement
     on_unknown: OnUnknown = OnUnknown.HOLD
     severity: Severity = Severity.HIGH
     exceptions: bool = False
-    message: str
-    why: str
-    references: tuple[str, ...] = ()
+    message: Sentence
+    why: Sentence
+    references: Annotated[tuple[Sentence, ...], Meta(max_length=16)] = ()
     fix: Fix
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the CEL rules refuse."""
+        _check_lines(message=self.message, why=self.why, **{f"references[{index}]": text for index, text in enumerate(self.references)})
+        bad = [profile for profile in self.profiles if not re.fullmatch(PROFILE, profile)]
+        if bad:
+            raise ValueError(f"{bad[0]!r} is not the name of a profile: a label value, or '*'")
+        expression = self.requirement.expression
+        if expression is not None and expression.for_each is Each.OBJECT and not self.match.resources:
+            raise ValueError("forEach: object needs match.resources: without them it would be asked of every workload's object")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

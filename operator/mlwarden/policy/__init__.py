@@ -1,1 +1,29 @@
-"""To be written."""
+"""`WardenPolicy`: its schema, its loader, what it is about, and how it becomes a ValidatingAdmissionPolicy.
+
+Pure: texts come in as arguments.
+"""
+
+from mlwarden.policy.admission_policies import admission_policies, not_compiled
+from mlwarden.policy.compiled import CompiledPolicy, compile_policy
+from mlwarden.policy.crd import COMPILED, READY, PolicyStatus, StatusCondition, crd
+from mlwarden.policy.documents import yaml_loads
+from mlwarden.policy.loader import load, parse, pod_security, shipped
+from mlwarden.policy.match import matches
+
+__all__ = [
+    "COMPILED",
+    "READY",
+    "CompiledPolicy",
+    "PolicyStatus",
+    "StatusCondition",
+    "admission_policies",
+    "compile_policy",
+    "crd",
+    "load",
+    "matches",
+    "not_compiled",
+    "parse",
+    "pod_security",
+    "shipped",
+    "yaml_loads",
+]

@@ -1,0 +1,299 @@
+"""Policies as ValidatingAdmissionPolicies: enforced inside the API server, without a network hop, while mlwarden is down as well.
+
+Only a pure `expression` without exceptions can be compiled: evidence and grants are not in the API server. Decisions:
+
+- **What is judged.** Pods and the built-in kinds that make pods, on CREATE and UPDATE. On UPDATE only where the containers of a pod, or
+  the spec or annotations of a template changed, and never what is being deleted (nothing starts from it): scaling down, finalizers and
+  labels always pass. A pod that has ended is not treated apart: its containers can change, but nobody does that.
+- **`pods/ephemeralcontainers` is left to the webhook**, which fails closed there. Only what the update adds is to be judged; seen as a
+  whole, one old container that breaks a newer policy would make the pod impossible to debug for ever.
+- **`failurePolicy: Fail`.** A runtime error must not be a pass. It makes the action of the binding happen: a denial where the policy
+  denies, a warning where it warns. So shipped expressions are total: they use optional fields, and a test has the real API server evaluate
+  them on generated pods.
+- **No matchConditions but cheap ones.** They see no `namespaceObject` and no variables, so a policy's own conditions become a variable.
+- **Profiles are bindings.** A namespaceSelector can say "absent or not one of", and "present and one of", but not "absent or one of"; the
+  profile of namespaces without a label needs a binding of its own where its action is not that of `*`.
+- **Names start with `mlwarden-policy-`**: the gate and the guards are called `mlwarden-…`, and a policy named `gate` must not replace them.
+- `apiVersion`, `kind`, `metadata` and `spec` are what `object` has; the `status` of a pod is not policy's business.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mlwarden import cel
+from mlwarden.errors import PolicyError
+from mlwarden.model.finding import Action
+from mlwarden.model.policy import PROFILE_LABEL, Each, Expression, LabelSelector, Policy, ResourceRule, Settings
+from mlwarden.model.workload import Json
+from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
+
+PREFIX = "mlwarden-policy-"
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""Set by the API server on every namespace; nobody can take it off."""
+MANAGED_BY = {"app.kubernetes.io/managed-by": "mlwarden"}
+
+WORKLOADS: Mapping[str, tuple[str, ...]] = {
+    "": ("pods", "replicationcontrollers"),
+    "apps": ("daemonsets", "deployments", "replicasets", "statefulsets"),
+    "batch": ("cronjobs", "jobs"),
+}
+"""The built-in kinds that run pods. Others have no schema the API server would vouch for: the webhook judges them."""
+
+_TEMPLATE = "dyn({0}).?spec.?jobTemplate.?spec.?template.or(dyn({0}).?spec.?template)"
+_POD_CHANGED = (
+    "request.operation == 'CREATE' || "
+    + " || ".join(f"dyn(object).?spec.?{field} != dyn(oldObject).?spec.?{field}" for field in ("containers", "initContainers"))
+    + " || "
+    + " || ".join(
+        f"{_TEMPLATE.format('object')}.?{field} != {_TEMPLATE.format('oldObject')}.?{field}" for field in ("spec", "metadata.?annotations")
+    )
+)
+_OBJECT_CHANGED = (
+    "request.operation == 'CREATE' || "
+    "dyn(object).exists(key, !(key in ['metadata', 'status']) && (!(key in dyn(oldObject)) || dyn(object)[key] != dyn(oldObject)[key])) || "
+    "dyn(oldObject).exists(key, !(key in ['metadata', 'status']) && !(key in dyn(object)))"
+)
+_NOT_DELETED = "!has(object.metadata.deletionTimestamp)"
+
+_LISTS = {"container": "containers", "initContainer": "initContainers", "ephemeralContainer": "ephemeralContainers"}
+_POD = {
+    "template": f"{_TEMPLATE.format('object')}.orValue(dyn(object))",
+    "pod": "{'apiVersion': dyn('v1'), 'kind': dyn('Pod'), 'metadata': dyn(variables.template.?metadata.orValue({})), "
+    "'spec': dyn(variables.template.?spec.orValue({}))}",
+}
+_ELEMENTS: Mapping[Each, Mapping[str, str]] = {
+    Each.POD: {},
+    Each.OBJECT: {},
+    Each.CONTAINER: {"containers": " + ".join(f"variables.pod.spec.?{field}.orValue([])" for field in _LISTS.values())},
+    Each.VOLUME: {"volumes": "variables.pod.spec.?volumes.orValue([])"},
+    Each.IMAGE: {
+        "images": " + ".join(f"variables.pod.spec.?{field}.orValue([]).map(each, each.?image.orValue(''))" for field in _LISTS.values())
+        + " + variables.pod.spec.?volumes.orValue([]).filter(each, has(each.image)).map(each, each.image.?reference.orValue(''))"
+    },
+}
+_ROLES = " + ".join(
+    f"variables.pod.spec.?{field}.orValue([]).map(each, {{'container': dyn(each), 'role': dyn('{role}')}})"
+    for role, field in _LISTS.items()
+)
+_ROLE_VARIABLE = "mlwarden_each"
+_PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
+
+
+def admission_policies(policies: Iterable[Policy | CompiledPolicy], settings: Settings) -> list[dict[str, Json]]:
+    """Returns the ValidatingAdmissionPolicies, each followed by its bindings, of those policies that can be compiled.
+
+    Args:
+        policies: any; those that `not_compiled` has a reason for are left out.
+        settings: exempt namespaces, default profile and rollout.
+    """
+    made: list[dict[str, Json]] = []
+    for each in policies:
+        policy = each.policy if isinstance(each, CompiledPolicy) else each
+        if not_compiled(policy):
+            continue
+        made.append(_policy(policy, settings))
+        made.extend(_bindings(policy, settings))
+    return made
+
+
+def not_compiled(policy: Policy) -> str:
+    """Returns why a policy cannot be compiled to a ValidatingAdmissionPolicy, `""` where it can: for its status."""
+    requirement = policy.spec.requirement.expression
+    if requirement is None:
+        return "its requirement needs evidence, which the API server does not have"
+    if policy.spec.exceptions:
+        return "it allows exceptions, which the API server does not know"
+    if not _rules(policy, requirement):
+        return "none of its resources is a built-in kind that runs pods"
+    if requirement.for_each is Each.OBJECT and any(_about_workloads(rule) for rule in policy.spec.match.resources):
+        return "it is about whole workload objects, which must be free to scale whatever it says"
+    try:
+        _validation(policy, requirement)
+    except PolicyError as error:
+        return f"its expression cannot be rewritten: {error.message}"
+    return ""
+
+
+def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
+    spec, requirement = policy.spec, policy.spec.requirement.expression
+    if requirement is None:
+        raise PolicyError(f"policy {policy.name} has no expression")
+    constraints: dict[str, Json] = {
+        "matchPolicy": "Equivalent",
+        "resourceRules": _rules(policy, requirement),
+        "namespaceSelector": _selector(
+            spec.match.namespace_selector, {"key": NAME_LABEL, "operator": "NotIn", "values": sorted(settings.never_governed)}
+        ),
+    }
+    if spec.match.object_selector != LabelSelector():
+        constraints["objectSelector"] = _selector(spec.match.object_selector)
+    is_object = requirement.for_each is Each.OBJECT
+    body: dict[str, Json] = {
+        "failurePolicy": "Fail",
+        "matchConstraints": constraints,
+        "matchConditions": [
+            {"name": "not-being-deleted", "expression": _NOT_DELETED},
+            {"name": "changed", "expression": _OBJECT_CHANGED if is_object else _POD_CHANGED},
+        ],
+    }
+    variables = _variables(policy, requirement)
+    if variables:
+        body["variables"] = [{"name": name, "expression": expression} for name, expression in variables.items()]
+    body["validations"] = [_validation(policy, requirement)]
+    return _object("ValidatingAdmissionPolicy", PREFIX + policy.name, body)
+
+
+def _bindings(policy: Policy, settings: Settings) -> Iterable[dict[str, Json]]:
+    profiles = policy.spec.profiles
+    star = profiles.get("*")
+    default = profiles.get(settings.default_profile, star)
+    for action in sorted(set(profiles.values())):
+        if action is star:
+            requirements: list[Json] = []
+            others = sorted(name for name, other in profiles.items() if name != "*" and other is not action)
+            if others:
+                requirements.append({"key": PROFILE_LABEL, "operator": "NotIn", "values": others})
+            if default is not action:
+                requirements.append({"key": PROFILE_LABEL, "operator": "Exists"})
+            yield _binding(policy, action, "", requirements, settings)
+        else:
+            named = sorted(name for name, other in profiles.items() if name != "*" and other is action)
+            yield _binding(policy, action, "", [{"key": PROFILE_LABEL, "operator": "In", "values": named}], settings)
+            if default is action:
+                yield _binding(policy, action, ".default", [{"key": PROFILE_LABEL, "operator": "DoesNotExist"}], settings)
+
+
+def _binding(policy: Policy, action: Action, suffix: str, requirements: list[Json], settings: Settings) -> dict[str, Json]:
+    body: dict[str, Json] = {"policyName": PREFIX + policy.name, "validationActions": _actions(action, settings)}
+    if requirements:
+        body["matchResources"] = {"namespaceSelector": {"matchExpressions": requirements}}
+    return _object("ValidatingAdmissionPolicyBinding", f"{PREFIX}{policy.name}.{action.value.lower()}{suffix}", body)
+
+
+def _actions(action: Action, settings: Settings) -> list[str]:
+    if action is Action.DENY and settings.rollout == "audit":
+        action = Action.WARN
+    return ["Audit"] if action is Action.AUDIT else [action.value, "Audit"]
+
+
+def _rules(policy: Policy, requirement: Expression) -> list[Json]:
+    wanted = policy.spec.match.resources
+    if requirement.for_each is Each.OBJECT:
+        return [_rule(list(rule.api_groups), list(rule.resources)) for rule in wanted]
+    rules = []
+    for group, resources in WORKLOADS.items():
+        named = [name for name in resources if not wanted or any(_names(rule, group, name) for rule in wanted)]
+        if named:
+            rules.append(_rule([group], named))
+    return rules
+
+
+def _rule(groups: list[str], resources: list[str]) -> Json:
+    """Namespaced only: a binding's selector lets all cluster-scoped objects through, which would get every profile's action at once."""
+    return {"apiGroups": groups, "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": resources, "scope": "Namespaced"}
+
+
+def _names(rule: ResourceRule, group: str, resource: str) -> bool:
+    return ("*" in rule.api_groups or group in rule.api_groups) and ("*" in rule.resources or resource in rule.resources)
+
+
+def _about_workloads(rule: ResourceRule) -> bool:
+    return any(_names(rule, group, resource) for group, resources in WORKLOADS.items() for resource in resources)
+
+
+def _variables(policy: Policy, requirement: Expression) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if requirement.for_each is not Each.OBJECT:
+        found.update(_POD)
+        found.update(_ELEMENTS[requirement.for_each])
+        if _sees_role(requirement):
+            found["roles"] = _ROLES
+    if policy.spec.match.conditions:
+        found["applies"] = " && ".join(f"({condition.expression})" for condition in policy.spec.match.conditions)
+    return found
+
+
+def _validation(policy: Policy, requirement: Expression) -> dict[str, str]:
+    over, variable, names = _loop(requirement)
+    body = cel.rename_root(requirement.expression, names)
+    every = f"{over}.all({variable}, {body})" if over else body
+    # a condition also makes the type of the whole known to be bool, which a bare field's is not
+    guard = "!variables.applies" if policy.spec.match.conditions else "false"
+    spec = policy.spec
+    parts = [spec.message, f" ({policy.name}); fix: {spec.fix.text}; mlwarden check FILE shows all findings at once"]
+    found = {
+        "expression": f"{guard} || ({every})",
+        "message": _PLACEHOLDER.sub("…", "".join(parts)),
+        "reason": "Forbidden",
+    }
+    subject = _subject(requirement, over, variable, body)
+    placeholder = "{image}" if requirement.for_each is Each.IMAGE else "{name}"
+    if subject and placeholder in parts[0]:
+        before, _, after = "".join(parts).partition(placeholder)
+        found["messageExpression"] = f"{_literal(before)} + {subject} + {_literal(after)}"
+    return found
+
+
+def _loop(requirement: Expression) -> tuple[str, str, dict[str, str]]:
+    """What is looped over, the loop's variable, and what the expression's own names become."""
+    pod = {"object": "variables.pod"}
+    match requirement.for_each:
+        case Each.OBJECT:
+            return "", "", {}
+        case Each.POD:
+            return "", "", pod
+        case Each.CONTAINER if _sees_role(requirement):
+            names = {name: f"{_ROLE_VARIABLE}.{name}" for name in ("container", "role")}
+            return "variables.roles", _ROLE_VARIABLE, pod | names
+        case _:
+            return f"variables.{requirement.for_each.value}s", requirement.for_each.value, pod
+
+
+def _subject(requirement: Expression, over: str, variable: str, body: str) -> str:
+    """CEL for the names of what fails, joined: containers, volumes, images or the pod."""
+    match requirement.for_each:
+        case Each.OBJECT:
+            return "string(object.metadata.?name.orValue('…'))"
+        case Each.POD:
+            return "string(variables.pod.metadata.?name.orValue(object.metadata.?name.orValue('…')))"
+        case Each.IMAGE:
+            named = variable
+        case _:
+            thing = f"{variable}.container" if variable == _ROLE_VARIABLE else variable
+            named = f"{thing}.?name.orValue('…')"
+    return f"{over}.filter({variable}, !({body})).map({variable}, string({named})).join(', ')"
+
+
+def _sees_role(requirement: Expression) -> bool:
+    if "role" not in VARIABLES[requirement.for_each]:
+        return False
+    return cel.rename_root(requirement.expression, {"role": _ROLE_VARIABLE}) != requirement.expression
+
+
+def _literal(text: str) -> str:
+    return json.dumps(_PLACEHOLDER.sub("…", text), ensure_ascii=False)
+
+
+def _selector(selector: LabelSelector, *more: Mapping[str, Any]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    if selector.match_labels:
+        found["matchLabels"] = dict(selector.match_labels)
+    expressions: list[Json] = [
+        {"key": row.key, "operator": row.operator, **({"values": list(row.values)} if row.values else {})}
+        for row in selector.match_expressions
+    ]
+    expressions.extend(more)
+    if expressions:
+        found["matchExpressions"] = expressions
+    return found
+
+
+def _object(kind: str, name: str, spec: dict[str, Json]) -> dict[str, Json]:
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"name": name, "labels": dict(MANAGED_BY)},
+        "spec": spec,
+    }

@@ -1,0 +1,92 @@
+"""A policy that is ready to be asked: its CEL compiled, its texts checked.
+
+Compiled once, when a policy arrives or changes, and shared by every evaluation.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mlwarden import cel
+from mlwarden.errors import PolicyError
+from mlwarden.model.finding import Action
+from mlwarden.model.policy import Each, Expression, Policy
+
+VARIABLES: Mapping[Each, tuple[str, ...]] = MappingProxyType(
+    {
+        Each.POD: ("object", "namespaceObject"),
+        Each.CONTAINER: ("object", "namespaceObject", "container", "role"),
+        Each.VOLUME: ("object", "namespaceObject", "volume"),
+        Each.IMAGE: ("object", "namespaceObject", "image"),
+        Each.OBJECT: ("object", "namespaceObject"),
+    }
+)
+"""What an expression sees, by what it is evaluated over."""
+CONDITION_VARIABLES = ("object", "namespaceObject", "request")
+"""What a match condition sees."""
+EXPRESSION = "expression"
+"""Key of the requirement's program."""
+
+_PLACEHOLDERS = {"name", "value", "image"}
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompiledPolicy:
+    """A policy and its programs.
+
+    Attributes:
+        policy: as written.
+        programs: requirement (name of the field) → its program; empty for a requirement that is not CEL.
+        conditions: name → program, of `match.conditions`.
+    """
+
+    policy: Policy
+    programs: Mapping[str, cel.Program]
+    conditions: tuple[tuple[str, cel.Program], ...]
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+    def action(self, profile: str) -> Action | None:
+        """Returns what a Fail does under `profile`; None where the policy is not in force there."""
+        profiles = self.policy.spec.profiles
+        return profiles.get(profile, profiles.get("*"))
+
+
+def compile_policy(policy: Policy) -> CompiledPolicy:
+    """Returns the policy, compiled.
+
+    Raises:
+        PolicyError: where its CEL does not compile, or a text has a placeholder that is never filled.
+    """
+    spec = policy.spec
+    for field, text in (("message", spec.message), ("fix.text", spec.fix.text)):
+        unknown = [name for name in _BRACES.findall(text) if name not in _PLACEHOLDERS]
+        if unknown:
+            raise PolicyError(
+                f"policy {policy.name}: spec.{field} has the placeholder {{{unknown[0]}}}",
+                hint="there are {name}, {value} and {image}",
+            )
+    programs: dict[str, cel.Program] = {}
+    if spec.requirement.expression is not None:
+        programs[EXPRESSION] = _expression(policy.name, spec.requirement.expression)
+    conditions = tuple(
+        (condition.name, _compile(policy.name, f"spec.match.conditions[{condition.name}]", condition.expression, CONDITION_VARIABLES))
+        for condition in spec.match.conditions
+    )
+    return CompiledPolicy(policy=policy, programs=MappingProxyType(programs), conditions=conditions)
+
+
+def _expression(policy: str, requirement: Expression) -> cel.Program:
+    return _compile(policy, "spec.requirement.expression", requirement.expression, VARIABLES[requirement.for_each])
+
+
+def _compile(policy: str, where: str, source: str, variables: tuple[str, ...]) -> cel.Program:
+    try:
+        return cel.compile(source, variables=variables, expect=bool)
+    except cel.CelError as error:
+        raise PolicyError(f"policy {policy}: {where}: {error.message}", hint=error.hint) from None

@@ -1,0 +1,242 @@
+"""YAML and JSON documents, as Kubernetes reads them, from anybody.
+
+Built from the parser's events with a loop and a stack of its own. PyYAML's composer and constructor were rejected: they recurse (a file of
+brackets ends the process), they share what an alias stands for (four kilobytes become gigabytes as soon as somebody walks it), they take
+the last of two equal keys, and they know tags that make objects. Here nesting and aliases are bounded, equal keys are refused, and a tag
+is one of the seven that JSON has.
+
+An error says where: line and column of the place.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from mlwarden.errors import InputError
+from mlwarden.model.workload import Json
+from mlwarden.policy import scalars
+
+DEPTH = 200
+"""Levels of nesting; nobody's manifest has thirty."""
+ALIASED = 100_000
+"""Values that aliases may add to a text."""
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_MERGE = object()
+
+
+def yaml_loads(text: str) -> list[Json]:
+    """Returns the documents of a text of YAML (or JSON, which kubectl tells by its first character); empty ones are left out.
+
+    Raises:
+        InputError: where kubectl would refuse it, and for equal keys, custom tags, and nesting or aliases out of bounds; with the place.
+    """
+    if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
+        try:
+            return list(_json(text.lstrip("\ufeff")))
+        except json.JSONDecodeError:
+            pass  # YAML's flow style: {a: b}
+    try:
+        return list(_documents(yaml.parse(text, Loader=_LOADER)))
+    except yaml.MarkedYAMLError as error:
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        raise InputError(f"not YAML: {problem or 'syntax error'}{_at(error.problem_mark or error.context_mark)}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"not YAML: {' '.join(str(error).split())}") from None
+
+
+def _json(text: str) -> Iterator[Json]:
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+    position = 0
+    while position < len(text):
+        if text[position].isspace():
+            position += 1
+            continue
+        try:
+            document, position = decoder.raw_decode(text, position)
+        except RecursionError:
+            raise InputError("nested too deeply to be read") from None
+        if document is not None:
+            yield document
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _twice(name)
+        found[name] = value
+    return found
+
+
+def _constant(name: str) -> Json:
+    raise InputError(f"{name} is not JSON")
+
+
+def _twice(name: str) -> InputError:
+    return InputError(f"the key {name[:80]!r} stands twice in one mapping", hint="which one counts depends on who reads it: keep one")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection that is being read."""
+
+    value: Any
+    anchor: str | None
+    size: int = 1
+    key: Any = None
+    has_key: bool = False
+    merged: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Document:
+    """One document that is being read: finished values go to `take`."""
+
+    stack: list[_Open] = field(default_factory=list)
+    anchors: dict[str, tuple[Json, int]] = field(default_factory=dict)
+    aliased: int = 0
+    root: Json = None
+
+    def take(self, value: Json, size: int) -> None:
+        """Puts a finished value where it belongs."""
+        if not self.stack:
+            self.root = value
+            return
+        parent = self.stack[-1]
+        parent.size += size
+        if isinstance(parent.value, list):
+            if value is _MERGE:
+                value = "<<"
+            parent.value.append(value)
+        elif not parent.has_key:
+            parent.key = value if value is _MERGE else scalars.key(value)
+            parent.has_key = True
+        else:
+            parent.has_key = False
+            if parent.key is _MERGE:
+                self._merge(parent, value)
+                return
+            if parent.key in parent.value and parent.key not in parent.merged:
+                raise _twice(parent.key)
+            parent.merged.discard(parent.key)
+            parent.value[parent.key] = "<<" if value is _MERGE else value
+
+    @staticmethod
+    def _merge(parent: _Open, value: Json) -> None:
+        """`<<`: keys of other mappings, unless given here. Kubernetes takes the last in the text, so a `<<` after them is refused."""
+        sources = value if isinstance(value, list) else [value]
+        if not all(isinstance(source, dict) for source in sources):
+            raise InputError("<< takes a mapping, or a list of mappings")
+        for source in reversed(sources):
+            for name, item in source.items():
+                if name in parent.value and name not in parent.merged:
+                    raise InputError(f"<< comes after the key {name[:80]!r}, which it also has", hint="write << first in its mapping")
+                parent.value[name] = item
+                parent.merged.add(name)
+
+
+def _documents(events: Iterator[Any]) -> Iterator[Json]:
+    handlers: dict[type, Callable[[_Document, Any], None]] = {
+        yaml.ScalarEvent: _scalar,
+        yaml.AliasEvent: _alias,
+        yaml.SequenceStartEvent: _start,
+        yaml.MappingStartEvent: _start,
+        yaml.SequenceEndEvent: _end,
+        yaml.MappingEndEvent: _end,
+    }
+    document = _Document()
+    for event in events:
+        handler = handlers.get(type(event))
+        if handler is not None:
+            try:
+                handler(document, event)
+            except InputError as error:
+                raise InputError(f"{error.message}{_at(event.start_mark)}", hint=error.hint) from None
+        elif isinstance(event, yaml.DocumentStartEvent):
+            document = _Document()
+        elif isinstance(event, yaml.DocumentEndEvent) and document.root is not None:
+            yield document.root
+
+
+def _scalar(document: _Document, event: Any) -> None:
+    value: Any
+    tag = _tag(event)
+    if tag == "str" or (not tag and not event.implicit[0]):
+        value = event.value
+    elif event.value == "<<" and not tag:
+        value = _MERGE
+    else:
+        value = scalars.plain(event.value)
+        if tag and _kind(value) not in _SCALARS.get(tag, ()):
+            raise InputError(f"{event.value[:80]!r} is not of the type !!{tag}")
+    if event.anchor:
+        document.anchors[event.anchor] = (value, 1)
+    document.take(value, 1)
+
+
+_SCALARS = {"int": ("int",), "float": ("int", "float"), "bool": ("bool",), "null": ("NoneType",)}
+
+
+def _kind(value: Json) -> str:
+    return type(value).__name__
+
+
+def _alias(document: _Document, event: Any) -> None:
+    if any(each.anchor == event.anchor for each in document.stack):
+        raise InputError(f"the alias *{event.anchor[:80]} contains itself")
+    if event.anchor not in document.anchors:
+        raise InputError(f"the alias *{event.anchor[:80]} stands for nothing")
+    value, size = document.anchors[event.anchor]
+    document.aliased += size
+    if document.aliased > ALIASED:
+        raise InputError(f"aliases add more than {ALIASED} values")
+    document.take(_copy(value), size)
+
+
+def _copy(value: Json) -> Json:
+    """Aliases are copied: nobody downstream has to know that two places of an object are one. Depth is that of the text, so bounded."""
+    if isinstance(value, dict):
+        return {name: _copy(item) for name, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _start(document: _Document, event: Any) -> None:
+    mapping = isinstance(event, yaml.MappingStartEvent)
+    if _tag(event) not in {"", "map" if mapping else "seq"}:
+        raise InputError(f"the tag {event.tag[:80]} is not known")
+    if len(document.stack) >= DEPTH:
+        raise InputError(f"nested more than {DEPTH} levels deep")
+    document.stack.append(_Open(value={} if mapping else [], anchor=event.anchor))
+
+
+def _end(document: _Document, _event: Any) -> None:
+    done = document.stack.pop()
+    if done.anchor:
+        document.anchors[done.anchor] = (done.value, done.size)
+    document.take(done.value, done.size)
+
+
+def _tag(event: Any) -> str:
+    tag: str = event.tag or ""
+    if not tag or tag == "!":
+        return "str" if tag == "!" and isinstance(event, yaml.ScalarEvent) else ""
+    short = tag.removeprefix(_TAG)
+    if tag == short or short not in {"str", "int", "float", "bool", "null", "map", "seq"}:
+        raise InputError(f"the tag {tag[:80]} is not known", hint="manifests are plain data; remove the tag")
+    return short
+
+
+def _at(mark: Any) -> str:
+    return f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+
+
+def numbered(documents: list[Json]) -> Iterator[tuple[str, Json]]:
+    """Yields each document with what to call it where there are several (`document 2`, else `""`)."""
+    for index, document in zip(itertools.count(1), documents, strict=False):
+        yield (f"document {index}" if len(documents) > 1 else ""), document
