@@ -1,18 +1,23 @@
 """The embedded cluster keeps the promises the other tests stand on."""
 
+import base64
+import http.server
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mlwarden.embedded.api import ApiError
-from mlwarden.embedded.cluster import EmbeddedCluster, ToolError
-from mlwarden.embedded.processes import wait_until
+from mlwarden.embedded.cluster import EmbeddedCluster, StartError, ToolError
+from mlwarden.embedded.processes import free_port, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -113,3 +118,78 @@ def test_nothing_is_left_when_the_parent_is_killed() -> None:
         parent.send_signal(signal.SIGKILL)
     assert wait_until(lambda: not any(alive(pid) for pid in started["pids"]), seconds=20)
     assert wait_until(lambda: not Path(started["directory"]).exists(), seconds=20)
+
+
+def test_the_api_server_shows_webhooks_its_client_certificate(cluster: EmbeddedCluster, namespace: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cluster.pki.server_certificate, cluster.pki.server_key)
+    context.load_verify_locations(cluster.webhook_client_ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    subjects: list[str] = []
+
+    class Webhook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            subjects.append(str(self.connection.getpeercert()["subject"]))  # type: ignore[attr-defined]
+            body = json.dumps({**review, "response": {"uid": review["request"]["uid"], "allowed": True}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class's name
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+    url = f"https://127.0.0.1:{server.server_address[1]}/"
+    webhook = {
+        "name": "client.certificate.test",
+        "clientConfig": {"url": url, "caBundle": base64.b64encode(cluster.pki.ca.read_bytes()).decode()},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    try:
+        cluster.api().create(path, {"metadata": {"name": namespace}, "webhooks": [webhook]})
+        dry = {"metadata": {"generateName": "asked-"}}
+        asked = lambda: cluster.api().create(f"/api/v1/namespaces/{namespace}/configmaps", dry, dryRun="All") and subjects  # noqa: E731
+        assert wait_until(asked, seconds=20)
+        assert "kube-apiserver" in subjects[0]
+    finally:
+        cluster.api().delete(f"{path}/{namespace}")
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_port_taken_meanwhile_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = [taken.getsockname()[1]]
+        monkeypatch.setattr("mlwarden.embedded.cluster.free_port", lambda: ports.pop() if ports else free_port())
+        with EmbeddedCluster(nodes=1) as other:
+            assert other.api().get("/readyz") == "ok"
+
+
+def test_the_api_server_takes_more_arguments() -> None:
+    off = "admissionregistration.k8s.io/v1/mutatingadmissionpolicies=false"
+    off += ",admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings=false"
+    arguments = ["--disable-admission-plugins=MutatingAdmissionPolicy", f"--runtime-config={off}"]
+    with EmbeddedCluster(nodes=0, apiserver_arguments=arguments) as other:
+        served = {resource["name"] for resource in other.api().get("/apis/admissionregistration.k8s.io/v1")["resources"]}
+        assert "validatingadmissionpolicies" in served
+        assert "mutatingadmissionpolicies" not in served
+
+
+def test_a_part_that_does_not_start_says_why_and_nothing_is_left() -> None:
+    broken = EmbeddedCluster(nodes=0, apiserver_arguments=["--no-such-flag"])
+    with pytest.raises(StartError, match="kube-apiserver exited with 1") as caught:
+        broken.start()
+    assert "no-such-flag" in caught.value.message
+    assert not broken.directory.exists()

@@ -1,0 +1,115 @@
+"""Tools are built once, whole or not at all, and what is missing is said in a sentence."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlwarden.embedded import build
+
+COMPILER = """#!/bin/sh
+if [ "$1" = env ]; then echo {version}; exit 0; fi
+echo "$@" >> {log}
+while [ "$1" != -o ]; do shift; done
+printf partial > "$2"
+[ {code} = 0 ] || {{ echo "no such module" >&2; exit {code}; }}
+printf '#!/bin/sh\\necho built\\n' > "$2"; chmod +x "$2"
+"""
+
+
+class Place:
+    """An empty cache, and a `go` on PATH that only pretends."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = directory / "log"
+        self.environment = {**os.environ, "MLWARDEN_CACHE": str(directory / "cache"), "PATH": f"{directory}:/usr/bin:/bin"}
+
+    def install(self, *, version: str = "go1.99.0", code: int = 0) -> None:
+        go = self.directory / "go"
+        go.write_text(COMPILER.format(version=version, log=self.log, code=code), encoding="utf-8")
+        go.chmod(0o755)
+
+    def start(self, *names: str) -> "subprocess.Popen[str]":
+        code = f"from mlwarden.embedded import build\nfor name in {names}: print(build.binary(name))"
+        command = [sys.executable, "-c", code]
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def calls(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_two_builds_at_once_build_once(place: Place) -> None:
+    place.install()
+    processes = [place.start("crane", "helm") for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert outputs[0] == outputs[1]
+    assert len(place.calls()) == 2
+    assert subprocess.run([outputs[0].splitlines()[0]], capture_output=True, text=True, check=True).stdout == "built\n"
+
+
+def test_the_version_is_stamped_from_go_mod(place: Place) -> None:
+    place.install()
+    place.start("kubectl", "trivy").communicate()
+    assert f"-X k8s.io/component-base/version.gitVersion={build.version('kubectl')}" in place.calls()[0]
+    assert f"app.ver={build.version('trivy').removeprefix('v')} " in place.calls()[1]
+
+
+def test_a_failed_build_says_why_and_leaves_nothing(place: Place) -> None:
+    place.install(code=1)
+    with place.start("crane") as process:
+        _, errors = process.communicate()
+    assert process.returncode != 0
+    assert "crane could not be built" in errors
+    assert "no such module" in errors
+    assert [path.name for path in (place.directory / "cache" / "tools").rglob("*") if path.is_file()] == [
+        path.name for path in (place.directory / "cache" / "tools").glob("*.lock")
+    ]
+
+
+def test_everything_built_is_one_line(place: Place) -> None:
+    place.install()
+    command = [sys.executable, "-m", "mlwarden.embedded.build"]
+    first = subprocess.run(command, env=place.environment, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, env=place.environment, capture_output=True, text=True, check=True)
+    assert "building 9 of 9 tools, usually about" in first.stderr
+    assert len(again.stderr.splitlines()) == 1
+    assert again.stdout == ""
+    assert len(place.calls()) == len(build.TOOLS)
+
+
+def test_an_unknown_tool_is_named() -> None:
+    with pytest.raises(build.BuildError, match="no tool 'docker'"):
+        build.binary("docker")
+
+
+def test_without_a_source_tree_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build, "__file__", str(tmp_path / "lib/python/site-packages/mlwarden/embedded/build.py"))
+    build.source_tree.cache_clear()
+    try:
+        with pytest.raises(build.BuildError) as caught:
+            build.source_tree()
+    finally:
+        build.source_tree.cache_clear()
+    assert "--context" in caught.value.diagnostics()
+
+
+def test_every_tool_has_a_version_and_one_kubernetes_serves_all_its_parts() -> None:
+    assert all(re.fullmatch(r"v\d+\.\d+\.\d+", build.version(name)) for name in build.TOOLS)
+    assert len({build.version(name) for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "needed", "enough"),
+    [("1.26.8", "1.26.3", True), ("1.26", "1.26.0", False), ("1.9.9", "1.26.0", False), ("devel", "1.0", False)],
+)
+def test_compiler_versions_compare_as_numbers(found: str, needed: str, enough: bool) -> None:  # noqa: FBT001 -- a parameter of a table
+    assert (build._numbers(found) >= build._numbers(needed)) is enough
