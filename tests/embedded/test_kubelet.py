@@ -17,10 +17,16 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
+def cluster() -> Iterator[EmbeddedCluster]:
+    """A cluster of its own: on the shared one, the node may belong to mlwarden itself."""
+    with EmbeddedCluster(nodes=0) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
 def node(cluster: EmbeddedCluster) -> Iterator[HostKubelet]:
     with HostKubelet(cluster, program=(sys.executable, str(Path(__file__).with_name("stand_in.py")))) as kubelet:
         yield kubelet
-    cluster.api().delete("/api/v1/nodes/mlwarden-host")
 
 
 def pod(name: str, *, container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
