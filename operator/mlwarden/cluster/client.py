@@ -1,0 +1,260 @@
+"""The client of one API server: asynchronous, typed where the caller wants it, and with a deadline on every call.
+
+Rejected: the official client for everything (it decodes 5,000 pods in five seconds where this takes a tenth of one, and costs 58 MB
+resident
+before its first request); it still reads kubeconfig files and runs credential plugins for us.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+
+from mlwarden.cluster import kubeconfig
+from mlwarden.cluster.errors import ApiError, UnreachableError, error_for
+from mlwarden.cluster.kinds import Kind
+from mlwarden.errors import ClusterError
+
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+FIELD_MANAGER = "mlwarden"
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_PAGE = 500
+_LINE_LIMIT = 16 * 1024 * 1024
+
+
+class Token:
+    """A bearer token from a file, read again when the file changes (bound tokens are replaced every hour), or a fixed one."""
+
+    def __init__(self, *, file: Path | None = None, text: str = "") -> None:
+        self._file, self._text, self._stamp = file, text, -1.0
+
+    def header(self) -> dict[str, str]:
+        """Returns the Authorization header, empty where there is no token."""
+        if self._file is not None:
+            stamp = self._file.stat().st_mtime
+            if stamp != self._stamp:
+                self._text, self._stamp = self._file.read_text(encoding="ascii").strip(), stamp
+        return {"Authorization": f"Bearer {self._text}"} if self._text else {}
+
+
+class Client:
+    """Requests to one API server. Use as an asynchronous context manager, or `close` it.
+
+    Args:
+        server: `https://host:port`.
+        context: TLS, with the cluster's CA and, where one is used, the client certificate.
+        token: the bearer token.
+        timeout: seconds for one request; a watch is not bounded by it.
+    """
+
+    def __init__(self, *, server: str, context: ssl.SSLContext, token: Token, timeout: float = 15.0) -> None:
+        self._server, self._context, self._token, self._timeout = server.rstrip("/"), context, token, timeout
+        self._opened: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def in_cluster(cls, *, service_account_dir: str = SERVICE_ACCOUNT, host: str, port: str, timeout: float = 15.0) -> Self:
+        """A client with a service account's token, as a pod has it.
+
+        Raises:
+            ClusterError: there is no token or no CA in the directory.
+        """
+        folder = Path(service_account_dir)
+        if not (folder / "token").is_file() or not (folder / "ca.crt").is_file():
+            raise ClusterError(f"no service account token in {folder}", hint="outside of a pod, use --kubeconfig")
+        where = f"[{host}]" if ":" in host else host
+        context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        return cls(server=f"https://{where}:{port}", context=context, token=Token(file=folder / "token"), timeout=timeout)
+
+    @classmethod
+    async def from_kubeconfig(cls, path: str | Path | None = None, context: str | None = None) -> Self:
+        """A client as kubectl would have it: a context of a kubeconfig file, with its credential plugins.
+
+        Raises:
+            InputError: there is no such file or context, or it cannot be used.
+        """
+        server, tls, token = await asyncio.to_thread(kubeconfig.read, str(path) if path else None, context)
+        return cls(server=server, context=tls, token=Token(text=token))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=64)
+            self._opened = aiohttp.ClientSession(connector=connector, read_bufsize=1 << 18, auto_decompress=True)
+        return self._opened
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        within: float | None = None,
+    ) -> bytes:
+        """Sends one request and returns the body of the answer.
+
+        Raises:
+            ApiError: and its kinds; UnreachableError where there was no answer in time.
+        """
+        data = None if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
+        headers = {**self._token.header(), "Accept": "application/json"}
+        if data is not None:
+            headers["Content-Type"] = content_type
+        limit = aiohttp.ClientTimeout(total=within or self._timeout)
+        try:
+            async with self._session.request(
+                method, self._server + path, data=data, params=dict(query or {}), headers=headers, timeout=limit, allow_redirects=False
+            ) as answer:
+                content = await answer.read()
+                if answer.status >= 300:
+                    raise _refused(method, path, answer.status, content)
+                return content
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnreachableError(f"{method} {path}: no answer from the API server ({type(error).__name__}: {error})") from error
+
+    async def get(self, kind: Kind, name: str, *, namespace: str = "", subresource: str = "") -> dict[str, Any]:
+        """Reads one object."""
+        return _decoded(await self.request("GET", kind.path(namespace=namespace, name=name, subresource=subresource)))
+
+    async def list(self, kind: Kind, *, namespace: str = "", **query: str) -> list[dict[str, Any]]:
+        """Reads all objects, page by page. `query`: labelSelector, fieldSelector."""
+        found: list[dict[str, Any]] = []
+        async for page in self.pages(kind, namespace=namespace, query=query):
+            found.extend(page.items)
+        return found
+
+    async def pages(self, kind: Kind, *, namespace: str = "", query: Mapping[str, str] | None = None) -> AsyncIterator["Page"]:
+        """Yields the pages of a list."""
+        decoder = msgspec.json.Decoder(_RawPage)
+        more = ""
+        while True:
+            asked = {**(query or {}), "limit": str(_PAGE), **({"continue": more} if more else {})}
+            raw = decoder.decode(await self.request("GET", kind.path(namespace=namespace), query=asked, within=60))
+            bad, items = 0, []
+            for each in raw.items or ():
+                try:
+                    items.append(msgspec.json.decode(each, type=dict[str, Any]))
+                except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                    bad += 1
+            yield Page(items=items, version=raw.metadata.resource_version, malformed=bad)
+            more = raw.metadata.continue_ or ""
+            if not more:
+                return
+
+    async def create(
+        self, kind: Kind, body: Any, *, namespace: str = "", name: str = "", subresource: str = "", dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Creates an object (or posts to a subresource of `name`)."""
+        query = {"fieldManager": FIELD_MANAGER, **({"dryRun": "All"} if dry_run else {})}
+        return _decoded(await self.request("POST", kind.path(namespace=namespace, name=name, subresource=subresource), body, query=query))
+
+    async def update(self, kind: Kind, body: Mapping[str, Any], *, subresource: str = "") -> dict[str, Any]:
+        """Replaces an object; its resourceVersion is the precondition."""
+        metadata = body["metadata"]
+        path = kind.path(namespace=metadata.get("namespace", ""), name=metadata["name"], subresource=subresource)
+        return _decoded(await self.request("PUT", path, body, query={"fieldManager": FIELD_MANAGER}))
+
+    async def patch(
+        self, kind: Kind, name: str, body: Any, *, namespace: str = "", subresource: str = "", content_type: str = MERGE_PATCH
+    ) -> dict[str, Any]:
+        """Patches an object."""
+        path = kind.path(namespace=namespace, name=name, subresource=subresource)
+        return _decoded(await self.request("PATCH", path, body, query={"fieldManager": FIELD_MANAGER}, content_type=content_type))
+
+    async def apply(self, kind: Kind, body: Mapping[str, Any], *, force: bool = True, subresource: str = "") -> dict[str, Any]:
+        """Server-side apply under our field manager."""
+        metadata = body["metadata"]
+        path = kind.path(namespace=metadata.get("namespace", ""), name=metadata["name"], subresource=subresource)
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
+        return _decoded(await self.request("PATCH", path, body, query=query, content_type=APPLY_PATCH))
+
+    async def delete(self, kind: Kind, name: str, *, namespace: str = "") -> None:
+        """Deletes an object, in the background."""
+        await self.request("DELETE", kind.path(namespace=namespace, name=name), {"propagationPolicy": "Background"})
+
+    async def watch(
+        self, kind: Kind, *, version: str, namespace: str = "", query: Mapping[str, str] | None = None, silence: float = 90.0
+    ) -> AsyncIterator[bytes]:
+        """Yields the lines of one watch, bookmarks among them, until the server ends it.
+
+        Args:
+            kind: what to watch.
+            version: the resourceVersion to begin after.
+            namespace: one namespace, or all.
+            query: labelSelector, fieldSelector.
+            silence: seconds without a byte after which the stream counts as dead (bookmarks come about every minute).
+
+        Raises:
+            ApiError: it could not be started, or broke.
+        """
+        asked = {**(query or {}), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": "300"}
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
+        path = kind.path(namespace=namespace)
+        headers = {**self._token.header(), "Accept": "application/json"}
+        try:
+            async with self._session.get(self._server + path, params=asked, headers=headers, timeout=limit) as answer:
+                if answer.status >= 300:
+                    raise _refused("GET", path, answer.status, await answer.read())
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield line
+                    if len(rest) > _LINE_LIMIT:
+                        raise ApiError(f"watch {path}: an event of more than {_LINE_LIMIT} bytes")
+        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            raise UnreachableError(f"watch {path}: {type(error).__name__}: {error}") from error
+
+
+class _ListMeta(msgspec.Struct, rename={"resource_version": "resourceVersion", "continue_": "continue"}):
+    resource_version: str = ""
+    continue_: str | None = None
+
+
+class _RawPage(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] | None = None
+
+
+class Page(msgspec.Struct):
+    """One page of a list: what could be decoded, the list's resourceVersion, and how many objects could not."""
+
+    items: list[dict[str, Any]]
+    version: str
+    malformed: int
+
+
+def _decoded(content: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ApiError(f"the API server's answer is not an object: {error}") from error
+
+
+def _refused(method: str, path: str, code: int, content: bytes) -> ApiError:
+    try:
+        status = msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        status = {"message": content[:300].decode(errors="replace")}
+    return error_for(code, f"{method} {path}: {status.get('message')}", str(status.get("reason", "")))

@@ -1,0 +1,31 @@
+"""What a client needs, from a kubeconfig file, as kubectl would have it: credential plugins, client certificates, contexts.
+
+The official client reads the file; only its result is used. It is imported here and only when asked for: it costs 20 MB.
+"""
+
+import ssl
+from typing import Any
+
+from mlwarden.errors import InputError
+
+
+def read(path: str | None, context: str | None) -> tuple[str, ssl.SSLContext, str]:
+    """Returns server, TLS context and bearer token of a context. Blocking.
+
+    Raises:
+        InputError: there is no such file or context, or it cannot be used.
+    """
+    from kubernetes import client, config  # noqa: PLC0415 -- 20 MB that no process in the cluster needs
+
+    settings: Any = client.Configuration()
+    try:
+        config.load_kube_config(config_file=path, context=context, client_configuration=settings)
+        tls = ssl.create_default_context(cafile=settings.ssl_ca_cert)
+        if not settings.verify_ssl:
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        if settings.cert_file:
+            tls.load_cert_chain(settings.cert_file, settings.key_file)
+    except (config.ConfigException, OSError, ssl.SSLError) as error:
+        raise InputError(f"the kubeconfig cannot be used: {error}", hint="check `kubectl config current-context`") from error
+    token = settings.get_api_key_with_prefix("BearerToken") or settings.get_api_key_with_prefix("authorization") or ""
+    return settings.host, tls, token.removeprefix("Bearer ")

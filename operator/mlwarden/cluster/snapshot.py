@@ -1,0 +1,216 @@
+"""Everything an evaluation needs to know of the cluster, in one immutable value that is replaced by one assignment.
+
+The request path reads `source.current` once and works on that; it never waits, never locks and never sees half a change. Policies are
+compiled
+when they change, not when they are asked. Bursts are gathered: a thousand changes make one new snapshot.
+
+Rejected: looking things up in the API server while a request waits, and mutable shared maps.
+"""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from mlwarden import policy
+from mlwarden.cluster.client import Client
+from mlwarden.cluster.informer import Informer, Key
+from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, WARDEN_POLICY
+from mlwarden.errors import Error
+from mlwarden.model.digest import Digest
+from mlwarden.model.evidence import Facts, ImageFacts, Resolution
+from mlwarden.model.policy import PROFILE_LABEL, Settings
+from mlwarden.policy import CompiledPolicy
+
+LOG = logging.getLogger(__name__)
+Convert = Callable[[Any], tuple[Digest, ImageFacts] | tuple[str, Resolution]]
+"""`evidence.to_facts`: raises EvidenceError for what is no evidence."""
+Listener = Callable[["Snapshot", frozenset[str]], None]
+"""Called after each swap with what changed: `policies`, `namespace/NAME`, and the digests and references with new evidence."""
+POLICIES = "policies"
+_GATHER = 0.02
+_NONE: Mapping[str, object] = MappingProxyType({})
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What was known at one moment.
+
+    Attributes:
+        revision: grows with every swap.
+        settings: the chart's.
+        policies: every policy that compiles, by name.
+        broken: name → reason, of every policy that does not.
+        namespaces: name → the Namespace's metadata and nothing else.
+        images: digest → evidence.
+        resolutions: reference as written → what it pointed at.
+    """
+
+    revision: int
+    settings: Settings
+    policies: tuple[CompiledPolicy, ...] = ()
+    broken: Mapping[str, str] = {}
+    namespaces: Mapping[str, Mapping[str, Any]] = {}
+    images: Mapping[Digest, ImageFacts] = {}
+    resolutions: Mapping[str, Resolution] = {}
+
+    def governed(self, namespace: str) -> bool:
+        """Whether mlwarden has a say there: everywhere but where the compiled rule says never."""
+        return namespace not in self.settings.never_governed
+
+    def profile(self, namespace: str) -> str:
+        """The profile in force: the namespace's label, else the default. A namespace not seen yet has the default."""
+        labels = (self.namespaces.get(namespace) or {}).get("labels")
+        label = labels.get(PROFILE_LABEL) if isinstance(labels, dict) else None
+        return label if isinstance(label, str) and label else self.settings.default_profile
+
+    def facts(
+        self,
+        namespace: str,
+        now: datetime,
+        *,
+        user: Mapping[str, object] = _NONE,
+        operation: str = "CREATE",
+        old: Mapping[str, object] | None = None,
+    ) -> Facts:
+        """Everything from outside that an evaluation in `namespace` may use."""
+        metadata = self.namespaces.get(namespace)
+        return Facts(
+            now=now,
+            namespace={"metadata": metadata} if metadata is not None else {},
+            profile=self.profile(namespace),
+            user=user,
+            operation=operation,
+            old=old,
+            images=self.images,
+            resolutions=self.resolutions,
+        )
+
+
+class SnapshotSource:
+    """Keeps the snapshot current.
+
+    Args:
+        client: of the API server.
+        settings: the chart's.
+        convert: `evidence.to_facts`.
+
+    Attributes:
+        current: the snapshot; before `ready` is set it is empty and must not be judged by.
+        ready: set when all three collections were read once.
+    """
+
+    def __init__(self, client: Client, settings: Settings, *, convert: Convert) -> None:
+        self._convert = convert
+        self._compiled: dict[str, CompiledPolicy] = {}
+        self._broken: dict[str, str] = {}
+        self._spaces: dict[str, Mapping[str, Any]] = {}
+        self._images: dict[Digest, ImageFacts] = {}
+        self._resolutions: dict[str, Resolution] = {}
+        self._about: dict[str, str] = {}
+        self._changes: set[str] = set()
+        self._dirty = asyncio.Event()
+        self._listeners: list[Listener] = []
+        self.current = Snapshot(revision=0, settings=settings)
+        self.ready = asyncio.Event()
+        self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy)
+        self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace)
+        self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence)
+
+    @property
+    def informers(self) -> tuple[Informer, Informer, Informer]:
+        """The three of them, for probes and metrics."""
+        return self.policies, self.namespaces, self.evidence
+
+    @property
+    def age(self) -> float:
+        """Seconds since the stream that was silent for longest gave a sign of life."""
+        return max(informer.age for informer in self.informers)
+
+    def subscribe(self, listener: Listener) -> None:
+        """Has `listener` called after every swap, from the event loop."""
+        self._listeners.append(listener)
+
+    async def run(self) -> None:
+        """Keeps the snapshot current until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for informer in self.informers:
+                tasks.create_task(informer.run())
+            for informer in self.informers:
+                await informer.synced.wait()
+            self._swap()
+            gc.collect()
+            gc.freeze()  # what is here now stays: the tail of latencies is the collector walking the imported modules
+            self.ready.set()
+            while True:
+                await self._dirty.wait()
+                await asyncio.sleep(_GATHER)
+                self._swap()
+
+    def _swap(self) -> None:
+        self._dirty.clear()
+        changes, self._changes = frozenset(self._changes), set()
+        self.current = Snapshot(
+            revision=self.current.revision + 1,
+            settings=self.current.settings,
+            policies=tuple(compiled for _, compiled in sorted(self._compiled.items())),
+            broken=dict(self._broken),
+            namespaces=dict(self._spaces),
+            images=dict(self._images),
+            resolutions=dict(self._resolutions),
+        )
+        for listener in self._listeners:
+            listener(self.current, changes)
+
+    def _changed(self, what: str) -> None:
+        self._changes.add(what)
+        self._dirty.set()
+
+    def _policy(self, key: Key, obj: dict[str, Any] | None) -> None:
+        name = key[1]
+        known = self._compiled.pop(name, None)
+        self._broken.pop(name, None)
+        if obj is not None:
+            try:
+                parsed = policy.parse(obj)
+                self._compiled[name] = known if known is not None and known.policy == parsed else policy.compile_policy(parsed)
+            except Error as error:
+                LOG.warning("policy %s: %s", name, error)
+                self._broken[name] = error.message
+            except Exception as error:  # a defect of ours must not make a policy vanish
+                LOG.exception("policy %s", name)
+                self._broken[name] = f"{type(error).__name__}: {error}"
+            if self._compiled.get(name) is known and known is not None:
+                return
+        self._changed(POLICIES)
+
+    def _namespace(self, key: Key, obj: dict[str, Any] | None) -> None:
+        if obj is None:
+            self._spaces.pop(key[1], None)
+        else:
+            metadata = obj.get("metadata") or {}
+            self._spaces[key[1]] = {field: metadata.get(field) for field in ("name", "uid", "labels", "annotations") if metadata.get(field)}
+        self._changed(f"namespace/{key[1]}")
+
+    def _evidence(self, key: Key, obj: dict[str, Any] | None) -> None:
+        about = self._about.pop(key[1], None)
+        if about is not None:
+            self._images.pop(Digest(about), None)
+            self._resolutions.pop(about, None)
+        if obj is not None:
+            try:
+                subject, known = self._convert(obj)
+            except Error as error:
+                LOG.warning("evidence %s: %s", key[1], error)
+            else:
+                self._about[key[1]] = about = str(subject)
+                if isinstance(known, ImageFacts):
+                    self._images[known.digest] = known
+                else:
+                    self._resolutions[about] = known
+        if about is not None:
+            self._changed(about)
