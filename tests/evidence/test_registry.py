@@ -32,7 +32,7 @@ async def resolve(host: str, text: str = "team/model:1", **options: object) -> D
 
 async def fetch(host: str, digest: Digest = DIGEST, **options: object) -> bytes:
     async with Registry(plain_http=frozenset({host}), **{"timeout": 5, **options}) as registry:
-        return (await registry.manifest(parse(f"{host}/team/model@{digest}"))).body
+        return (await registry.manifest(parse(f"{host}/team/model"), digest)).body
 
 
 async def test_a_tag_is_resolved_by_one_head_that_accepts_every_kind_of_image(serve: Serve) -> None:
@@ -151,7 +151,7 @@ async def test_a_name_that_does_not_exist_is_worth_another_try() -> None:
 async def test_a_label_that_dns_does_not_know_is_not_an_internal_error() -> None:
     async with Registry(timeout=20) as registry:
         with pytest.raises(DefinitiveError):
-            await registry.resolve(Reference(registry="a" * 70 + ".example", repository="x", tag="1", digest=""))
+            await registry.resolve(Reference(registry="a" * 70 + ".example", repository="x", tag="1", digest=None))
 
 
 async def test_a_registry_that_hangs_costs_the_timeout_and_no_more(serve: Serve) -> None:

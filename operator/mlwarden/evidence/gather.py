@@ -87,7 +87,7 @@ class Gatherer:
         if not reference.digest:
             raise DefinitiveError(f"{reference.repository} is named without a digest")
         self._registry.refuse(reference)
-        top = await self._registry.manifest(reference)
+        top = await self._registry.manifest(reference, reference.digest)
         document = _document(top)
         if top.media_type in _INDEXES:
             entries, blind = self._entries(document)
@@ -98,7 +98,7 @@ class Gatherer:
         for entry, platform in entries:
             manifest = entry if isinstance(entry, Manifest) else await self._registry.manifest(reference, entry)
             blind += _unseen_layers(manifest)
-            name = f"{_repository(reference)}@{manifest.digest}"
+            name = reference.at(manifest.digest)
             parts.append(
                 await self._trivy.scan(
                     Pull(
@@ -153,10 +153,6 @@ def _could_run(platform: _Platform | None, architectures: tuple[str, ...]) -> bo
 
 def _platform(platform: _Platform | None) -> str:
     return f"{platform.os or 'linux'}/{platform.architecture}" if platform is not None and platform.architecture else ""
-
-
-def _repository(reference: Reference) -> str:
-    return f"{reference.registry}/{reference.repository}"
 
 
 def _parse(text: str) -> Reference:

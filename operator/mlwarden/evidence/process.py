@@ -65,55 +65,55 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
     Raises:
         TimedOutError, OutputTooLargeError: beside OSError, where it cannot be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-S", _LAUNCH, str(os.getpid())),
-        *(str(limits.cpu_seconds), str(limits.file_bytes), str(limits.address_space), "--", *argv),
+    launch = (sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()))
+    numbers = (limits.cpu_seconds, limits.file_bytes, limits.address_space)
+    transport, collected = await asyncio.get_running_loop().subprocess_exec(
+        lambda: _Collector(limits.output),
+        *(*launch, *(str(number) for number in numbers), "--", *argv),
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
         cwd=directory,
         env={**environment, "GOMEMLIMIT": str(limits.heap)},
         start_new_session=True,
     )
     try:
         async with asyncio.timeout(limits.seconds):
-            output, errors = await _collect(process, limits.output)
+            await asyncio.wait({collected.ended, collected.exceeded}, return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError:
         raise TimedOutError(f"{Path(argv[0]).name} ran for more than {limits.seconds:g} s and was killed") from None
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
     finally:
-        await _end(process)
-    return Completed(code=process.returncode or 0, output=output, errors=errors)
+        # The group outlives its leader where that left children behind.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(transport.get_pid(), signal.SIGKILL)
+        transport.close()
+        await asyncio.shield(collected.ended)
+    if collected.exceeded.done():
+        raise OutputTooLargeError(f"{Path(argv[0]).name} wrote more than {limits.output >> 20} MiB and was killed")
+    errors = collected.errors.decode(errors="replace")
+    return Completed(code=transport.get_returncode() or 0, output=bytes(collected.output), errors=errors)
 
 
-async def _collect(process: asyncio.subprocess.Process, cap: int) -> tuple[bytes, str]:
-    async with asyncio.TaskGroup() as group:
-        output = group.create_task(_head(process.stdout, cap))
-        errors = group.create_task(_tail(process.stderr))
-        group.create_task(process.wait())
-    return output.result(), errors.result()
+class _Collector(asyncio.SubprocessProtocol):
+    """Keeps standard output up to a limit, and the end of standard error.
 
+    Streams were rejected: one that nobody reads any more keeps its pipe open, and the process never counts as ended.
+    """
 
-async def _head(stream: asyncio.StreamReader | None, cap: int) -> bytes:
-    found = bytearray()
-    while stream is not None and (chunk := await stream.read(1 << 16)):
-        found += chunk
-        if len(found) > cap:
-            raise OutputTooLargeError(f"more than {cap >> 20} MiB of output")
-    return bytes(found)
+    def __init__(self, cap: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.output, self.errors, self._cap = bytearray(), b"", cap
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.exceeded: asyncio.Future[None] = loop.create_future()
 
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Called with every piece of output."""
+        if fd == 2:
+            self.errors = (self.errors + data)[-_STDERR_TAIL:]
+        elif len(self.output) + len(data) <= self._cap:
+            self.output += data
+        elif not self.exceeded.done():
+            self.exceeded.set_result(None)
 
-async def _tail(stream: asyncio.StreamReader | None) -> str:
-    found = b""
-    while stream is not None and (chunk := await stream.read(1 << 14)):
-        found = (found + chunk)[-_STDERR_TAIL:]
-    return found.decode(errors="replace")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kills the group, which outlives its leader where that left children behind, and collects the leader."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await asyncio.shield(process.wait())
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        """Called when the process has ended and both pipes are closed."""
+        if not self.ended.done():
+            self.ended.set_result(None)

@@ -111,25 +111,25 @@ class Registry:
             DefinitiveError, TransientError: why it could not be told.
         """
         if reference.digest:
-            return digest(reference.digest)
+            return reference.digest
         async with self._deadline(reference):
-            answer = await self._call("HEAD", reference, reference.tag or "latest", cap=0)
+            answer = await self._call("HEAD", reference, reference.tag, cap=0)
             claimed, media_type = answer.headers.get("Docker-Content-Digest", ""), _media_type(answer)
             if claimed and media_type in MEDIA_TYPES:
                 try:
                     return digest(claimed)
                 except InputError:
                     raise DefinitiveError(f"{_name(reference)}: the registry's digest is not sha256: {one_line(claimed, 80)}") from None
-            return (await self._get(reference, reference.tag or "latest")).digest
+            return (await self._get(reference, reference.tag)).digest
 
-    async def manifest(self, reference: Reference, wanted: Digest | None = None) -> Manifest:
-        """Returns the manifest under `wanted`, else under the reference's own digest, verified.
+    async def manifest(self, reference: Reference, wanted: Digest) -> Manifest:
+        """Returns the manifest under `wanted` in the reference's repository, verified.
 
         Raises:
             DefinitiveError, TransientError: why it could not be had.
         """
         async with self._deadline(reference):
-            return await self._get(reference, wanted or digest(reference.digest or ""))
+            return await self._get(reference, wanted)
 
     def refuse(self, reference: Reference) -> None:
         """Raises DefinitiveError where the registry's address is one that is never connected to; for tools that connect by themselves."""
@@ -338,7 +338,7 @@ def _media_type(answer: _Answer) -> str:
 
 
 def _name(reference: Reference) -> str:
-    return one_line(f"{reference.registry}/{reference.repository}", 160)
+    return one_line(reference.name, 160)
 
 
 def _authority(url: URL) -> str:

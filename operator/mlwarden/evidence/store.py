@@ -15,9 +15,8 @@ evidence.
 """
 
 import hashlib
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import cast
+from typing import Annotated
 
 import msgspec
 
@@ -25,6 +24,7 @@ from mlwarden.errors import EvidenceError, InputError
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import ImageFacts, Phase, Resolution, Scan
+from mlwarden.model.schema import Column, Rule, definition, rules
 from mlwarden.model.workload import Json
 
 API_VERSION = "mlwarden.io/v1alpha1"
@@ -33,6 +33,14 @@ PLURAL = "imageevidences"
 MAX_REFERENCES = 16
 _WAITING = "waiting for the scanner"
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+_REFERENCES = msgspec.Meta(
+    min_length=1,
+    max_length=MAX_REFERENCES,
+    extra_json_schema=rules(
+        Rule(f"oldSelf.all(known, known in self) || oldSelf.size() == {MAX_REFERENCES}", "references are appended to, never changed")
+    ),
+)
 
 
 class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -56,7 +64,7 @@ class EvidenceSpec(_Wire, frozen=True, kw_only=True):
         requested_at: when an answer was last asked for; the scanner answers again when it is later than `status.at`.
     """
 
-    references: tuple[str, ...]
+    references: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...], _REFERENCES]
     requested_at: datetime | None = None
 
 
@@ -76,13 +84,13 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
     """
 
     phase: Phase = Phase.PENDING
-    reason: str = ""
-    digest: str = ""
+    reason: Annotated[str, msgspec.Meta(max_length=400)] = ""
+    digest: Annotated[str, msgspec.Meta(max_length=71)] = ""
     at: datetime | None = None
     scan: Scan | None = None
-    claimed_by: str = ""
+    claimed_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
     claimed_until: datetime | None = None
-    attempts: int = 0
+    attempts: Annotated[int, msgspec.Meta(ge=0)] = 0
     retry_at: datetime | None = None
 
 
@@ -109,7 +117,7 @@ def name_for(reference: str) -> str:
     """
     parsed = references.parse(reference)
     if parsed.digest:
-        return digest_name(digest(parsed.digest))
+        return digest_name(parsed.digest)
     return "tag-" + hashlib.sha256(reference.encode()).hexdigest()[:40]
 
 
@@ -125,7 +133,7 @@ def canonical(reference: str) -> str:
         InputError: if it is not an image reference.
     """
     parsed = references.parse(reference)
-    return f"{parsed.registry}/{parsed.repository}@{digest(parsed.digest)}" if parsed.digest else reference
+    return parsed.at(parsed.digest) if parsed.digest else reference
 
 
 def pending(reference: str) -> dict[str, Json]:
@@ -209,131 +217,45 @@ def _waiting(phase: Phase) -> str:
     return _WAITING if phase is Phase.PENDING else ""
 
 
+def encode(status: EvidenceStatus) -> dict[str, Json]:
+    """Returns a status as it is written: without what is empty, because the API server refuses an explicit null."""
+    body: dict[str, Json] = msgspec.to_builtins(status)
+    if isinstance(scan := body.get("scan"), dict):
+        body["scan"] = {key: value for key, value in scan.items() if value is not None}
+    return {"phase": status.phase.value, **{key: value for key, value in body.items() if value is not None}}
+
+
 def crd() -> dict[str, Json]:
     """Returns the CustomResourceDefinition, as applied to the cluster."""
     columns = (
-        ("Phase", "string", ".status.phase", 0),
-        ("Digest", "string", ".status.digest", 1),
-        ("OS", "string", ".status.scan.os", 0),
-        ("Critical", "integer", ".status.scan.counts.CRITICAL", 0),
-        ("High", "integer", ".status.scan.counts.HIGH", 0),
-        ("Scanned", "date", ".status.scan.scannedAt", 0),
-        ("Age", "date", ".metadata.creationTimestamp", 0),
-        ("Image", "string", ".spec.references[0]", 0),
-        ("Reason", "string", ".status.reason", 1),
+        Column("Phase", ".status.phase"),
+        Column("OS", ".status.scan.os"),
+        Column("Critical", ".status.scan.counts.CRITICAL", "integer"),
+        Column("High", ".status.scan.counts.HIGH", "integer"),
+        Column("Scanned", ".status.scan.scannedAt", "date"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("Image", ".spec.references[0]"),
+        Column("Digest", ".status.digest", wide=True),
+        Column("Reason", ".status.reason", wide=True),
     )
-    version = {
-        "name": "v1alpha1",
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "additionalPrinterColumns": [
-            {"name": name, "type": kind, "jsonPath": path, "priority": wide} for name, kind, path, wide in columns
-        ],
-        "schema": {"openAPIV3Schema": _schema()},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.mlwarden.io", "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
-        "spec": {
-            "group": "mlwarden.io",
-            "scope": "Cluster",
-            "names": {"kind": KIND, "listKind": f"{KIND}List", "plural": PLURAL, "singular": "imageevidence", "shortNames": ["imgev"]},
-            "versions": [version],
-        },
-    }
+    return definition(
+        kind=KIND, plural=PLURAL, spec=EvidenceSpec, status=EvidenceStatus, columns=columns, short_names=("imgev",), own_rules=_OWN_RULES
+    )
 
 
-def _schema() -> dict[str, Json]:
-    instant: Mapping[str, Json] = {"type": "string", "format": "date-time"}
-    status = {
-        "type": "object",
-        "properties": {
-            "phase": {"type": "string", "enum": [phase.value for phase in Phase]},
-            "reason": _text(400),
-            "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
-            "at": instant,
-            "scan": _scan_schema(instant),
-            "claimedBy": _text(253),
-            "claimedUntil": instant,
-            "attempts": {"type": "integer", "minimum": 0},
-            "retryAt": instant,
-        },
-    }
-    spec = {
-        "type": "object",
-        "required": ["references"],
-        "properties": {
-            "references": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": MAX_REFERENCES,
-                "items": {"type": "string", "minLength": 1, "maxLength": 512},
-                "description": "One reference as written, or up to 16 of repository@sha256:… to try in turn.",
-                "x-kubernetes-list-type": "atomic",
-                "x-kubernetes-validations": [
-                    {
-                        "rule": f"oldSelf.all(known, known in self) || oldSelf.size() == {MAX_REFERENCES}",
-                        "message": "references are appended to, never changed",
-                    }
-                ],
-            },
-            "requestedAt": {**instant, "description": "When an answer was last asked for."},
-        },
-    }
-    rules = [
-        {
-            "rule": "self.metadata.name.matches('^(tag-[0-9a-f]{40}|sha256-[0-9a-f]{64})$')",
-            "message": "the name is derived from what the evidence is about: tag-<hash of the reference> or sha256-<digest>",
-        },
-        {
-            "rule": "self.metadata.name.startsWith('tag-') ? self.spec.references.size() == 1 && !self.spec.references[0].contains('@') : "
-            "self.spec.references.all(known, known.endsWith('@sha256:' + self.metadata.name.substring(7)))",
-            "message": "every reference is about what the name says",
-        },
-        {
-            "rule": "!has(self.status) || !has(self.status.phase) || self.status.phase != 'Ready' || "
-            "(self.metadata.name.startsWith('tag-') ? has(self.status.digest) && has(self.status.at) : has(self.status.scan))",
-            "message": "Ready means that there is an answer",
-        },
-    ]
-    return {
-        "type": "object",
-        "description": "What is known about an image digest, or what a tag pointed at. Written by mlwarden.",
-        "required": ["spec"],
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-            "spec": spec,
-            "status": status,
-        },
-        "x-kubernetes-validations": rules,
-    }
-
-
-def _scan_schema(instant: Mapping[str, Json]) -> dict[str, Json]:
-    vulnerability = {
-        "type": "object",
-        "required": ["id", "package", "installed", "severity"],
-        "properties": {"id": _text(64), "package": _text(200), "installed": _text(100), "fixed": _text(100), "severity": _text(16)},
-    }
-    return {
-        "type": "object",
-        "required": ["scanner", "scannedAt"],
-        "properties": {
-            "scanner": _text(64),
-            "scannedAt": instant,
-            "databaseAt": {**instant, "nullable": True},
-            "os": _text(120),
-            "packages": {"type": "integer", "minimum": 0},
-            "counts": {"type": "object", "maxProperties": 16, "additionalProperties": {"type": "integer", "minimum": 0}},
-            "vulnerabilities": {"type": "array", "maxItems": 25, "items": vulnerability},
-            "blind": {"type": "array", "maxItems": 16, "items": _text(200)},
-        },
-    }
-
-
-def _text(limit: int) -> dict[str, Json]:
-    return cast("dict[str, Json]", {"type": "string", "maxLength": limit})
+_OWN_RULES = (
+    Rule(
+        "self.metadata.name.matches('^(tag-[0-9a-f]{40}|sha256-[0-9a-f]{64})$')",
+        "the name is derived from what the evidence is about: tag-<hash of the reference> or sha256-<digest>",
+    ),
+    Rule(
+        "self.metadata.name.startsWith('tag-') ? self.spec.references.size() == 1 && !self.spec.references[0].contains('@') : "
+        "self.spec.references.all(known, known.endsWith('@sha256:' + self.metadata.name.substring(7)))",
+        "every reference is about what the name says",
+    ),
+    Rule(
+        "!has(self.status) || !has(self.status.phase) || self.status.phase != 'Ready' || "
+        "(self.metadata.name.startsWith('tag-') ? has(self.status.digest) && has(self.status.at) : has(self.status.scan))",
+        "Ready means that there is an answer",
+    ),
+)

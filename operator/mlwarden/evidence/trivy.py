@@ -22,7 +22,7 @@ from mlwarden.model.digest import Digest
 FLOOR = (0, 71, 0)
 DENIED = frozenset({(0, 69, 4), (0, 69, 5), (0, 69, 6)})
 """GHSA-69fq-xp46-6x23, CVE-2026-33634: releases made by an attacker. Below the floor anyway; named so that the refusal says why."""
-_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?")
+_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
 _FLAGS = (
     *("--format", "json", "--quiet", "--scanners", "vuln", "--image-src", "remote"),
     *(
