@@ -31,8 +31,8 @@ class Checked:
     functions: Mapping[Node, str]
 
 
-def check(node: Node, *, source: str, variables: Collection[str], expect: Type) -> Checked:
-    """Types the tree.
+def check(node: Node, *, source: str, variables: Collection[str], expect: Type | None) -> Checked:
+    """Types the tree. `expect` is the type the expression must have; None: any.
 
     Raises:
         CelError: an unknown name or function, types that do not fit, or something outside the subset.
@@ -42,7 +42,7 @@ def check(node: Node, *, source: str, variables: Collection[str], expect: Type) 
     types = {each: checker.unifier.resolve(found, to_dyn=True) for each, found in checker.types.items()}
     checker.literals(types)
     result = types[node]
-    if result != expect:
+    if expect is not None and result != expect:
         hint = f"compare it, e.g. `… == {'true' if expect == BOOL else ''}`" if expect == BOOL else "wrap it: `string(…)`"
         raise CelError(f"the expression must be {expect} but is {result}", source=source, position=node.position, hint=hint)
     return Checked(types=types, functions=checker.functions)
@@ -85,7 +85,9 @@ class _Checker:
                 self.select(node, node.operand, scope, optional=False)
                 return BOOL
             case Index():
-                given = (self.visit(node.operand, scope), self.visit(node.index, scope))
+                given = (self.visit(node.operand, scope), self.unifier.resolve(self.visit(node.index, scope)))
+                if given[1].kind not in {"int", "double", "bool", "string", "dyn", "param"}:
+                    raise self.refuse(f"an index is a number or a string, this is {self.shown(given[1])}", node.index)
                 return self.overload(node, "_[?_]" if node.optional else "_[_]", given)
             case Call():
                 return self.call(node, scope)
@@ -160,9 +162,11 @@ class _Checker:
     def overload(self, node: Node, function: str, given: tuple[Type, ...], *, method: bool = False) -> Type:
         self.functions[node] = function
         result: Type | None = None
-        for candidate in OVERLOADS[function]:
-            if candidate.method is not method or len(candidate.parameters) != len(given):
-                continue
+        candidates = [each for each in OVERLOADS[function] if each.method is method and len(each.parameters) == len(given)]
+        if len(candidates) > 1 and any(self.unifier.resolve(each).kind == "param" for each in given):
+            # Which overload an unbound type is bound to depends on the order of declarations in cel-go.
+            raise self.refuse("an element of an empty list or map has no type", node)
+        for candidate in candidates:
             wanted, answer = self.instantiate(candidate)
             if self.unifier.assignable(given, wanted):
                 found = self.unifier.resolve(answer)
@@ -261,8 +265,10 @@ class _Checker:
             if mentions("optional", self.unifier.resolve(body)):
                 raise self.refuse("an optional of an optional is not in the subset", node.body, "optFlatMap takes an optional")
             return optional_of(self.unifier.resolve(body))
-        result = optional_of(self.unifier.fresh())
-        if not self.unifier.assignable((body,), (result,)):
+        # Kubernetes types it as `… ? body : optional.none()`.
+        result = self.unifier.fresh()
+        fits = self.unifier.assignable((body, optional_of(self.unifier.fresh())), (result, result))
+        if not fits or self.unifier.resolve(body).kind not in {"optional", "dyn"}:
             raise self.refuse(f"the second argument is an optional, this is {self.shown(body)}", node.body)
         return self.unifier.resolve(result)
 

@@ -26,6 +26,8 @@ from mlwarden.cel.types import (
 
 A: Final = parameter("A")
 B: Final = parameter("B")
+UINT: Final = Type("uint")
+"""No value is of this type; its presence makes `dyn % dyn` dyn, as in Kubernetes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ OVERLOADS: Final[dict[str, tuple[Overload, ...]]] = {
     # operators
     "_?_:_": _plain((BOOL, A, A, A)),
     "!_": _plain((BOOL, BOOL)),
-    "-_": _plain((INT, INT), (DOUBLE, DOUBLE)),
+    "-_": _plain((DOUBLE, DOUBLE), (INT, INT)),
     "_==_": _EQUALITY,
     "_!=_": _EQUALITY,
     "_<_": _ORDER,
@@ -74,7 +76,7 @@ OVERLOADS: Final[dict[str, tuple[Overload, ...]]] = {
     "_-_": _plain((DOUBLE, DOUBLE, DOUBLE), (INT, INT, INT)),
     "_*_": _plain((DOUBLE, DOUBLE, DOUBLE), (INT, INT, INT)),
     "_/_": _plain((DOUBLE, DOUBLE, DOUBLE), (INT, INT, INT)),
-    "_%_": _plain((INT, INT, INT)),
+    "_%_": _plain((INT, INT, INT), (UINT, UINT, UINT)),
     "@in": _plain((A, list_of(A), BOOL), (A, map_of(A, B), BOOL)),
     "_[_]": _plain((list_of(A), INT, A), (map_of(A, B), A, B), (_OPT_LIST, INT, optional_of(A)), (_OPT_MAP, A, optional_of(B))),
     "_[?_]": _plain(

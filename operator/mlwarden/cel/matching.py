@@ -18,8 +18,9 @@ from mlwarden.cel.values import Frame, charge, no_overload, text_cost
 _MAX_INSTRUCTIONS: Final = 4000
 _MAX_STEPS: Final = 50_000
 _MAX_CACHED: Final = 20_000
+# Not \B: in Python before 3.14 it does not match the empty text, in Go it does.
 _ANCHORS: Final = {
-    "begin": r"\A", "end": r"\Z", "line-begin": r"(?m:^)", "line-end": r"(?m:$)", "word": r"(?a:\b)", "no-word": r"(?a:\B)",
+    "begin": r"\A", "end": r"\Z", "line-begin": r"(?m:^)", "line-end": r"(?m:$)", "word": r"(?a:\b)", "no-word": r"(?a:(?!\b))",
 }  # fmt: skip
 
 

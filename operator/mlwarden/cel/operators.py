@@ -122,7 +122,7 @@ def _element(value: Any, key: Any) -> Any:
     """What stands at a key or index, or `_MISSING`."""
     kind = type(key)
     if type(value) is list:
-        if kind is float and key.is_integer():
+        if kind is float and key.is_integer() and abs(key) < 2**53:
             key = int(key)
         elif kind is not int:
             raise EvaluationError(f"unsupported index type '{type_name(key)}' in list")
@@ -149,7 +149,7 @@ def logic(terms: list[Closure], *, decisive: bool) -> Closure:
                 error = error or raised
                 continue
             if value is decisive:
-                return decisive
+                return not undecided
             if value is undecided:
                 continue
             error = error or no_overload("_||_" if decisive else "_&&_", value)
@@ -327,7 +327,7 @@ def quantifier(over: Closure, slot: int, predicate: Closure, weight: int, *, dec
                 error = error or raised
                 continue
             if value is decisive:
-                return decisive
+                return not undecided
             if value is undecided:
                 continue
             error = error or no_overload("exists" if decisive else "all", value)

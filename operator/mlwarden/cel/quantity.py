@@ -18,6 +18,7 @@ _SUFFIX: Final = frozenset("eEinumkKMGTP")
 _MAX_LENGTH: Final = 128
 _MAX_EXPONENT: Final = 200
 _NANO: Final = -9
+_EXACT_POWER: Final = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +201,8 @@ def as_integer(_: Frame, value: Any) -> int:
 def as_float(_: Frame, value: Any) -> float:
     """value.asApproximateFloat(): `float(unscaled) * 10 ** scale`, rounded as Go does it."""
     _quantity("asApproximateFloat", value)
-    if value.decimal:
-        # Go's scale of a decimal depends on how it was written; only the exact integers are safe.
+    if value.decimal or abs(value.scale) > _EXACT_POWER:
+        # Go's scale of a decimal depends on how it was written, and its larger powers of ten are not exact.
         raise EvaluationError("asApproximateFloat() of a quantity this long is not in the subset")
     return float(value.unscaled) if value.scale == 0 else float(value.unscaled) * float(f"1e{value.scale}")
 

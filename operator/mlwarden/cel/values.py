@@ -14,6 +14,7 @@ Frame: TypeAlias = list[Any]
 BUDGET: Final = 1_000_000
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
+_DOUBLE_MAX: Final = 2**1023
 
 
 class Optional:
@@ -187,30 +188,53 @@ def strip_nulls(value: Any) -> Any:
     """The object as a ValidatingAdmissionPolicy sees it: members that are null are gone, integers beyond 64 bits are doubles.
 
     The API server decodes built-in types into structs, which drops explicit nulls, and its JSON decoder reads an integer that does not
-    fit as a double. Elements of lists that are null stay. Neither recursive nor in place: parts without nulls are shared with the input.
+    fit as a double. Elements of lists that are null stay. Not recursive; the input is returned as it is where there is nothing to do,
+    and never changed.
     """
-    done: dict[int, Any] = {}
-    pending = [(value, False)]
+    if _clean(value):
+        return value
+    root: list[Any] = []
+    pending: list[tuple[Any, Any]] = [([value], root)]
     while pending:
-        each, ready = pending.pop()
-        if type(each) is not dict and type(each) is not list:
-            continue
-        if not ready:
-            pending.append((each, True))
-            pending.extend((inner, False) for inner in (each.values() if type(each) is dict else each) if type(inner) in {dict, list})
-        elif type(each) is dict:
-            done[id(each)] = {key: _stripped(inner, done) for key, inner in each.items() if inner is not None}
+        source, copy = pending.pop()
+        if type(source) is list:
+            for each in source:
+                copy.append(_begun(each, pending))
         else:
-            done[id(each)] = [_stripped(inner, done) for inner in each]
-    return _stripped(value, done)
+            for key, each in source.items():
+                if each is not None:
+                    copy[key] = _begun(each, pending)
+    return root[0]
 
 
-def _stripped(value: Any, done: dict[int, Any]) -> Any:
-    if type(value) is dict or type(value) is list:
-        return done[id(value)]
-    if type(value) is int and not INT_MIN <= value <= INT_MAX:
-        try:
-            return float(value)
-        except OverflowError:
-            return value
+def _begun(value: Any, pending: list[tuple[Any, Any]]) -> Any:
+    """A scalar as it is; an empty container that is going to be filled."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        copy: Any = kind()
+        pending.append((value, copy))
+        return copy
+    if kind is int and not INT_MIN <= value <= INT_MAX:
+        return float(value) if abs(value) < _DOUBLE_MAX else value
     return value
+
+
+def _clean(value: Any) -> bool:
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if type(each) is dict:
+            members = each.values()
+            if None in members:
+                return False
+        elif type(each) is list:
+            members = each
+        else:
+            members = ()
+            if type(each) is int and not INT_MIN <= each <= INT_MAX:
+                return False
+        for member in members:
+            kind = type(member)
+            if kind is dict or kind is list or (kind is int and not INT_MIN <= member <= INT_MAX):
+                pending.append(member)
+    return True
