@@ -1,1 +1,1 @@
-"""To be written."""
+"""The commands a person types; each module is one, and `main` is the table of them."""

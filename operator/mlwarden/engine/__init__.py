@@ -1,1 +1,10 @@
-"""To be written."""
+"""From policies, facts and a workload to a verdict, and from a verdict to what a person reads.
+
+Pure: the webhook, the release, `mlwarden check` and the background re-evaluation all call these functions, so they cannot disagree.
+"""
+
+from mlwarden.engine.evaluate import evaluate
+from mlwarden.engine.messages import audit, held, refusal, warnings
+from mlwarden.engine.updates import relevant_change
+
+__all__ = ["audit", "evaluate", "held", "refusal", "relevant_change", "warnings"]

@@ -1,0 +1,120 @@
+"""`expression`: a CEL expression that is true where all is well, asked of every element it is about.
+
+An expression that fails to run (a wrong type somewhere, the cost budget) is `Unknown` with the reason, as a ValidatingAdmissionPolicy with
+`failurePolicy: Fail` would refuse. The same expression, re-rooted, is compiled to exactly such a policy; a test holds both to one answer.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlwarden import cel
+from mlwarden.checks import patch
+from mlwarden.checks.answer import Answer
+from mlwarden.checks.text import clean, fill
+from mlwarden.checks.view import LISTS, Element, View
+from mlwarden.model.evidence import Facts
+from mlwarden.model.finding import Outcome
+from mlwarden.model.policy import Each, Expression, PolicySpec
+from mlwarden.model.workload import Json, Role
+from mlwarden.policy import CompiledPolicy
+
+REQUIREMENT = "expression"
+
+
+def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answer]:
+    """Yields an answer per element: Pass, Fail with a fix, or Unknown with the reason."""
+    spec = compiled.policy.spec
+    requirement = spec.requirement.expression
+    program = compiled.programs[REQUIREMENT]
+    if requirement is None:
+        return
+    for element in view.elements(requirement.for_each):
+        try:
+            passed = program(element.env)
+        except (cel.EvaluationError, RecursionError) as error:
+            yield _unknown(element, requirement, view, reason=str(error) or "nested too deeply")
+            continue
+        if passed is True:
+            yield Answer(outcome=Outcome.PASS, element=element.path, path=element.path)
+        else:
+            yield _fail(element, spec, requirement, program)
+
+
+def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: cel.Program) -> Answer:
+    value = value_at(element.body, requirement.path)
+    path = element.place(requirement.path)
+
+    def filled(template: str) -> str:
+        return fill(template, name=element.name, value=value, image=element.image, path=path)
+
+    helps = bool(spec.fix.patch) and _passes(element, spec.fix.patch, program)
+    return Answer(
+        outcome=Outcome.FAIL,
+        element=element.path,
+        path=path,
+        message=filled(spec.message),
+        fix=_shown(element, spec.fix.patch) if helps else filled(spec.fix.text),
+    )
+
+
+def _unknown(element: Element, requirement: Expression, view: View, *, reason: str) -> Answer:
+    return Answer(
+        outcome=Outcome.UNKNOWN,
+        element=element.path,
+        path=element.path,
+        message=clean(f"the policy's expression could not be evaluated here: {reason}"),
+        fix="correct the types of the fields here (kubectl apply --dry-run=server checks them); if they are right, report the policy",
+        final=requirement.for_each is Each.OBJECT and not view.workload.is_pod,
+    )
+
+
+def _shown(element: Element, change: Mapping[str, Any]) -> str:
+    if element.each is Each.POD and element.pod is not None and element.pod.bare:
+        change = change.get("spec", change)
+    return patch.instruction(change, element.path)
+
+
+def _passes(element: Element, change: Mapping[str, Any], program: cel.Program) -> bool:
+    """Whether the element passes once patched: seen as itself and as a part of its pod."""
+    if element.each is Each.IMAGE:
+        return False  # a string cannot be merged
+    if element.each is Each.POD and element.pod is not None and element.pod.bare and ("metadata" in change or element.is_container):
+        return False  # there is no metadata to set, or no pod spec
+    body = patch.merged(element.body, change)
+    env = dict(element.env)
+    match element.each:
+        case Each.POD | Each.OBJECT:
+            env["object"] = body
+        case Each.CONTAINER:
+            env["container"] = body
+            env["object"] = _replaced(element, body, LISTS[Role(element.env["role"])])
+        case Each.VOLUME:
+            env["volume"] = body
+            env["object"] = _replaced(element, body, "volumes")
+    try:
+        return program(env) is True
+    except (cel.EvaluationError, RecursionError):
+        return False
+
+
+def _replaced(element: Element, body: Json, field: str) -> Json:
+    pod = element.env["object"]
+    spec = pod.get("spec")
+    items = spec.get(field) if isinstance(spec, Mapping) else None
+    if not isinstance(items, list):
+        return pod
+    return {**pod, "spec": {**spec, field: [body if item is element.body or item == element.body else item for item in items]}}
+
+
+def value_at(body: Json, path: str) -> Json:
+    """Returns what stands at a field path (`a.b`, `a[0].b`) below `body`; None where nothing does."""
+    for step in path.replace("[", ".").replace("]", "").split("."):
+        if not step:
+            continue
+        if isinstance(body, Mapping):
+            body = body.get(step)
+        elif isinstance(body, list) and step.isdecimal() and int(step) < len(body):
+            body = body[int(step)]
+        else:
+            return None
+    return body

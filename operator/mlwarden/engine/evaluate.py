@@ -1,0 +1,255 @@
+"""Findings → verdict: the one place where a workload meets its policies.
+
+Nothing is skipped: a policy that does not compile, one that fails while it runs, a profile that does not exist and evidence that is missing
+are findings like any other, with `Unknown` as their outcome. Nothing is raised either: whatever a check stumbles over becomes an `Unknown`
+with the reason, because the alternative in the request path is a 500, and a 500 under `failurePolicy: Ignore` is an allow.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from mlwarden import checks, policy, workloads
+from mlwarden.checks import Answer, View
+from mlwarden.checks.image_scan import young
+from mlwarden.checks.text import clean
+from mlwarden.engine.actions import Situation, Waiting, action, decision, rank
+from mlwarden.errors import Error
+from mlwarden.model import reference as references
+from mlwarden.model.evidence import Facts
+from mlwarden.model.finding import Action, Finding, OnUnknown, Outcome, Severity, Verdict
+from mlwarden.model.policy import PROFILE_LABEL, Settings
+from mlwarden.model.workload import Resource, Workload
+from mlwarden.policy import CompiledPolicy
+
+PROFILE = "mlwarden-profile"
+"""Name under which a profile that does not exist is reported; no policy."""
+
+_NO_EXCEPTION = "none: this policy allows no exceptions"
+_NUMBER = re.compile(r"(\d+)")
+
+
+def evaluate(
+    workload: Workload,
+    policies: Sequence[CompiledPolicy],
+    facts: Facts,
+    settings: Settings,
+    *,
+    holdable: bool | None = None,
+    passes: bool = False,
+    broken: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Returns what all policies say about a workload, and the decision that makes. Never raises.
+
+    Args:
+        workload: what is judged.
+        policies: every policy there is; those not in force under `facts.profile` say nothing.
+        facts: evidence, namespace, profile, time; `facts.old` on an update: of a pod, only what the update adds is judged.
+        settings: roll-out and profiles.
+        holdable: whether it can wait for evidence. None: a pod under a profile that holds, unless it names its own node.
+        passes: include what was found good.
+        broken: policies that do not compile, name → reason.
+    """
+    situation = Situation(waiting=_waiting(workload, facts, settings, holdable), audit=settings.rollout == "audit")
+    view = View(workload, facts)
+    before = _Before(workload, facts)
+    findings = list(_not_in_force(workload, facts, settings, situation, broken or {}))
+    wanted: dict[str, None] = {}
+    for compiled in policies:
+        on_fail = compiled.action(facts.profile)
+        if on_fail is None:
+            continue
+        for answer in _answers(compiled, workload, facts, view):
+            if answer.outcome is Outcome.PASS:
+                if passes:
+                    findings.append(_finding(compiled, answer, workload.resource, on_fail, situation))
+                continue
+            if before.said(compiled, answer):
+                continue
+            if answer.wanted:
+                wanted[answer.wanted] = None
+            findings.append(_finding(compiled, answer, workload.resource, on_fail, situation))
+    if len(findings) > 1:
+        findings.sort(key=_order)
+    return Verdict(decision=decision(findings), findings=tuple(findings), wanted=tuple(sorted(wanted)), pins=_pins(workload, facts, before))
+
+
+def _answers(compiled: CompiledPolicy, workload: Workload, facts: Facts, view: View) -> Sequence[Answer]:
+    try:
+        applies = policy.matches(compiled, workload, facts)
+        if applies is True:
+            return list(checks.judge(compiled, workload, facts, view=view))
+        if applies is False:
+            return ()
+        reason = f"whether this policy applies could not be decided: {applies}"
+    except RecursionError:
+        reason = "the object is nested too deeply to be judged"
+    except Exception as error:  # noqa: BLE001 -- a defect of ours is an Unknown with a reason, never a 500 and never a policy that was skipped
+        reason = f"the policy could not be evaluated: {type(error).__name__}: {error}"
+    fix = "report this with the object: mlwarden check FILE shows it again"
+    return (Answer(outcome=Outcome.UNKNOWN, element="", path="", message=clean(reason), fix=fix, final=not workload.pods),)
+
+
+def _finding(compiled: CompiledPolicy, answer: Answer, resource: Resource, on_fail: Action, situation: Situation) -> Finding:
+    spec = compiled.policy.spec
+    done = action(answer.outcome, on_fail, spec.on_unknown, situation, final=answer.final)
+    why = f"{spec.why} ({', '.join(spec.references)})" if spec.references else spec.why
+    return Finding(
+        policy=compiled.policy.name,
+        outcome=answer.outcome,
+        action=done,
+        severity=spec.severity,
+        resource=resource,
+        path=answer.path,
+        message=answer.message,
+        why=clean(why),
+        fix=answer.fix or _waiting_for(answer, done),
+        exception=_exception(compiled),
+    )
+
+
+def _waiting_for(answer: Answer, done: str) -> str:
+    """What a person can do about missing evidence: by what happens meanwhile."""
+    if not answer.wanted:
+        return ""
+    match done:
+        case "Hold":
+            return "nothing to do: it starts by itself once the image was found good"
+        case "Deny":
+            return "try again in a minute: the image is being scanned, and this cannot wait inside the cluster"
+        case _:
+            return "nothing to do: the image is scanned, and pods wait for it where the profile holds them"
+
+
+def _exception(compiled: CompiledPolicy) -> str:
+    if not compiled.policy.spec.exceptions:
+        return _NO_EXCEPTION
+    return (
+        f'ask with the annotation exception.mlwarden.io/{compiled.policy.name}: "until=YYYY-MM-DD; ticket=…; reason=…" on the root object'
+    )
+
+
+def _not_in_force(
+    workload: Workload, facts: Facts, settings: Settings, situation: Situation, broken: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yields what stands for policies that cannot speak: broken ones, and all those of a profile that does not exist."""
+
+    def finding(name: str, message: str, why: str, fix: str) -> Finding:
+        on_fail = (
+            Action.DENY if settings.holds(facts.profile) else Action.WARN
+        )  # one bad policy does not stop every pod where nothing waits
+        done = action(Outcome.UNKNOWN, on_fail, OnUnknown.HOLD, situation)
+        return Finding(
+            policy=name,
+            outcome=Outcome.UNKNOWN,
+            action=done,
+            severity=Severity.HIGH,
+            resource=workload.resource,
+            path="",
+            message=clean(message),
+            why=why,
+            fix=clean(fix),
+            exception="none: nobody knows what would be excepted",
+        )
+
+    for name, reason in sorted(broken.items()):
+        yield finding(
+            name,
+            f"policy {name} does not compile, so its question was not answered: {reason}",
+            "a policy that cannot be read is never skipped",
+            f"ask whoever runs the platform to correct it: kubectl describe wardenpolicy {name}",
+        )
+    if facts.profile not in settings.profiles:
+        known = ", ".join(sorted(settings.profiles))
+        yield finding(
+            PROFILE,
+            f"the namespace asks for profile {facts.profile!r}, which does not exist",
+            "a typing error in a profile must not be a way around every policy",
+            f"set the namespace's label {PROFILE_LABEL} to one of: {known}",
+        )
+
+
+def _waiting(workload: Workload, facts: Facts, settings: Settings, holdable: bool | None) -> Waiting:  # noqa: FBT001 -- the caller's argument, passed on
+    if not workload.is_pod and holdable is None:
+        return Waiting.PODS_ARE_JUDGED
+    if holdable is None:
+        spec = workload.pods[0].spec if workload.pods else {}
+        holdable = settings.holds(facts.profile) and not spec.get("nodeName")
+    return Waiting.GATED if holdable else Waiting.IMPOSSIBLE
+
+
+class _Before:
+    """What was already so before an update of a pod: not judged again, or a pod admitted last year could not be debugged today.
+
+    A pod's spec hardly changes: an answer that was the same about the same element before the update is not this update's doing.
+    """
+
+    def __init__(self, workload: Workload, facts: Facts) -> None:
+        self._old = workloads.extract(facts.old) if facts.old is not None and workload.is_pod else None
+        self._new = workload
+        self._facts = facts
+        self._views = (View(self._old, facts), View(workload, facts)) if self._old else None
+        self._answers: dict[int, frozenset[tuple[str, str, str, str]]] = {}
+
+    @property
+    def images(self) -> Mapping[str, str]:
+        """JSON path → reference, before the update."""
+        return {image.path: image.reference for image in self._old.images} if self._old else {}
+
+    def said(self, compiled: CompiledPolicy, answer: Answer) -> bool:
+        """Whether this answer was the same before the update, about an element that the update leaves as it was."""
+        if self._old is None or self._views is None:
+            return False
+        known = self._answers.get(id(compiled))
+        if known is None:
+            answers = _answers(compiled, self._old, self._facts, self._views[0])
+            known = self._answers[id(compiled)] = frozenset(map(_key, answers))
+        return _key(answer) in known and self._unchanged(answer.element)
+
+    def _unchanged(self, path: str) -> bool:
+        if not path:
+            return True  # the pod as a whole: the same answer in the same words is what was there before
+        if self._old is None:
+            return False
+        old, new = (
+            {container.path: container.body for container in workload.pods[0].containers}
+            | {image.path: image.reference for image in workload.images}
+            for workload in (self._old, self._new)
+            if workload.pods
+        )
+        try:
+            return path not in new or (path in old and old[path] == new[path])
+        except RecursionError:
+            return False
+
+
+def _key(answer: Answer) -> tuple[str, str, str, str]:
+    return answer.outcome.value, answer.element, answer.path, answer.message
+
+
+def _pins(workload: Workload, facts: Facts, before: _Before) -> dict[str, str]:
+    """Every tag of a pod whose resolution is young, by its digest. Templates are left as they were written."""
+    if not workload.is_pod or not facts.resolutions:
+        return {}
+    unchanged = before.images
+    pins = {}
+    for image in workload.images:
+        resolution = facts.resolutions.get(image.reference)
+        if (
+            resolution is None
+            or resolution.digest is None
+            or not young(resolution, facts.now)
+            or unchanged.get(image.path) == image.reference
+        ):
+            continue
+        try:
+            reference = references.parse(image.reference)
+        except Error:
+            continue
+        if not reference.digest:
+            pins[image.path] = reference.pinned(resolution.digest)
+    return pins
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    path = [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in _NUMBER.split(finding.path[:2000])]
+    return (*rank(finding), finding.policy, path, finding.path, finding.message)

@@ -1,0 +1,229 @@
+"""Unknown is never Pass: every way in which evidence about an image can be missing, old or blind."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlwarden import checks, policy, workloads
+from mlwarden.checks.image_scan import duration
+from mlwarden.model.digest import Digest, digest
+from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Vulnerability
+from mlwarden.model.finding import Outcome
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+DIGEST = digest("sha256:" + "a" * 64)
+PINNED = f"registry.example/team/train@{DIGEST}"
+TAGGED = "registry.example/team/train:1.0"
+
+
+def compiled(**requirement: Any) -> policy.CompiledPolicy:
+    return policy.compile_policy(
+        policy.parse(
+            {
+                "apiVersion": "mlwarden.io/v1alpha1",
+                "kind": "WardenPolicy",
+                "metadata": {"name": "image-vulnerabilities"},
+                "spec": {
+                    "profiles": {"production": "Deny"},
+                    "requirement": {"imageScan": requirement or {"severity": "HIGH"}},
+                    "message": "image {image} is vulnerable",
+                    "why": "known holes are the first that are tried",
+                    "fix": {"text": "rebuild it"},
+                },
+            }
+        )
+    )
+
+
+def scan(**changes: Any) -> Scan:
+    return Scan(**({"scanner": "trivy 0.72.0", "scanned_at": NOW - timedelta(hours=1), "os": "debian 13", "packages": 80} | changes))
+
+
+def vulnerability(**changes: Any) -> Vulnerability:
+    found = {"id": "CVE-2026-1", "package": "openssl", "installed": "3.0.1", "fixed": "3.0.2", "severity": "CRITICAL"}
+    return Vulnerability(**(found | changes))
+
+
+def ready(found: Scan | None) -> dict[Digest, ImageFacts]:
+    return {DIGEST: ImageFacts(digest=DIGEST, phase=Phase.READY, scan=found)}
+
+
+def answer(image: str = PINNED, *, rule: policy.CompiledPolicy | None = None, **facts: Any) -> checks.Answer:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "train"}, "spec": {"containers": [{"name": "main", "image": image}]}}
+    known = Facts(now=NOW, namespace={}, profile="production", **facts)
+    (only,) = checks.judge(rule or compiled(), workloads.extract(pod), known)
+    assert only.path == "spec.containers[0].image"
+    return only
+
+
+def test_a_fresh_clean_scan_passes() -> None:
+    assert answer(images=ready(scan())).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ({}, "has not been scanned yet"),
+        ({DIGEST: ImageFacts(digest=DIGEST, phase=Phase.PENDING)}, "is being scanned"),
+        (
+            {DIGEST: ImageFacts(digest=DIGEST, phase=Phase.FAILED, reason="401 from the registry")},
+            "could not be scanned: 401 from the registry",
+        ),
+        (ready(None), "the result was not recorded"),
+        (ready(scan(packages=0)), "recognised no packages"),
+        (ready(scan(blind=("conda environments are not seen",))), "conda environments are not seen"),
+        (ready(scan(scanned_at=NOW - timedelta(days=8))), "was scanned 8 days ago"),
+        (ready(scan(scanned_at=NOW + timedelta(days=1))), "dated in the future"),
+        (ready(scan(database_at=NOW - timedelta(days=90))), "vulnerability database was 89 days old"),
+        ({DIGEST: ImageFacts(digest=digest("sha256:" + "b" * 64), phase=Phase.READY, scan=scan())}, "about another digest"),
+    ],
+)
+def test_what_is_missing_old_or_blind_is_unknown(images: dict[Digest, ImageFacts], says: str) -> None:
+    said = answer(images=images)
+    assert said.outcome is Outcome.UNKNOWN
+    assert says in said.message
+
+
+def test_missing_evidence_asks_for_a_scan_of_that_digest() -> None:
+    assert answer(images={}).wanted == PINNED
+
+
+def test_a_tag_that_was_never_resolved_is_unknown_and_wanted_as_written() -> None:
+    said = answer(TAGGED)
+    assert (said.outcome, said.wanted) == (Outcome.UNKNOWN, TAGGED)
+
+
+def test_a_tag_resolved_a_minute_ago_is_judged_by_its_digest() -> None:
+    resolutions = {TAGGED: Resolution(digest=DIGEST, at=NOW - timedelta(seconds=59))}
+    assert answer(TAGGED, resolutions=resolutions, images=ready(scan())).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("age", [61, 3600, -3600])
+def test_a_tag_resolved_at_another_time_is_not(age: int) -> None:
+    resolutions = {TAGGED: Resolution(digest=DIGEST, at=NOW - timedelta(seconds=age))}
+    said = answer(TAGGED, resolutions=resolutions, images=ready(scan()))
+    assert (said.outcome, said.wanted) == (Outcome.UNKNOWN, TAGGED)
+
+
+def test_a_tag_that_cannot_be_resolved_says_why() -> None:
+    said = answer(TAGGED, resolutions={TAGGED: Resolution(digest=None, at=NOW, reason="no such tag")})
+    assert said.outcome is Outcome.UNKNOWN
+    assert "no such tag" in said.message
+
+
+def test_a_tag_beside_a_digest_does_not_need_resolving() -> None:
+    assert answer(f"registry.example/team/train:latest@{DIGEST}", images=ready(scan())).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("image", ["", "UPPER/Case", "a b", "x@sha256:123", "x@md5:" + "a" * 32])
+def test_what_is_no_image_reference_is_unknown_and_not_scanned(image: str) -> None:
+    said = answer(image)
+    assert (said.outcome, said.wanted) == (Outcome.UNKNOWN, "")
+
+
+def test_a_vulnerability_with_a_fix_fails_and_the_fix_is_named() -> None:
+    said = answer(images=ready(scan(counts={"CRITICAL": 1}, vulnerabilities=(vulnerability(),))))
+    assert said.outcome is Outcome.FAIL
+    assert said.message == (
+        f"image {PINNED} is vulnerable: 1 vulnerability of HIGH or worse with a fix: CVE-2026-1 (CRITICAL) in openssl 3.0.1 (fixed in 3.0.2)"
+    )
+    assert said.fix == "rebuild the image with openssl>=3.0.2, then push it under a new tag"
+
+
+def test_at_most_three_vulnerabilities_are_named_the_worst_first() -> None:
+    found = tuple(vulnerability(id=f"CVE-2026-{n}", severity="CRITICAL" if n == 7 else "HIGH") for n in range(10))
+    said = answer(images=ready(scan(counts={"CRITICAL": 1, "HIGH": 40}, vulnerabilities=found)))
+    assert said.message.count("CVE-") == 3
+    assert said.message.index("CVE-2026-7") < said.message.index("CVE-2026-0")
+    assert said.message.endswith("and 38 more")
+
+
+def test_counts_beyond_the_listed_vulnerabilities_fail_too() -> None:
+    assert answer(images=ready(scan(counts={"HIGH": 2}))).outcome is Outcome.FAIL
+
+
+def test_listed_vulnerabilities_beyond_the_counts_fail_too() -> None:
+    assert answer(images=ready(scan(vulnerabilities=(vulnerability(),)))).outcome is Outcome.FAIL
+
+
+def test_what_a_half_blind_scanner_found_still_fails() -> None:
+    half_blind = scan(blind=("conda",), counts={"HIGH": 1}, vulnerabilities=(vulnerability(severity="HIGH"),))
+    assert answer(images=ready(half_blind)).outcome is Outcome.FAIL
+
+
+def test_below_the_threshold_passes() -> None:
+    assert answer(images=ready(scan(counts={"MEDIUM": 5}, vulnerabilities=(vulnerability(severity="MEDIUM"),)))).outcome is Outcome.PASS
+
+
+def test_without_a_fix_passes_only_where_the_policy_wants_fixable_ones() -> None:
+    images = ready(scan(counts={"unfixed": 1}, vulnerabilities=(vulnerability(fixed=""),)))
+    assert answer(images=images).outcome is Outcome.PASS
+    assert answer(images=images, rule=compiled(severity="HIGH", fixable=False)).outcome is Outcome.FAIL
+
+
+def test_unfixed_ones_that_the_summary_does_not_list_are_unknown() -> None:
+    said = answer(images=ready(scan(counts={"unfixed": 30})), rule=compiled(severity="HIGH", fixable=False))
+    assert said.outcome is Outcome.UNKNOWN
+
+
+def test_every_place_of_the_same_image_is_named() -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "train"},
+        "spec": {
+            "containers": [{"name": "main", "image": PINNED}, {"name": "side", "image": PINNED}],
+            "volumes": [{"name": "model", "image": {"reference": PINNED}}],
+        },
+    }
+    facts = Facts(now=NOW, namespace={}, profile="production")
+    paths = [found.path for found in checks.judge(compiled(), workloads.extract(pod), facts)]
+    assert sorted(paths) == ["spec.containers[0].image", "spec.containers[1].image", "spec.volumes[0].image.reference"]
+
+
+def test_what_a_scanner_reports_cannot_break_the_line() -> None:
+    found = vulnerability(package="x\n\x1b[2J", id="CVE\u202e")
+    said = answer(images=ready(scan(vulnerabilities=(found,))))
+    assert said.message.isprintable()
+    assert said.fix.isprintable()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("24h", 86400), ("7d", 604800), ("2w", 1209600), ("30s", 30)])
+def test_a_duration_has_units(text: str, seconds: int) -> None:
+    assert duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "7 d", "7d ", "-7d", "1.5h", "1d12h", "0d", "7d\n", "٣d", "7dd", "7x", "9999999d"])
+def test_what_is_no_duration_is_none(text: str) -> None:
+    assert duration(text) is None
+
+
+_TIMES = st.integers(-100, 100).map(lambda days: NOW + timedelta(days=days))
+
+
+@given(
+    st.sampled_from(list(Phase)),
+    st.none()
+    | st.builds(
+        scan,
+        scanned_at=_TIMES,
+        database_at=st.none() | _TIMES,
+        packages=st.integers(0, 2),
+        blind=st.lists(st.text(max_size=3), max_size=2).map(tuple),
+        counts=st.dictionaries(st.sampled_from(["CRITICAL", "HIGH", "LOW", "unfixed"]), st.integers(0, 2)),
+    ),
+)
+@settings(max_examples=200, deadline=None)
+def test_only_a_complete_recent_scan_ever_passes(phase: Phase, found: Scan | None) -> None:
+    said = answer(images={DIGEST: ImageFacts(digest=DIGEST, phase=phase, scan=found)})
+    if said.outcome is Outcome.PASS:
+        assert phase is Phase.READY
+        assert found is not None
+        assert timedelta(minutes=-5) <= NOW - found.scanned_at <= timedelta(days=7)
+        assert found.packages
+        assert not found.blind
+        assert not found.counts.get("CRITICAL")
+        assert not found.counts.get("HIGH")
