@@ -7,7 +7,8 @@
 | `kubelet` | `HostKubelet`: one more node, whose pods are mlwarden's own and run as host processes with their real service account tokens |
 | `images` | `push_image`: tiny images with exactly the packages a test wants |
 | `trivydb` | `make_database`: a vulnerability database for Trivy, written in Python, with exactly the findings a test wants |
-| `api`, `processes`, `pki`, `stages` | the parts: a blocking client, children that die with us, certificates, kwok's stages |
+| `api`, `processes`, `pki`, `configuration`, `stages` | the parts: a client, children that die with us, certificates, files, kwok |
+| `podworker`, `container`, `volumes` | the parts of the host node: the life of a pod, of a container, and what is mounted |
 
 ```python
 with EmbeddedCluster(say=print) as cluster:

@@ -226,7 +226,7 @@ def _run(name: str, command: list[str], environment: Mapping[str, str], tree: Pa
             tail = "\n".join(output.read().splitlines()[-15:])
             raise BuildError(
                 f"{name} could not be built: `{' '.join(command[:2])} {command[-1]}` in tools/{tree.name} exited with {code}:\n{tail}",
-                hint="the Go module proxy must be reachable (GOPROXY), and the disk needs about 6 GB free for Go's own cache",
+                hint="the Go module proxy must be reachable (GOPROXY), and the disk needs about 10 GB free for Go's own cache",
             )
 
 

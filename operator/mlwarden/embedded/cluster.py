@@ -21,11 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
-from mlwarden.embedded import build, pki, stages
+from mlwarden.embedded import build, configuration, pki
 from mlwarden.embedded.api import Api, ApiError
 from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
+from mlwarden.embedded.stages import fake_node
 from mlwarden.errors import ClusterError
 
 USERS: dict[str, tuple[str, ...]] = {
@@ -117,6 +116,8 @@ class EmbeddedCluster:
         """
         for tool in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "crane", "kubectl"):
             build.binary(tool)
+        self._say(f"starting Kubernetes {build.version('kube-apiserver')} with {self._nodes} fake nodes, usually 3 to 10 seconds")
+        started = time.monotonic()
         self.keeper = Keeper()
         try:
             self.directory = self.keeper.directory
@@ -134,6 +135,7 @@ class EmbeddedCluster:
                             f"no free ports in {_ATTEMPTS} attempts: {error}", hint="what else starts servers here?"
                         ) from error
             self._populate()
+            self._say(f"{self.server} is ready after {time.monotonic() - started:.0f} s; KUBECONFIG={self.kubeconfig()}")
         except BaseException:
             self.close()
             raise
@@ -259,7 +261,8 @@ class EmbeddedCluster:
         self.server = f"https://127.0.0.1:{self._port}"
         self.registry = f"127.0.0.1:{registry}"
         self._apis.clear()
-        self._write_configuration()
+        names = {user: _NAMES.get(user, user) for user in USERS}
+        configuration.write(self.directory, server=self.server, pki=self.pki, tokens=self._tokens, names=names, groups=USERS)
         etcd = f"http://127.0.0.1:{self._etcd_port}"
         self._spawn("registry", "crane", "registry", "serve", "--address", self.registry)
         self._spawn(
@@ -320,7 +323,7 @@ class EmbeddedCluster:
         """Fake nodes, and the wait until the controllers do their work."""
         api = self.api()
         for number in range(self._nodes):
-            api.create("/api/v1/nodes", _fake_node(f"node-{number}"))
+            api.create("/api/v1/nodes", fake_node(f"node-{number}"))
         self._wait_for("the default service account", lambda: self._exists("/api/v1/namespaces/default/serviceaccounts/default"))
         self._wait_for("the fake nodes", self._nodes_are_ready)
 
@@ -376,53 +379,3 @@ class EmbeddedCluster:
 
     def _path(self) -> str:
         return os.pathsep.join([build.tools_path(), os.environ.get("PATH", os.defpath)])
-
-    # Configuration files.
-
-    def _write_configuration(self) -> None:
-        lines = [f'{token},{_NAMES.get(user, user)},{user},"{",".join(USERS[user])}"' for user, token in self._tokens.items()]
-        tokens = self.directory / "tokens.csv"
-        tokens.touch(mode=0o600)
-        tokens.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for user, token in self._tokens.items():
-            self._write(f"users/{user}.kubeconfig", self._kubeconfig(user, {"token": token}, cluster=True))
-        certificate = {"client-certificate": str(self.pki.webhook_client_certificate), "client-key": str(self.pki.webhook_client_key)}
-        self._write("webhooks.kubeconfig", self._kubeconfig("*", certificate, cluster=False))
-        webhook = {
-            "apiVersion": "apiserver.config.k8s.io/v1",
-            "kind": "WebhookAdmissionConfiguration",
-            "kubeConfigFile": str(self.directory / "webhooks.kubeconfig"),
-        }
-        plugins = [{"name": name, "configuration": webhook} for name in ("MutatingAdmissionWebhook", "ValidatingAdmissionWebhook")]
-        self._write("admission.yaml", {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": plugins})
-        rules = [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]}, {"level": "None"}]
-        self._write("audit.yaml", {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules})
-        (self.directory / "kwok.yaml").write_text(stages.configuration(), encoding="utf-8")
-
-    def _kubeconfig(self, user: str, credentials: dict[str, str], *, cluster: bool) -> dict[str, Any]:
-        """A kubeconfig; the one for webhooks has users only, and its user `*` is meant for every server."""
-        config: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "users": [{"name": user, "user": credentials}]}
-        if cluster:
-            config["clusters"] = [{"name": "embedded", "cluster": {"server": self.server, "certificate-authority": str(self.pki.ca)}}]
-            config["contexts"] = [{"name": "embedded", "context": {"cluster": "embedded", "user": user}}]
-            config["current-context"] = "embedded"
-        return config
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        path = self.directory / name
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-
-
-def _fake_node(name: str) -> dict[str, Any]:
-    capacity = {"cpu": "64", "memory": "512Gi", "pods": "2000", "ephemeral-storage": "1Ti", "nvidia.com/gpu": "8"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {
-            "name": name,
-            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "type": "kwok"},
-        },
-        "status": {"capacity": capacity, "allocatable": capacity},
-    }

@@ -6,22 +6,19 @@ to bottom is easier to trust than callbacks.
 
 from __future__ import annotations
 
-import datetime as dt
-import http.client
 import os
 import re
-import ssl
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import mlwarden
 from mlwarden.embedded import build
 from mlwarden.embedded.api import STRATEGIC_PATCH, Api, ApiError
+from mlwarden.embedded.container import Container, now
 from mlwarden.embedded.processes import Keeper, Process, free_port
 from mlwarden.embedded.volumes import SERVICE_ACCOUNT_MOUNT, VolumeError, Volumes
 from mlwarden.embedded.volumes import field as downward
@@ -29,11 +26,6 @@ from mlwarden.errors import ClusterError
 
 _TICK = 0.1
 _REFRESH_SECONDS = 30.0
-_PROBE_UNTIL_READY_SECONDS = 0.3
-_BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-_STEADY_SECONDS = 20.0
-_PROBE_PORT = 8081
-_WEBHOOK_PORT = 8443
 
 
 class NotOursError(ClusterError):
@@ -56,47 +48,6 @@ class Host(Protocol):
     starting: threading.Lock
 
 
-@dataclass(kw_only=True)
-class _Container:
-    """One container and the process that stands for it now."""
-
-    spec: Mapping[str, Any]
-    log: Path
-    probe_port: int = 0
-    process: Process | None = None
-    started: str = ""
-    started_at: float = 0.0
-    restarts: int = -1
-    next_start: float = 0.0
-    failures_in_a_row: int = 0
-    exit_code: int | None = None
-    finished: str = ""
-    ready: bool = False
-    probe_at: float = 0.0
-    probe_failures: int = 0
-    waiting: str = "ContainerCreating"
-    message: str = ""
-
-    def status(self) -> dict[str, Any]:
-        state: dict[str, Any]
-        if self.process is not None:
-            state = {"running": {"startedAt": self.started}}
-        elif self.exit_code is not None:
-            reason = "Completed" if self.exit_code == 0 else "Error"
-            state = {"terminated": {"exitCode": self.exit_code, "reason": reason, "startedAt": self.started, "finishedAt": self.finished}}
-        else:
-            state = {"waiting": {"reason": self.waiting, **({"message": self.message} if self.message else {})}}
-        return {
-            "name": self.spec["name"],
-            "image": self.spec["image"],
-            "imageID": "",
-            "ready": self.ready,
-            "started": self.process is not None,
-            "restartCount": max(self.restarts, 0),
-            "state": state,
-        }
-
-
 class PodWorker:
     """Runs one pod until it is deleted or complete.
 
@@ -116,8 +67,8 @@ class PodWorker:
         self._directory = self.host.directory / self.uid[:8]
         self._volumes = Volumes(self.host.api, self.pod, self._directory, fixed=(self.host.directory.parent,))
         logs = self.host.logs_directory / f"{self.namespace}_{self.name}_{self.uid[:8]}"
-        self._init = [_Container(spec=each, log=logs / f"{each['name']}.log") for each in spec.get("initContainers") or []]
-        self._containers = [_Container(spec=each, log=logs / f"{each['name']}.log") for each in spec["containers"]]
+        self._init = [Container(spec=each, log=logs / f"{each['name']}.log") for each in spec.get("initContainers") or []]
+        self._containers = [Container(spec=each, log=logs / f"{each['name']}.log") for each in spec["containers"]]
         self._published: dict[str, Any] = {}
         self._publish_at = 0.0
         self._initialised = not self._init
@@ -151,7 +102,7 @@ class PodWorker:
         texts = [(each.spec["name"], each.log.read_text(encoding="utf-8", errors="replace")) for each in self._all() if each.log.exists()]
         return texts[0][1] if len(texts) == 1 else "".join(f"=== {name}\n{text}" for name, text in texts)
 
-    def _all(self) -> list[_Container]:
+    def _all(self) -> list[Container]:
         return [*self._init, *self._containers]
 
     # The loop.
@@ -190,14 +141,14 @@ class PodWorker:
             return
         policy = self.pod["spec"].get("restartPolicy", "Always")
         for each in self._containers:
-            self._reap(each)
+            each.reap(back_off=self.host.running.is_set())
             if each.process is None and (each.exit_code is None or policy == "Always" or (policy == "OnFailure" and each.exit_code != 0)):
                 self._begin(each)
-            self._probe(each)
+            each.probe(self.host.webhook_port)
 
     def _supervise_init(self) -> None:
         for each in self._init:
-            self._reap(each)
+            each.reap(back_off=self.host.running.is_set())
             if each.process is not None:
                 return
             if each.exit_code != 0:
@@ -209,22 +160,7 @@ class PodWorker:
             each.ready = True
         self._initialised = True
 
-    def _reap(self, container: _Container) -> None:
-        if container.process is None or container.process.alive:
-            return
-        process, container.process = container.process, None
-        process.kill()
-        code = process.returncode or 0
-        container.exit_code = code if code >= 0 else 128 - code
-        container.finished = _now()
-        container.ready = False
-        if time.monotonic() - container.started_at > _STEADY_SECONDS:
-            container.failures_in_a_row = 0
-        pause = _BACK_OFF[min(container.failures_in_a_row, len(_BACK_OFF) - 1)]
-        container.failures_in_a_row += 1
-        container.next_start = time.monotonic() + (pause if self.host.running.is_set() else 0)
-
-    def _begin(self, container: _Container) -> None:
+    def _begin(self, container: Container) -> None:
         if not self.host.running.is_set() or time.monotonic() < container.next_start:
             return
         if container.probe_port == 0:
@@ -240,7 +176,7 @@ class PodWorker:
         with self.host.starting:
             if not self.host.running.is_set():
                 return
-            container.started, container.started_at = _now(), time.monotonic()
+            container.started, container.started_at = now(), time.monotonic()
             container.restarts += 1
             container.exit_code = None
             container.probe_at = 0.0
@@ -255,7 +191,7 @@ class PodWorker:
 
     # What a container's image would have said.
 
-    def _command(self, container: _Container) -> list[str]:
+    def _command(self, container: Container) -> list[str]:
         spec = container.spec
         entrypoint = list(spec.get("command") or ["mlwarden"])
         repository = str(spec["image"]).split("@", maxsplit=1)[0].rsplit("/", maxsplit=1)[-1].split(":", maxsplit=1)[0]
@@ -265,7 +201,7 @@ class PodWorker:
         arguments = [_expanded(each, variables) for each in [*entrypoint[1:], *(spec.get("args") or [])]]
         return [*self.host.program, *(self._volumes.rewrite(spec, each) for each in arguments)]
 
-    def _environment(self, container: _Container) -> dict[str, str]:
+    def _environment(self, container: Container) -> dict[str, str]:
         temporary = self._directory / f"t-{container.spec['name']}"
         temporary.mkdir(exist_ok=True)
         nothing = self._directory / "empty"
@@ -288,7 +224,7 @@ class PodWorker:
             **own,
         }
 
-    def _variables(self, container: _Container) -> dict[str, str]:
+    def _variables(self, container: Container) -> dict[str, str]:
         variables: dict[str, str] = {}
         for each in container.spec.get("env") or []:
             source = each.get("valueFrom")
@@ -300,43 +236,7 @@ class PodWorker:
                 raise VolumeError(f"environment variable {each['name']}: the host kubelet knows values and fieldRef only")
         return variables
 
-    # Readiness and status.
-
-    def _probe(self, container: _Container) -> None:
-        if container.process is None or time.monotonic() < container.probe_at:
-            return
-        probe = container.spec.get("readinessProbe")
-        if not probe:
-            container.ready = True
-            return
-        passed = self._passes(container, probe.get("httpGet") or {})
-        container.probe_failures = 0 if passed else container.probe_failures + 1
-        if passed or not container.ready or container.probe_failures >= probe.get("failureThreshold", 3):
-            container.ready = passed
-        container.probe_at = time.monotonic() + (probe.get("periodSeconds", 10) if container.ready else _PROBE_UNTIL_READY_SECONDS)
-
-    def _passes(self, container: _Container, check: Mapping[str, Any]) -> bool:
-        number = check.get("port")
-        for port in container.spec.get("ports") or []:
-            if port.get("name") == number:
-                number = port["containerPort"]
-        real = {_PROBE_PORT: container.probe_port, _WEBHOOK_PORT: self.host.webhook_port}.get(number if isinstance(number, int) else 0)
-        if real is None:
-            return False
-        connection: http.client.HTTPConnection
-        if check.get("scheme") == "HTTPS":
-            unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a kubelet's probes verify nothing either
-            unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
-            connection = http.client.HTTPSConnection("127.0.0.1", real, timeout=1, context=unverified)
-        else:
-            connection = http.client.HTTPConnection("127.0.0.1", real, timeout=1)
-        try:
-            connection.request("GET", check.get("path", "/"))
-            return 200 <= connection.getresponse().status < 400
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+    # Status.
 
     def _phase(self) -> str:
         if self._failed:
@@ -372,12 +272,12 @@ class PodWorker:
             return
         previous = {each["type"]: each for each in self._published.get("conditions", [])}
         conditions = [
-            {**each, **({} if previous.get(each["type"], {}).get("status") == each["status"] else {"lastTransitionTime": _now()})}
+            {**each, **({} if previous.get(each["type"], {}).get("status") == each["status"] else {"lastTransitionTime": now()})}
             for each in status["conditions"]
         ]
         body = {"metadata": {"uid": self.uid}, "status": {**status, "conditions": conditions}}
         if not self._published:
-            body["status"]["startTime"] = _now()
+            body["status"]["startTime"] = now()
         try:
             self.host.api.patch(self._path("/status"), body, content_type=STRATEGIC_PATCH)
             self._published = status
@@ -399,7 +299,7 @@ class PodWorker:
         for thread in threads:
             thread.join()
         for each in self._all():
-            self._reap(each)
+            each.reap(back_off=self.host.running.is_set())
         while not self.gone.is_set() and not self.host.stopped.is_set():
             try:
                 body = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
@@ -420,7 +320,3 @@ def _expanded(text: str, variables: Mapping[str, str]) -> str:
     return re.sub(
         r"\$(\$?)\((\w+)\)", lambda found: f"$({found[2]})" if found[1] or found[2] not in variables else variables[found[2]], text
     )
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""What the fake nodes do with pods: kwok's stages, shortened.
+"""The fake nodes, and what they do with pods: kwok's stages, shortened.
 
 kwok 0.8 knows no stages unless it is told some. These make a node Ready, a bound pod Running and Ready at once, a Job's pod Succeeded, and
 a deleted pod gone. A pod held by a scheduling gate is never bound, and kwok leaves unbound pods alone.
@@ -106,6 +106,21 @@ def configuration() -> str:
         _stage("pod-delete", "Pod", [_expression(".metadata.deletionTimestamp", "Exists")], {"delete": True}),
     ]
     return yaml.safe_dump_all(stages, sort_keys=False)
+
+
+def fake_node(name: str) -> dict[str, Any]:
+    """Returns a node that kwok manages, with room for thousands of pods and 8 GPUs."""
+    capacity = {"cpu": "64", "memory": "512Gi", "pods": "2000", "ephemeral-storage": "1Ti", "nvidia.com/gpu": "8"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "type": "kwok"},
+        },
+        "status": {"capacity": capacity, "allocatable": capacity},
+    }
 
 
 def _expression(key: str, operator: str, *values: str) -> dict[str, Any]:
