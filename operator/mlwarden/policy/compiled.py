@@ -29,7 +29,7 @@ EXPRESSION = "expression"
 """Key of the requirement's program."""
 
 _PLACEHOLDERS = {"name", "value", "image"}
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
