@@ -1,0 +1,151 @@
+"""From the bytes of a review to the bytes of the answer: a pure function of what is asked, where, what is known, and the time.
+
+Every way out is an explicit decision. What cannot be read is refused in words, or, where not even a uid can be found, is no review (400).
+What mlwarden does not know (an operation, a subresource) is refused; nothing is allowed because nobody thought of it.
+
+`/mutate` tells the person at once: it refuses, warns, and pins the tags of pods. It may be down: the gate inside the API server holds pods
+meanwhile.
+`/validate` judges what cannot be held, and fails closed: ephemeral containers, and pods that name their node. A namespace that is not
+known yet
+(created milliseconds ago) is refused there with "try again", because its profile decides.
+`/gate` adds the scheduling gate where the API server cannot.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from mlwarden import engine
+from mlwarden.admission import response, review
+from mlwarden.cluster import Snapshot
+from mlwarden.errors import InputError
+from mlwarden.model.finding import Decision
+from mlwarden.model.policy import GATE
+from mlwarden.model.workload import Json, Workload
+from mlwarden.workloads import extract
+
+LOG = logging.getLogger(__name__)
+MUTATE, VALIDATE, GATE_PATH = "/mutate", "/validate", "/gate"
+PATHS = frozenset({MUTATE, VALIDATE, GATE_PATH})
+JUDGED = "mlwarden.io/judged"
+_NOTHING_RUNS = frozenset({"status", "scale"})
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes back, and what is to be done about it.
+
+    Attributes:
+        status: HTTP status: 200 with a review, else plain text.
+        body: the bytes.
+        decision: for metrics: `allow`, `warn`, `hold`, `deny`, `skip`, `error`.
+        wanted: image references whose evidence is to be asked for; empty on a dry run.
+    """
+
+    status: int = 200
+    body: bytes
+    decision: str
+    wanted: tuple[str, ...] = ()
+
+
+def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
+    """Returns the answer to one review. Never raises.
+
+    Args:
+        body: as received, complete.
+        path: one of `PATHS`.
+        snapshot: what is known of the cluster.
+        now: UTC.
+    """
+    try:
+        request = review.read(body)
+    except InputError as error:
+        return Answer(status=400, body=error.message.encode(), decision="error")
+    try:
+        return _decide(request, path, snapshot, now)
+    except InputError as error:
+        return _refuse(request, f"mlwarden refuses what it cannot read: {error.message}", code=400)
+    except RecursionError:
+        return _refuse(request, "mlwarden refuses what it cannot read: the object is nested too deeply", code=400)
+    except Exception:  # a defect of ours is a refusal with words; a 500 would be an allow wherever the failurePolicy is Ignore
+        LOG.exception("review %s of %s", request.uid, request.resource)
+        return _refuse(request, "mlwarden could not judge this because of an error of its own; its log has the details", code=503)
+
+
+def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetime) -> Answer:
+    namespace = request.namespace or ""
+    if request.operation == "DELETE" or not snapshot.governed(namespace) or request.sub_resource in _NOTHING_RUNS:
+        return Answer(body=response.allow(request.uid), decision="skip")
+    if request.operation not in {"CREATE", "UPDATE"}:
+        return _refuse(request, f"mlwarden does not know the operation {request.operation[:40]!r}", code=400)
+    ephemeral = request.resource.resource == "pods" and request.sub_resource == "ephemeralcontainers"
+    if request.sub_resource and not ephemeral:
+        return _refuse(request, f"mlwarden does not know the subresource {request.sub_resource[:60]!r}", code=400)
+    obj = review.decode(request.object)
+    if obj is None:
+        return _refuse(request, f"mlwarden refuses a {request.operation} without an object", code=400)
+    if path == GATE_PATH:
+        return _gate(request, obj)
+    old = review.decode(request.old_object) if request.operation == "UPDATE" else None
+    workload = _placed(extract(obj), namespace, request.name or "")
+    if old is not None and (_is_going(obj) or not engine.relevant_change(extract(old), workload)):
+        return Answer(body=response.allow(request.uid), decision="skip")
+    if path == VALIDATE and namespace not in snapshot.namespaces:
+        return _refuse(
+            request, f"mlwarden has not seen the namespace {namespace!r} yet, and its profile decides: try again in a second", code=503
+        )
+    facts = snapshot.facts(namespace, now, user=request.user_info or {}, operation=request.operation, old=old)
+    verdict = engine.evaluate(
+        workload,
+        snapshot.policies,
+        facts,
+        snapshot.settings,
+        holdable=False if ephemeral or path == VALIDATE else None,
+        broken=snapshot.broken,
+    )
+    audit = engine.audit(verdict)
+    wanted = () if request.dry_run else verdict.wanted
+    if verdict.decision is Decision.DENY:
+        body = response.deny(request.uid, engine.refusal(verdict, workload), audit=audit)
+        return Answer(body=body, decision="deny", wanted=wanted)
+    warnings = engine.warnings(verdict) if path == MUTATE else ()
+    patch = response.pins(verdict.pins, obj) if path == MUTATE and workload.is_pod else []
+    decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
+    return Answer(body=response.allow(request.uid, warnings=warnings, audit=audit, patch=patch), decision=decision, wanted=wanted)
+
+
+def _placed(workload: Workload, namespace: str, name: str) -> Workload:
+    """The workload with the request's namespace and name: on CREATE the object itself may not have them yet."""
+    resource = workload.resource
+    if resource.namespace == namespace and resource.name:
+        return workload
+    return msgspec.structs.replace(workload, resource=msgspec.structs.replace(resource, namespace=namespace, name=resource.name or name))
+
+
+def _is_going(obj: Mapping[str, Json]) -> bool:
+    """Being deleted: only finalizers are left to change, and nothing starts any more."""
+    metadata = obj.get("metadata")
+    return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
+
+
+def _gate(request: review.Request, obj: Mapping[str, Json]) -> Answer:
+    spec, metadata = obj.get("spec"), obj.get("metadata")
+    if request.operation != "CREATE" or request.resource.resource != "pods" or not isinstance(spec, dict):
+        return _refuse(request, "mlwarden's gate is for pods that are created", code=400)
+    patch: list[dict[str, Json]] = []
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    if isinstance(annotations, dict) and JUDGED in annotations:
+        patch.append({"op": "remove", "path": "/metadata/annotations/" + JUDGED.replace("/", "~1")})
+    gates = spec.get("schedulingGates")
+    if not isinstance(gates, list):
+        patch.append({"op": "add", "path": "/spec/schedulingGates", "value": [{"name": GATE}]})
+    elif not any(isinstance(gate, dict) and gate.get("name") == GATE for gate in gates):
+        patch.append({"op": "add", "path": "/spec/schedulingGates/-", "value": {"name": GATE}})
+    if spec.get("nodeName"):
+        patch = [operation for operation in patch if operation["op"] == "remove"]
+    return Answer(body=response.allow(request.uid, patch=patch), decision="hold")
+
+
+def _refuse(request: review.Request, message: str, *, code: int) -> Answer:
+    return Answer(body=response.deny(request.uid, message, code=code), decision="error")

@@ -1,0 +1,76 @@
+"""The answer, as bytes. Patches are written down directly: comparing two documents would cost ten times what judging one does."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mlwarden.model.workload import Json
+
+_STEP = re.compile(r'\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]|\.?([A-Za-z_][A-Za-z0-9_-]*)')
+_WARNING_BYTES = 4096  # the API server drops warnings beyond 4096 bytes in all (apiserver/pkg/warning)
+_API = "admission.k8s.io/v1"
+
+
+def allow(
+    uid: str, *, warnings: Sequence[str] = (), audit: Mapping[str, str] | None = None, patch: Sequence[Mapping[str, Json]] = ()
+) -> bytes:
+    """Returns a review that allows, with warnings, audit annotations and a JSON patch."""
+    response: dict[str, Any] = {"uid": uid, "allowed": True}
+    if patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = msgspec.json.encode(patch)  # bytes are encoded as base64, which is what []byte is in Go's JSON
+    return _review(response, warnings, audit)
+
+
+def deny(uid: str, message: str, *, code: int = 403, warnings: Sequence[str] = (), audit: Mapping[str, str] | None = None) -> bytes:
+    """Returns a review that refuses, with the words for the person."""
+    reason = {403: "Forbidden", 400: "BadRequest", 413: "RequestEntityTooLarge", 503: "ServiceUnavailable"}.get(code, "Forbidden")
+    status = {"status": "Failure", "code": code, "reason": reason, "message": message}
+    return _review({"uid": uid, "allowed": False, "status": status}, warnings, audit)
+
+
+def pins(changes: Mapping[str, str], obj: Json) -> list[dict[str, Json]]:
+    """Returns the JSON patch that writes each pinned reference; it fails where another reference stands by then than was judged."""
+    operations: list[dict[str, Json]] = []
+    for path, pinned in changes.items():
+        steps = _steps(path)
+        before = _at(obj, steps)
+        if isinstance(before, str):
+            pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+            operations.append({"op": "test", "path": pointer, "value": before})
+            operations.append({"op": "replace", "path": pointer, "value": pinned})
+    return operations
+
+
+def _review(response: dict[str, Any], warnings: Sequence[str], audit: Mapping[str, str] | None) -> bytes:
+    kept, room = [], _WARNING_BYTES
+    for warning in warnings:
+        line = " ".join(warning.split())  # a line break would make the API server drop it silently
+        room -= len(line.encode())
+        if room < 0:
+            break
+        kept.append(line)
+    if kept:
+        response["warnings"] = kept
+    if audit:
+        response["auditAnnotations"] = dict(audit)
+    return msgspec.json.encode({"apiVersion": _API, "kind": "AdmissionReview", "response": response})
+
+
+def _steps(path: str) -> list[str | int]:
+    found: list[str | int] = []
+    for match in _STEP.finditer(path):
+        index, quoted, name = match.groups()
+        found.append(int(index) if index is not None else msgspec.json.decode(f'"{quoted}"') if quoted is not None else name)
+    return found
+
+
+def _at(obj: Json, steps: Sequence[str | int]) -> Json:
+    for step in steps:
+        there = (isinstance(obj, dict) and step in obj) or (isinstance(obj, list) and isinstance(step, int) and step < len(obj))
+        if not there:
+            return None
+        obj = obj[step]
+    return obj

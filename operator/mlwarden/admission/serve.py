@@ -1,0 +1,208 @@
+"""`mlwarden webhook`: the process around the application.
+
+A wiring list: client, snapshot, certificate, server, probes, requests for evidence.
+
+Ready when the policies were read and a certificate is there; healthy while the watches give signs of life. On SIGTERM it stops being ready,
+serves on until the endpoints have followed, and only then closes.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from mlwarden import evidence
+from mlwarden.admission import certificate, metrics
+from mlwarden.admission.app import App
+from mlwarden.cluster import SECRET, Client, Informer, Snapshot, SnapshotSource
+from mlwarden.cluster.probes import Probes
+from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
+from mlwarden.errors import Error
+from mlwarden.evidence.requests import Requests
+
+LOG = logging.getLogger(__name__)
+_TLS_SECRET = "mlwarden-webhook-tls"  # noqa: S105 -- a name
+_SILENT = 300.0  # seconds without a sign of life on a watch, after which a restart is the better idea
+_QUEUE = 10_000
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling: we drain first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals alone."""
+        yield
+
+
+def main(argv: list[str]) -> int:
+    """Serves until told to stop; returns 0."""
+    parser = argparse.ArgumentParser(
+        prog="mlwarden webhook",
+        description="The request path: answers the API server's admission reviews.",
+        epilog="example: mlwarden webhook --settings settings.yaml --kubeconfig ~/.kube/config --port 8443",
+    )
+    add_options(parser)
+    parser.add_argument("--port", type=int, default=_environment_port(), help="for reviews, TLS")
+    parser.add_argument("--client-ca", default="", metavar="FILE", help="PEM: only its clients are answered")
+    parser.add_argument("--drain", type=float, default=5.0, metavar="SECONDS", help="how long to serve on after SIGTERM")
+    options = parser.parse_args(argv)
+    start_logging()
+    uvloop.run(_run(options))
+    return 0
+
+
+def _environment_port() -> int:
+    return int(os.environ.get("MLWARDEN_PORT", "8443"))
+
+
+async def _run(options: argparse.Namespace) -> None:
+    settings = load_settings(options.settings)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with await connect(options) as client:
+        source = SnapshotSource(client, settings, convert=evidence.to_facts)
+        tls = Tls(client, settings.namespace, certificate.server_context(options.client_ca))
+        wanted = Wanted(client)
+        server = _server(options, App(snapshot=lambda: source.current if source.ready.is_set() else None, want=wanted.add), tls.context)
+        source.subscribe(_measure)
+
+        def ready() -> str:
+            metrics.AGE.set(source.age)
+            if stop.is_set():
+                return "going away"
+            if not source.ready.is_set():
+                return "the policies were not read yet"
+            return "" if tls.loaded.is_set() else f"the Secret {_TLS_SECRET} holds no certificate yet; the controller makes it"
+
+        def healthy() -> str:
+            return f"a watch has been silent for {source.age:.0f} s" if source.ready.is_set() and source.age > _SILENT else ""
+
+        async with _tasks(
+            source.run(), tls.run(), wanted.run(), Probes(ready=ready, healthy=healthy).run(host=options.host, port=options.probe_port)
+        ) as failed:
+            await _first(stop.wait(), source.ready.wait(), failed)
+            await _first(stop.wait(), tls.loaded.wait(), failed)
+            if stop.is_set():
+                return
+            serving = asyncio.create_task(server.serve(sockets=[_socket(options.host, options.port)]))
+            LOG.info("serving on %s:%d", options.host, options.port)
+            await _first(stop.wait(), asyncio.shield(serving), failed)
+            if stop.is_set():
+                await asyncio.sleep(options.drain)
+            server.should_exit = True
+            await serving
+
+
+class Tls:
+    """Follows the Secret and keeps the live context on its certificate."""
+
+    def __init__(self, client: Client, namespace: str, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.loaded = asyncio.Event()
+        query = {"fieldSelector": f"metadata.name={_TLS_SECRET}"}
+        self._informer = Informer(client, SECRET, namespace=namespace, query=query, on_change=self._changed)
+
+    async def run(self) -> None:
+        """Follows until cancelled."""
+        await self._informer.run()
+
+    def _changed(self, _key: tuple[str, str], secret: dict[str, Any] | None) -> None:
+        if secret is None:
+            LOG.warning("the Secret %s is gone; serving on with the certificate that is loaded", _TLS_SECRET)
+            return
+        try:
+            certificate.load(self.context, secret)
+        except Error as error:
+            LOG.error("%s: %s", _TLS_SECRET, error)  # noqa: TRY400 -- the error says it all
+            return
+        self.loaded.set()
+
+
+class Wanted:
+    """References without evidence, on their way to the scanner's queue. Bounded: what does not fit is asked for at release."""
+
+    def __init__(self, client: Client) -> None:
+        self._requests = Requests(client)
+        self._queue: asyncio.Queue[tuple[str, ...]] = asyncio.Queue(_QUEUE)
+
+    def add(self, references: tuple[str, ...]) -> None:
+        """Never blocks."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait(references)
+
+    async def run(self) -> None:
+        """Asks until cancelled."""
+        while True:
+            await self._requests.ensure(await self._queue.get(), datetime.now(UTC))
+
+
+def _measure(snapshot: Snapshot, _changes: frozenset[str]) -> None:
+    metrics.REVISION.set(snapshot.revision)
+    metrics.BROKEN.set(len(snapshot.broken))
+
+
+def _server(options: argparse.Namespace, app: App, context: ssl.SSLContext) -> Server:
+    config = uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        loop="none",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=120,  # the API server keeps idle connections for 90 s and does not repeat a POST
+        timeout_graceful_shutdown=10,
+        server_header=False,
+        date_header=False,
+    )
+    config.load()
+    config.ssl = context
+    return Server(config)
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind((host, port))
+    return listening
+
+
+@contextlib.asynccontextmanager
+async def _tasks(*work: Any) -> AsyncIterator[asyncio.Future[Any]]:
+    """Runs background work; yields what ends when any of it ends, which none of it should."""
+    tasks = [asyncio.create_task(each) for each in work]
+    failed = asyncio.ensure_future(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
+    try:
+        yield failed
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+    finally:
+        for task in (*tasks, failed):
+            task.cancel()
+        await asyncio.gather(*tasks, failed, return_exceptions=True)
+
+
+async def _first(*things: Any) -> None:
+    """Waits for the first of these; the rest goes on or is cancelled by its owner."""
+    waiting = [asyncio.ensure_future(each) for each in things]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for each, thing in zip(waiting, things, strict=True):
+        if each is not thing and not each.done():
+            each.cancel()

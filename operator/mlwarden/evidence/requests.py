@@ -1,0 +1,72 @@
+"""Asks for evidence that a held pod waits for. The API server is the queue: an `ImageEvidence` without an answer is work for the scanner.
+
+Nothing is asked twice while the first answer is on its way, and a failure is not asked about again within a minute: a pod with a typing
+error in its image must not make the scanner hammer a registry.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from mlwarden.cluster.client import Client
+from mlwarden.cluster.errors import ApiError, ConflictError
+from mlwarden.cluster.kinds import IMAGE_EVIDENCE
+from mlwarden.errors import Error
+from mlwarden.evidence import store as evidence
+from mlwarden.evidence.store import ImageEvidence, canonical, read
+from mlwarden.model.evidence import Phase
+
+LOG = logging.getLogger(__name__)
+_ASKED = timedelta(seconds=10)
+_FAILED = timedelta(seconds=60)
+_REMEMBERED = 10_000
+
+
+class Requests:
+    """Makes sure that what is wanted is asked for."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._asked: OrderedDict[str, datetime] = OrderedDict()
+
+    async def ensure(self, references: Iterable[str], now: datetime) -> None:
+        """Asks for each reference, unless that was done a moment ago."""
+        for reference in references:
+            last = self._asked.get(reference)
+            if last is not None and now - last < _ASKED:
+                continue
+            self._asked[reference] = now
+            self._asked.move_to_end(reference)
+            while len(self._asked) > _REMEMBERED:
+                self._asked.popitem(last=False)
+            try:
+                await self._ask(reference, now)
+            except Error as error:
+                self._asked.pop(reference, None)
+                LOG.warning("evidence for %.200s cannot be asked for: %s", reference, error)
+
+    async def _ask(self, reference: str, now: datetime) -> None:
+        try:
+            await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference))
+        except ConflictError:
+            stored = read(await self._client.get(IMAGE_EVIDENCE, evidence.name_for(reference)))
+            if worth_asking(stored, reference, now):
+                try:
+                    await self._client.patch(IMAGE_EVIDENCE, stored.metadata.name, evidence.request(stored, reference, now))
+                except ApiError as error:
+                    if not isinstance(error, ConflictError):  # somebody else asked at the same moment
+                        raise
+
+
+def worth_asking(stored: ImageEvidence, reference: str, now: datetime) -> bool:
+    """Whether to ask again for what is stored already: it was answered, and not a moment ago."""
+    from_here = stored.is_resolution or canonical(reference) in stored.spec.references
+    if not from_here:
+        return True  # one more repository it can be pulled from
+    if stored.status.phase is Phase.PENDING or stored.status.at is None:
+        return False
+    asked = stored.spec.requested_at
+    if asked is not None and asked > stored.status.at:
+        return False
+    return stored.status.phase is not Phase.FAILED or now - stored.status.at >= _FAILED
