@@ -14,9 +14,9 @@ policy (a call each); `objectSelector` (labels are the author's to choose).
 import base64
 from collections.abc import Iterable
 
-from mlwarden.controllers.gate import NAMES_NODE
+from mlwarden.controllers.gate import NAMES_NODE, PROBE_LABEL, revision
 from mlwarden.controllers.guards import WEBHOOKS
-from mlwarden.controllers.scope import MANAGED_BY, governed, holding, is_account, lenient
+from mlwarden.controllers.scope import MANAGED_BY, NAME_LABEL, governed, holding, is_account, lenient
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
 
@@ -48,7 +48,7 @@ def webhook_configurations(
     make = _Maker(settings, ca_bundle)
     mutating = [make.workloads(kinds), make.ephemeral(MUTATE), make.ephemeral_lenient(MUTATE)]
     if gate and settings.rollout != "audit":
-        mutating.insert(0, make.gate())
+        mutating = [make.gate(), make.gate_probe(), *mutating]
     validating = [make.node(), make.ephemeral(VALIDATE), make.ephemeral_lenient(VALIDATE)]
     return [
         _configuration("MutatingWebhookConfiguration", mutating),
@@ -97,6 +97,17 @@ class _Maker:
             "rules": [_PODS],
             "sideEffects": "None",
             "reinvocationPolicy": "IfNeeded",
+        }
+
+    def gate_probe(self) -> dict[str, Json]:
+        """The same for the pod that finds out whether the gate is in force, which alone has this label in mlwarden's namespace."""
+        selector = {"matchLabels": {NAME_LABEL: self._settings.namespace}}
+        return {
+            **self._webhook("gate-probe.mlwarden.io", GATE_PATH, selector, policy="Ignore", conditions={}),
+            "objectSelector": {"matchLabels": {PROBE_LABEL: revision(self._settings)}},
+            "rules": [_PODS],
+            "sideEffects": "None",
+            "reinvocationPolicy": "Never",
         }
 
     def ephemeral(self, path: str) -> dict[str, Json]:

@@ -1,0 +1,225 @@
+"""`mlwarden controller`: wiring.
+
+Every replica watches, and releases what is held; the leader alone applies what is generated, writes status, Events and requests for
+evidence. A task that ends by an error ends the process: the kubelet starts it again, and everything here begins by looking at what is.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import kopf
+import msgspec
+
+from mlwarden import evidence, policy
+from mlwarden.cluster.client import SERVICE_ACCOUNT, Client
+from mlwarden.cluster.lease import Lease
+from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
+from mlwarden.controllers import probes, status
+from mlwarden.controllers.applier import Applier
+from mlwarden.controllers.releaser import Releaser, gained
+from mlwarden.controllers.reporter import Reporter
+from mlwarden.errors import Error, InputError
+from mlwarden.model.policy import Settings
+
+LOG = logging.getLogger(__name__)
+LEASE = "mlwarden-controller"
+_SILENT = 120.0
+"""Seconds without a sign of life of a watch after which this replica is not ready."""
+_DEAD = 600.0
+"""Seconds after which it should be started again."""
+
+
+@dataclass
+class Controller:
+    """The parts of one replica."""
+
+    client: Client
+    settings: Settings
+    connection: status.Connection
+    identity: str
+    lease: Lease = field(init=False)
+    source: SnapshotSource = field(init=False)
+    applier: Applier = field(init=False)
+    reporter: Reporter = field(init=False)
+    releaser: Releaser = field(init=False)
+    _held: dict[str, bool] = field(default_factory=dict)
+    _gained: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        """Wires them."""
+        self.lease = Lease(self.client, name=LEASE, namespace=self.settings.namespace, identity=self.identity)
+        self.source = SnapshotSource(self.client, self.settings, convert=evidence.to_facts)
+        self.applier = Applier(self.client, self.settings, self.source)
+        self.reporter = Reporter(self.client)
+        self.releaser = Releaser(self.client, self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
+        self.source.subscribe(self._namespaces_changed)
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self.source.run, self.applier.watch, self.reporter.run, self.releaser.run, self.lease.run, self._leadership):
+                tasks.create_task(work(), name=work.__qualname__)
+            tasks.create_task(self._report_gained())
+
+    def ready(self) -> str:
+        """Why this replica is not ready: a leader is when everything it generates is in force, a follower when it could take over."""
+        if not self.source.ready.is_set():
+            return "policies, namespaces and evidence have not been read yet"
+        if not self.releaser.pods.synced.is_set():
+            return "pods have not been read yet"
+        if self._age() > _SILENT:
+            return f"nothing heard from the API server for {self._age():.0f} s"
+        if self.lease.is_leader and not self.applier.applied.is_set():
+            return "not everything that is generated is in force yet"
+        if not self.lease.is_leader and not self.lease.holder:
+            return "nobody leads yet"
+        return ""
+
+    def healthy(self) -> str:
+        """Why this replica should be started again."""
+        return f"nothing heard from the API server for {self._age():.0f} s" if self._age() > _DEAD else ""
+
+    def _age(self) -> float:
+        return max(self.source.age, self.releaser.pods.age)
+
+    async def _leadership(self) -> None:
+        """Leads while the Lease says so, and not a moment longer."""
+        while True:
+            await self.lease.leading.wait()
+            self.releaser.look_at_everything()
+            lead = asyncio.create_task(self._lead(), name="lead")
+            stop = asyncio.create_task(self.lease.following.wait(), name="following")
+            try:
+                await asyncio.wait({lead, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if lead.done():
+                    lead.result()
+            finally:
+                for task in (lead, stop):
+                    task.cancel()
+                await asyncio.gather(lead, stop, return_exceptions=True)
+
+    async def _lead(self) -> None:
+        await self.source.ready.wait()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.applier.lead())
+            tasks.create_task(status.run(self.connection))
+
+    def _namespaces_changed(self, snapshot: Snapshot, changes: frozenset[str]) -> None:
+        if any(change.startswith("namespace/") for change in changes) or not self._held:
+            for name in gained(snapshot, self._held):
+                self._gained.put_nowait(name)
+
+    async def _report_gained(self) -> None:
+        while True:
+            namespace = await self._gained.get()
+            if not self.lease.is_leader:
+                continue
+            try:
+                await self.reporter.report_existing(self.source.current, namespace)
+            except Error as error:
+                LOG.warning("namespace %s began to hold pods; what ran there before could not be reported: %s", namespace, error)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the controller until SIGTERM, and returns the exit code."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    settings = read_settings(arguments.settings)
+    asyncio.run(_run(arguments, settings))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="mlwarden controller",
+        description="Applies what mlwarden generates, and releases held pods that were judged good. A process of the chart.",
+        epilog="example: mlwarden controller --settings settings.yaml --kubeconfig ~/.kube/config --probe-port 0",
+    )
+    add_connection(made)
+    made.add_argument("--settings", default=os.environ.get("MLWARDEN_SETTINGS", ""), metavar="FILE", help="the chart's settings (YAML)")
+    made.add_argument(
+        "--probe-port", type=int, default=int(os.environ.get("MLWARDEN_PROBE_PORT", "8081")), help="port of probes and metrics"
+    )
+    made.add_argument("--host", default=os.environ.get("MLWARDEN_HOST", "0.0.0.0"), help="address of probes and metrics")  # noqa: S104 -- the kubelet asks from the node
+    made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return made
+
+
+def add_connection(to: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say how to reach the API server."""
+    directory = os.environ.get("MLWARDEN_SERVICE_ACCOUNT_DIR", SERVICE_ACCOUNT)
+    to.add_argument("--service-account-dir", default=directory, metavar="DIR", help="token, ca.crt and namespace")
+    to.add_argument("--kubeconfig", metavar="FILE", help="instead of a service account")
+    to.add_argument("--context", help="of the kubeconfig")
+
+
+async def connect(arguments: argparse.Namespace) -> Client:
+    """Returns a client for the arguments of `add_connection`.
+
+    Raises:
+        Error: there is nothing to connect with.
+    """
+    if arguments.kubeconfig:
+        return await Client.from_kubeconfig(arguments.kubeconfig, arguments.context)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        raise InputError("this is not a pod: KUBERNETES_SERVICE_HOST is not set", hint="outside of a pod, use --kubeconfig")
+    return Client.in_cluster(service_account_dir=arguments.service_account_dir, host=host, port=port)
+
+
+def read_settings(path: str) -> Settings:
+    """Returns the settings of a file, the defaults without one.
+
+    Raises:
+        InputError: it cannot be read, or says what nobody knows.
+    """
+    if not path:
+        return Settings(namespace=os.environ.get("MLWARDEN_NAMESPACE") or os.environ.get("POD_NAMESPACE") or Settings().namespace)
+    try:
+        documents = policy.yaml_loads(Path(path).read_text(encoding="utf-8"))
+        return msgspec.convert(documents[0] if documents else {}, Settings)
+    except (OSError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise InputError(f"settings {path}: {error}", hint="the chart writes this file; its values.yaml explains each value") from error
+
+
+def connection(arguments: argparse.Namespace) -> kopf.ConnectionInfo:
+    """Returns how kopf reaches the API server: what the client uses, with the token as it is now."""
+    if arguments.kubeconfig:
+        found = kopf.login_with_kubeconfig(logger=LOG, settings=kopf.OperatorSettings())
+        if found is None:
+            raise kopf.LoginError(f"kubeconfig {arguments.kubeconfig} cannot be used")
+        return found
+    folder = Path(arguments.service_account_dir)
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    return kopf.ConnectionInfo(
+        server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+        ca_path=str(folder / "ca.crt"),
+        scheme="Bearer",
+        token=(folder / "token").read_text(encoding="ascii").strip(),
+    )
+
+
+async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
+    if arguments.kubeconfig:
+        os.environ["KUBECONFIG"] = arguments.kubeconfig
+    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{os.getpid()}"
+    async with await connect(arguments) as client:
+        controller = Controller(client=client, settings=settings, connection=partial(connection, arguments), identity=identity)
+        async with probes.serve(host=arguments.host, port=arguments.probe_port, ready=controller.ready, healthy=controller.healthy):
+            work = asyncio.create_task(controller.run())
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, work.cancel)
+            with contextlib.suppress(asyncio.CancelledError):
+                await work

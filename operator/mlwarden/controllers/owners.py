@@ -1,0 +1,77 @@
+"""From a pod to what a person made: the Event has to be where they look, which is the Notebook and not `nb-x7f-0`.
+
+An owner reference is a claim of whoever wrote the pod. It is followed only to an object that exists in the same namespace with that very
+uid, through owners that are controllers, and not for ever.
+"""
+
+from collections import OrderedDict
+from datetime import datetime, timedelta
+
+from mlwarden import workloads
+from mlwarden.cluster.client import Client
+from mlwarden.cluster.errors import ApiError
+from mlwarden.cluster.kinds import Kind
+from mlwarden.controllers.events import Subject
+from mlwarden.model.workload import Json
+
+_HOPS = 6
+_REMEMBERED = 4096
+_FRESH = timedelta(minutes=5)
+
+
+class Owners:
+    """Finds roots, and remembers them for a while: a thousand pods of one owner are one walk."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: OrderedDict[str, tuple[datetime, Subject | None]] = OrderedDict()
+
+    async def root(self, pod: Json, now: datetime) -> Subject | None:
+        """Returns the topmost controller that could be verified, None where the pod has none."""
+        reference = _controller(pod)
+        if reference is None:
+            return None
+        uid = reference["uid"]
+        known = self._known.get(uid)
+        if known is not None and now - known[0] < _FRESH:
+            return known[1]
+        root = await self._walk(pod)
+        self._known[uid] = (now, root)
+        self._known.move_to_end(uid)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return root
+
+    async def _walk(self, pod: Json) -> Subject | None:
+        namespace, found, current = pod["metadata"].get("namespace", ""), None, pod
+        for _ in range(_HOPS):
+            reference = _controller(current)
+            if reference is None:
+                break
+            owner = await self._read(reference, namespace)
+            if owner is None:
+                break
+            current = {**owner, "apiVersion": reference["apiVersion"], "kind": reference["kind"]}
+            found = Subject.of(current)
+        return found
+
+    async def _read(self, reference: Json, namespace: str) -> Json | None:
+        """The object that a reference names, None unless it can be read and is the one that is meant."""
+        plural = workloads.resource_of(reference["kind"], reference["apiVersion"])
+        if not plural:
+            return None
+        group, _, version = reference["apiVersion"].rpartition("/")
+        try:
+            owner = await self._client.get(Kind(group=group, version=version, plural=plural), reference["name"], namespace=namespace)
+        except ApiError:
+            return None
+        return owner if owner.get("metadata", {}).get("uid") == reference["uid"] else None
+
+
+def _controller(obj: Json) -> Json | None:
+    """The owner reference of the controller, None where there is none or it is not one."""
+    for reference in obj.get("metadata", {}).get("ownerReferences") or ():
+        if isinstance(reference, dict) and reference.get("controller") is True:
+            parts = [reference.get(key) for key in ("apiVersion", "kind", "name", "uid")]
+            return reference if all(isinstance(part, str) and part for part in parts) else None
+    return None

@@ -1,0 +1,103 @@
+"""What to do with one held pod, decided without I/O: release it, wait, or leave it where it is and say why.
+
+The pod is judged as it is stored, so whatever changed it on the way in is judged, too. The release is one PATCH: it takes off our gate
+only, pins the images that were judged by digest, leaves a seal, and carries the resource version it judged, so that a pod that changed
+meanwhile is judged again instead (409).
+
+Rejected: a JSON patch with a `test` on the resource version (a mismatch is a 422, which looks like any other invalid patch).
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlwarden import engine, workloads
+from mlwarden.controllers.gate import JUDGED
+from mlwarden.model.evidence import Facts
+from mlwarden.model.finding import Decision, Verdict
+from mlwarden.model.policy import GATE, Settings
+from mlwarden.model.workload import Json, Role, Workload
+from mlwarden.policy import CompiledPolicy
+
+_CONTAINER_PATH = re.compile(r"spec\.(containers|initContainers)\[(\d+)\]\.image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What is to be done.
+
+    Attributes:
+        decision: Admit releases, Hold waits, Deny leaves it held until something changes.
+        patch: the strategic merge patch that releases, where decision is Admit.
+        reason: one line for a person, where it is not released.
+        wanted: image references whose evidence is missing.
+    """
+
+    decision: Decision
+    patch: dict[str, Json] | None = None
+    reason: str = ""
+    wanted: tuple[str, ...] = ()
+
+
+def judge(
+    pod: Json, policies: tuple[CompiledPolicy, ...], facts: Facts, settings: Settings, *, broken: dict[str, str], revision: str
+) -> Judgement:
+    """Returns what to do with a pod that carries our gate.
+
+    Args:
+        pod: as stored.
+        policies: all there are.
+        facts: with the namespace of the pod.
+        settings: the chart's.
+        broken: policies that do not compile.
+        revision: of the policies and evidence it is judged by; part of the seal.
+    """
+    workload = workloads.extract(pod)
+    verdict = engine.evaluate(workload, policies, facts, settings, holdable=True, broken=broken)
+    if verdict.decision is not Decision.ADMIT:
+        return Judgement(decision=verdict.decision, reason=engine.held(verdict), wanted=verdict.wanted)
+    unpinned = unpinnable(workload, verdict)
+    if unpinned:
+        return Judgement(decision=Decision.DENY, reason=unpinned)
+    return Judgement(decision=Decision.ADMIT, patch=release_patch(pod, verdict, seal=_seal(facts.now, revision)))
+
+
+def unpinnable(workload: Workload, verdict: Verdict) -> str:
+    """Returns why a good pod cannot be released after all, `""` where it can: an image volume is immutable from its creation."""
+    for image in workload.images:
+        if image.path in verdict.pins and image.role is Role.VOLUME:
+            return (
+                f"Not released: volume {image.owner} names its image by a tag, which may move between now and the start of the pod, and an"
+                f" image volume cannot be changed any more; fix: create the pod again with {verdict.pins[image.path]}"
+            )
+    return ""
+
+
+def release_patch(pod: Json, verdict: Verdict, *, seal: str) -> dict[str, Json]:
+    """Returns the strategic merge patch that releases a judged pod."""
+    spec: dict[str, Json] = {"schedulingGates": [{"name": GATE, "$patch": "delete"}]}
+    for path, pinned in sorted(verdict.pins.items()):
+        found = _CONTAINER_PATH.fullmatch(path)
+        if found:
+            field, index = found.group(1), int(found.group(2))
+            spec.setdefault(field, []).append({"name": pod["spec"][field][index]["name"], "image": pinned})
+    metadata = pod["metadata"]
+    return {
+        "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"], "annotations": {JUDGED: seal}},
+        "spec": spec,
+    }
+
+
+def bare_release(pod: Json, *, why: str, now: datetime) -> dict[str, Json]:
+    """Returns the patch that releases a pod nobody holds any more: its namespace is not governed, or mlwarden is being uninstalled."""
+    seal = json.dumps({"at": _instant(now), "because": why}, separators=(",", ":"))
+    return release_patch(pod, Verdict(decision=Decision.ADMIT, findings=()), seal=seal)
+
+
+def _seal(now: datetime, revision: str) -> str:
+    return json.dumps({"at": _instant(now), "revision": revision}, separators=(",", ":"))
+
+
+def _instant(now: datetime) -> str:
+    return now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,278 @@
+"""Looks at every held pod, and again whenever something changed that its judgement rests on.
+
+Level-triggered: a change only says *that* a pod is to be looked at, never what happened. The index from images to waiting pods keeps one
+new scan from being a look at every pod; a slow sweep over all of them catches what no event announces (a scan that grows too old).
+
+The leader looks at once, other replicas two seconds later at what is still held: the resource version in the PATCH makes a double release
+harmless, so a leader that hangs holds nobody up. Only the leader asks for evidence and writes Events.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from prometheus_client import Counter, Gauge, Histogram
+
+from mlwarden import workloads
+from mlwarden.cluster.client import STRATEGIC_PATCH, Client
+from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
+from mlwarden.cluster.informer import Informer, Key
+from mlwarden.cluster.kinds import NAMESPACE, POD
+from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
+from mlwarden.controllers.gate import is_gated
+from mlwarden.controllers.queue import WorkQueue
+from mlwarden.controllers.release import Judgement, bare_release, judge
+from mlwarden.controllers.reporter import Reporter
+from mlwarden.evidence.requests import Requests
+from mlwarden.model.finding import Decision
+from mlwarden.model.workload import Json
+
+LOG = logging.getLogger(__name__)
+
+HELD = Gauge("mlwarden_held_pods", "Pods that carry the gate now.")
+RELEASED = Counter("mlwarden_released_pods_total", "Pods released by this replica.")
+RELEASE_SECONDS = Histogram(
+    "mlwarden_release_seconds",
+    "From a pod's creation (whole seconds) to its release.",
+    buckets=(1, 2, 5, 10, 30, 60, 300, 900, 3600),
+)
+JUDGED = Counter("mlwarden_held_pods_judged_total", "Looks at a held pod.", ["decision"])
+
+_FOLLOWER_WAITS = 2.0
+_PATIENCE = 3.0  # seconds a pod waits before an Event says so: most wait for less
+_SWEEP = 60.0
+
+
+class Releaser:
+    """Releases what is good.
+
+    Args:
+        client: of the API server.
+        source: of snapshots; subscribed to.
+        reporter: writes Events.
+        is_leader: whether this replica leads now.
+        now: the clock.
+        workers: how many pods are patched at the same time.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        source: SnapshotSource,
+        reporter: Reporter,
+        *,
+        is_leader: Callable[[], bool],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        workers: int = 16,
+    ) -> None:
+        self._client, self._source, self._reporter = client, source, reporter
+        self._is_leader, self._now, self._workers = is_leader, now, workers
+        self._requests = Requests(client)
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._images: dict[str, set[Key]] = {}
+        self._named: dict[Key, frozenset[str]] = {}
+        self._since: dict[Key, datetime] = {}
+        self._policies = ""
+        self.pods = Informer(
+            client,
+            POD,
+            query={"fieldSelector": "spec.nodeName=,status.phase=Pending"},
+            # Items of a list do not say what they are; extraction goes by that.
+            keep=lambda pod: {**pod, "apiVersion": "v1", "kind": "Pod"} if is_gated(pod) else None,
+            on_change=self._pod_changed,
+        )
+        source.subscribe(self._snapshot_changed)
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.pods.run())
+                await self._source.ready.wait()
+                self._policies = _digest(self._source.current)
+                for _ in range(self._workers):
+                    tasks.create_task(self._work())
+                tasks.create_task(self._sweep())
+        finally:
+            self._queue.close()
+
+    def look_at_everything(self) -> None:
+        """Looks at every held pod: this replica has just become the leader."""
+        self._enqueue((key for key in self._since), spread=0)
+
+    # What makes a pod worth a look.
+
+    def _pod_changed(self, key: Key, pod: Json | None) -> None:
+        HELD.set(len(self.pods))
+        if pod is None:
+            self._forget(key)
+            return
+        self._since.setdefault(key, self._now())
+        self._enqueue([key])
+
+    def _snapshot_changed(self, snapshot: Snapshot, changes: frozenset[str]) -> None:
+        if POLICIES in changes:
+            self._policies = _digest(snapshot)
+            self._enqueue(self._since)
+            return
+        spaces = {change.removeprefix("namespace/") for change in changes if change.startswith("namespace/")}
+        if spaces:
+            self._enqueue(key for key in self._since if key[0] in spaces)
+        self._enqueue({key for change in changes for key in self._images.get(change, ())})
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            self._enqueue(self._since, spread=_SWEEP / 2)
+
+    def _enqueue(self, keys: Iterable[Key], *, spread: float = 0) -> None:
+        wait = 0.0 if self._is_leader() else _FOLLOWER_WAITS
+        every = tuple(keys)
+        for number, key in enumerate(every):
+            seconds = wait + spread * number / len(every)
+            if seconds:
+                self._queue.add_later(key, seconds)
+            else:
+                self._queue.add(key)
+
+    def _forget(self, key: Key) -> None:
+        self._queue.forget(key)
+        self._since.pop(key, None)
+        for image in self._named.pop(key, ()):
+            waiting = self._images.get(image)
+            if waiting is not None:
+                waiting.discard(key)
+                if not waiting:
+                    del self._images[image]
+
+    # One pod.
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._look(key)
+            except ApiError as error:
+                LOG.warning("pod %s/%s: %s", *key, error)
+                self._queue.retry(key)
+            except Exception:  # a pod that makes us stumble stays held, and does not stop the others
+                LOG.exception("pod %s/%s could not be judged", *key)
+                self._queue.retry(key)
+            finally:
+                self._queue.done(key)
+
+    async def _look(self, key: Key) -> None:
+        pod = self.pods.get(key[1], namespace=key[0])
+        if pod is None or pod["metadata"].get("deletionTimestamp"):
+            return
+        snapshot = self._source.current
+        if not snapshot.governed(key[0]):
+            await self._release(key, pod, bare_release(pod, why="its namespace is not governed", now=self._now()))
+            return
+        snapshot = await self._certain(snapshot, key[0])
+        now = self._now()
+        judgement = judge(
+            pod,
+            snapshot.policies,
+            snapshot.facts(key[0], now),
+            snapshot.settings,
+            broken=dict(snapshot.broken),
+            revision=self._policies,
+        )
+        JUDGED.labels(judgement.decision.value).inc()
+        if judgement.patch is not None:
+            await self._release(key, pod, judgement.patch)
+            return
+        self._index(key, pod, snapshot)
+        if self._is_leader():
+            await self._keep(key, pod, judgement, now)
+
+    async def _certain(self, snapshot: Snapshot, namespace: str) -> Snapshot:
+        """The snapshot, with the namespace as it is now where the one we know would not hold the pod.
+
+        The gate follows a namespace's label at once, our copy a moment later: a pod must not be released under the profile of a moment ago.
+        """
+        if namespace in snapshot.namespaces and snapshot.settings.holds(snapshot.profile(namespace)):
+            return snapshot
+        live = await self._client.get(NAMESPACE, namespace)
+        metadata = {field: live["metadata"][field] for field in ("name", "uid", "labels", "annotations") if live["metadata"].get(field)}
+        return msgspec.structs.replace(snapshot, namespaces={**snapshot.namespaces, namespace: metadata})
+
+    async def _release(self, key: Key, pod: Json, patch: dict[str, Json]) -> None:
+        try:
+            await self._client.patch(POD, key[1], patch, namespace=key[0], content_type=STRATEGIC_PATCH)
+        except NotFoundError:
+            return
+        except ConflictError:  # it changed; the watch brings it, and if another replica was faster there is nothing left to do
+            self._queue.add_later(key, 1.0)
+            return
+        self._queue.forget(key)
+        RELEASED.inc()
+        age = _age(pod, self._now())
+        if age is not None:
+            RELEASE_SECONDS.observe(age)
+
+    async def _keep(self, key: Key, pod: Json, judgement: Judgement, now: datetime) -> None:
+        """It stays held: ask for what is missing, and say so to whoever looks."""
+        if judgement.wanted:
+            await self._requests.ensure(judgement.wanted, now)
+        if judgement.decision is Decision.DENY:
+            self._reporter.refused(pod, judgement.reason)
+            return
+        waited = (now - self._since.setdefault(key, now)).total_seconds()
+        if waited >= _PATIENCE:
+            self._reporter.held(pod, judgement.reason)
+        else:
+            self._queue.add_later(key, _PATIENCE - waited + 0.1)
+
+    def _index(self, key: Key, pod: Json, snapshot: Snapshot) -> None:
+        """Remembers which evidence this pod waits for."""
+        names: set[str] = set()
+        for image in workloads.extract(pod).images:
+            names.add(image.reference)
+            _, at, digest = image.reference.rpartition("@")
+            if at:
+                names.add(digest)
+            resolution = snapshot.resolutions.get(image.reference)
+            if resolution is not None and resolution.digest is not None:
+                names.add(resolution.digest)
+        before = self._named.get(key, frozenset())
+        for gone in before - names:
+            self._images.get(gone, set()).discard(key)
+        for new in names - before:
+            self._images.setdefault(new, set()).add(key)
+        self._named[key] = frozenset(names)
+
+
+def gained(snapshot: Snapshot, before: dict[str, bool]) -> list[str]:
+    """Returns the namespaces that hold now and did not before; `before` (namespace → whether it held) is brought up to date."""
+    found = []
+    for name in snapshot.namespaces:
+        holds = snapshot.governed(name) and snapshot.settings.holds(snapshot.profile(name))
+        if holds and before.get(name) is False:
+            found.append(name)
+        before[name] = holds
+    for name in [name for name in before if name not in snapshot.namespaces]:
+        del before[name]
+    return found
+
+
+def _digest(snapshot: Snapshot) -> str:
+    """What the policies are, in 12 hexadecimal digits: the same in every replica."""
+    digest = hashlib.sha256()
+    for compiled in snapshot.policies:
+        digest.update(msgspec.json.encode(compiled.policy))
+    for name, reason in sorted(snapshot.broken.items()):
+        digest.update(f"{name}\0{reason}".encode())
+    return digest.hexdigest()[:12]
+
+
+def _age(pod: Json, now: datetime) -> float | None:
+    try:
+        created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return max((now - created) / timedelta(seconds=1), 0.0)

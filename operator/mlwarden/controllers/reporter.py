@@ -1,0 +1,133 @@
+"""Tells people: Events on the pod that waits, on what it belongs to, and on a namespace that holds pods it did not hold before.
+
+Writing is behind a bounded queue. An Event is worth less than a release: where the API server is slow, Events are dropped and counted.
+"""
+
+import asyncio
+import logging
+from collections import Counter as Count
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from prometheus_client import Counter
+
+from mlwarden import engine, workloads
+from mlwarden.cluster.client import Client
+from mlwarden.cluster.errors import ApiError, ConflictError
+from mlwarden.cluster.kinds import EVENT, POD
+from mlwarden.cluster.snapshot import Snapshot
+from mlwarden.controllers.events import Said, Subject, event
+from mlwarden.controllers.gate import is_gated
+from mlwarden.controllers.owners import Owners
+from mlwarden.model.finding import Decision
+from mlwarden.model.workload import Json
+
+LOG = logging.getLogger(__name__)
+DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow.")
+_QUEUE = 2000
+_WRITERS = 4
+_ROOTS = 50
+
+
+class Reporter:
+    """Writes Events in the background.
+
+    Args:
+        client: of the API server.
+        now: the clock.
+    """
+
+    def __init__(self, client: Client, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._client, self._now = client, now
+        self._owners = Owners(client)
+        self._said = Said()
+        self._queue: asyncio.Queue[tuple[Json, str, str, bool]] = asyncio.Queue(_QUEUE)
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(_WRITERS):
+                tasks.create_task(self._write_all())
+
+    def held(self, pod: Json, reason: str) -> None:
+        """A pod waits for evidence."""
+        self._put(pod, "Held", reason, warning=False)
+
+    def refused(self, pod: Json, reason: str) -> None:
+        """A pod will not be released as it is."""
+        self._put(pod, "NotReleased", reason, warning=True)
+
+    async def report_existing(self, snapshot: Snapshot, namespace: str) -> None:
+        """Reports the pods that were there before the namespace held any. Nothing is deleted, and nothing can be held afterwards.
+
+        Every root whose pods would not be admitted today gets an Event, the namespace one that counts.
+        """
+        now = self._now()
+        verdicts: Count[Decision] = Count()
+        told: set[str] = set()
+        for pod in await self._client.list(POD, namespace=namespace):
+            if is_gated(pod) or pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+                continue
+            facts = snapshot.facts(namespace, now)
+            verdict = engine.evaluate(
+                workloads.extract({**pod, "apiVersion": "v1", "kind": "Pod"}),
+                snapshot.policies,
+                facts,
+                snapshot.settings,
+                holdable=True,
+                broken=snapshot.broken,
+            )
+            verdicts[verdict.decision] += 1
+            root = await self._owners.root(pod, now) or Subject.of(pod)
+            if verdict.decision is not Decision.ADMIT and root.uid not in told and len(told) < _ROOTS:
+                told.add(root.uid)
+                reason = f"It ran before {namespace} held pods, and would not start today. {engine.held(verdict)}"
+                await self._write(root, "RanBefore", reason, warning=verdict.decision is Decision.DENY)
+        if verdicts:
+            profile = snapshot.profile(namespace)
+            message = (
+                f"{verdicts.total()} pods ran here before profile {profile} held them: {verdicts[Decision.ADMIT]} good,"
+                f" {verdicts[Decision.DENY]} would be refused, {verdicts[Decision.HOLD]} would wait for evidence. They are left alone."
+            )
+            uid = str(snapshot.namespaces.get(namespace, {}).get("uid", ""))
+            subject = Subject(api_version="v1", kind="Namespace", namespace="", name=namespace, uid=uid)
+            await self._write(subject, "PodsFromBefore", message, warning=bool(verdicts[Decision.DENY]))
+            LOG.info("namespace %s: %s", namespace, message)
+
+    def _put(self, pod: Json, reason: str, message: str, *, warning: bool) -> None:
+        made = event(Subject.of(pod), reason=reason, message=message, warning=warning, now=self._now())
+        if not self._said.is_new(made, self._now()):
+            return
+        try:
+            self._queue.put_nowait((pod, reason, message, warning))
+        except asyncio.QueueFull:
+            self._said.forget(made)
+            DROPPED.inc()
+
+    async def _write_all(self) -> None:
+        while True:
+            pod, reason, message, warning = await self._queue.get()
+            try:
+                await self._send(event(Subject.of(pod), reason=reason, message=message, warning=warning, now=self._now()))
+                root = await self._owners.root(pod, self._now())
+                if root is not None:
+                    await self._write(root, reason, message, warning=warning)
+            except ApiError as error:
+                LOG.warning("an Event could not be written: %s", error)
+            except Exception:
+                LOG.exception("an Event could not be made")
+
+    async def _write(self, subject: Subject, reason: str, message: str, *, warning: bool) -> None:
+        made = event(subject, reason=reason, message=message, warning=warning, now=self._now())
+        if self._said.is_new(made, self._now()):
+            await self._send(made)
+
+    async def _send(self, made: Json) -> None:
+        """Creates the Event, or counts one more of it."""
+        where = made["metadata"]["namespace"]
+        try:
+            await self._client.create(EVENT, made, namespace=where)
+        except ConflictError:
+            known = await self._client.get(EVENT, made["metadata"]["name"], namespace=where)
+            more = {"count": int(known.get("count") or 0) + 1, "lastTimestamp": made["lastTimestamp"]}
+            await self._client.patch(EVENT, made["metadata"]["name"], more, namespace=where)

@@ -1,0 +1,110 @@
+"""`WardenPolicy` → status, as a kopf operator that runs while this replica leads.
+
+kopf is right here: it lists and watches our own few resources, retries, and patches the status. Only `on.event` is used: level-triggered,
+nothing is written on the object but its status. It is started anew with every leadership, so the first list brings every policy.
+
+Rejected: kopf's peering (it pauses everybody when priorities are equal), its default login (it imports clients we do not need) and its
+posting of log lines as Events.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+import msgspec
+
+from mlwarden import policy
+from mlwarden.errors import Error
+from mlwarden.model.workload import Json
+from mlwarden.policy import COMPILED, READY
+
+LOG = logging.getLogger(__name__)
+Connection = Callable[[], kopf.ConnectionInfo]
+
+
+def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
+    """Returns the status of a `WardenPolicy` as stored. Never raises: what cannot be read is a condition with the reason."""
+    metadata, before = obj.get("metadata") or {}, obj.get("status") or {}
+    generation = metadata.get("generation") or 0
+    requirement = ""
+    try:
+        parsed = policy.parse(obj)
+        requirement = parsed.spec.requirement.kinds()[0]
+        policy.compile_policy(parsed)
+    except Error as error:
+        text = error.message[:1900]
+        conditions = [
+            _condition(READY, ok=False, reason="DoesNotCompile", message=f"Unknown wherever it would be in force: {text}"),
+            _condition(COMPILED, ok=False, reason="DoesNotCompile", message=text),
+        ]
+    else:
+        why_not = policy.not_compiled(parsed)
+        conditions = [
+            _condition(READY, ok=True, reason="InForce", message=_where(parsed.spec.profiles)),
+            _condition(
+                COMPILED,
+                ok=not why_not,
+                reason="NotPossible" if why_not else "ByTheApiServer",
+                message=why_not or f"ValidatingAdmissionPolicy mlwarden-policy-{parsed.name}",
+            ),
+        ]
+    for condition in conditions:
+        condition["observedGeneration"] = generation
+        condition["lastTransitionTime"] = _since(before, condition, now)
+    return {"observedGeneration": generation, "requirement": requirement, "conditions": conditions}
+
+
+async def run(connection: Connection, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    """Keeps the status of every policy until cancelled.
+
+    Args:
+        connection: how to reach the API server; asked again when credentials expire.
+        now: the clock.
+    """
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return connection()
+
+    @kopf.on.event("mlwarden.io", "v1alpha1", "wardenpolicies", registry=registry)
+    async def changed(body: kopf.Body, patch: kopf.Patch, **_: Any) -> None:
+        obj = msgspec.to_builtins(dict(body))
+        if obj.get("metadata", {}).get("deletionTimestamp"):
+            return
+        wanted = status_of(obj, now())
+        if wanted != obj.get("status"):
+            patch.status.update(wanted)
+
+    stop = asyncio.Event()
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 240
+    settings.networking.request_timeout = 15
+    operator: Awaitable[None] = kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop)
+    try:
+        await operator
+    finally:
+        stop.set()
+
+
+def _condition(kind: str, *, ok: bool, reason: str, message: str) -> dict[str, Json]:
+    return {"type": kind, "status": "True" if ok else "False", "reason": reason, "message": message}
+
+
+def _where(profiles: Mapping[str, Any]) -> str:
+    return "in force: " + ", ".join(f"{name or '*'}: {action}" for name, action in sorted(profiles.items()))
+
+
+def _since(before: Mapping[str, Json], condition: Mapping[str, Json], now: datetime) -> str:
+    for known in before.get("conditions") or ():
+        if isinstance(known, Mapping) and known.get("type") == condition["type"] and known.get("status") == condition["status"]:
+            since = known.get("lastTransitionTime")
+            if isinstance(since, str) and since:
+                return since
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
