@@ -1,0 +1,80 @@
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from mlwarden import policy
+from mlwarden.admission import Answer, handle
+from mlwarden.cluster import Snapshot
+from mlwarden.model.policy import PROFILE_LABEL, Settings
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> Snapshot:
+    spaces = {
+        name: {"name": name, "labels": {PROFILE_LABEL: name} if name != "sandbox" else {}}
+        for name in ("production", "experiment", "sandbox")
+    }
+    return Snapshot(
+        revision=1,
+        settings=Settings(),
+        policies=tuple(policy.compile_policy(each) for each in policy.shipped()),
+        namespaces=spaces,
+    )
+
+
+@pytest.fixture
+def ask(snapshot: Snapshot) -> Callable[..., tuple[Answer, dict[str, Any]]]:
+    """Asks about an object; returns the answer and its `response`."""
+
+    def asked(obj: Any, path: str = "/mutate", **changes: Any) -> tuple[Answer, dict[str, Any]]:
+        answer = handle(json.dumps(review(obj, **changes)).encode(), path, snapshot, NOW)
+        assert answer.status == 200, answer.body
+        response = json.loads(answer.body)["response"]
+        assert response["uid"] == "1-2-3"
+        return answer, response
+
+    return asked
+
+
+def review(obj: Any, *, resource: str = "pods", group: str = "", namespace: str = "production", **changes: Any) -> dict[str, Any]:
+    request = {
+        "uid": "1-2-3",
+        "kind": {"group": group, "version": "v1", "kind": "X"},
+        "resource": {"group": group, "version": "v1", "resource": resource},
+        "operation": "CREATE",
+        "namespace": namespace,
+        "userInfo": {"username": "alice", "groups": ["data-scientists"]},
+        "object": obj,
+        "oldObject": None,
+        "dryRun": False,
+        "options": None,
+        **changes,
+    }
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+
+
+@pytest.fixture
+def good() -> dict[str, Any]:
+    """A pod with nothing wrong but that its image was not scanned yet."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "good", "namespace": "production"},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "main",
+                    "image": "registry.example.com/team/app:1.0",
+                    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
