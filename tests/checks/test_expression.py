@@ -118,6 +118,18 @@ def test_a_bare_pod_spec_has_no_second_spec_in_its_path() -> None:
     assert found.fix == "set hostNetwork: false in spec.predictor"
 
 
+def test_the_fix_is_as_little_as_helps_and_the_blame_is_its_field() -> None:
+    rule = compiled(
+        "(!has(object.spec.hostPID) || !object.spec.hostPID) && (!has(object.spec.hostIPC) || !object.spec.hostIPC)",
+        each="pod",
+        patch={"spec": {"hostPID": False, "hostIPC": False}},
+    )
+    (found,) = answers(rule, pod(hostPID=True))
+    assert (found.path, found.fix) == ("spec.hostPID", "set spec: {hostPID: false}")
+    (found,) = answers(rule, pod(hostPID=True, hostIPC=True))
+    assert (found.path, found.fix) == ("", "set spec: {hostPID: false, hostIPC: false}")
+
+
 def test_each_volume_is_asked() -> None:
     rule = compiled("!has(volume.hostPath)", each="volume", path="hostPath.path")
     (found,) = answers(rule, pod(volumes=[{"name": "host", "hostPath": {"path": "/etc"}}]))

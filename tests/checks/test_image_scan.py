@@ -128,7 +128,8 @@ def test_a_vulnerability_with_a_fix_fails_and_the_fix_is_named() -> None:
     said = answer(images=ready(scan(counts={"CRITICAL": 1}, vulnerabilities=(vulnerability(),))))
     assert said.outcome is Outcome.FAIL
     assert said.message == (
-        f"image {PINNED} is vulnerable: 1 vulnerability of HIGH or worse with a fix: CVE-2026-1 (CRITICAL) in openssl 3.0.1 (fixed in 3.0.2)"
+        f"image {PINNED} is vulnerable: 1 vulnerability of HIGH or worse with a fix: "
+        "CVE-2026-1 (CRITICAL) in openssl 3.0.1 (fixed in 3.0.2)"
     )
     assert said.fix == "rebuild the image with openssl>=3.0.2, then push it under a new tag"
 

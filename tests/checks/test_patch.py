@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlwarden.checks.patch import instruction, merged
+from mlwarden.checks.patch import instruction, leaves, merged, smallest
 
 # RFC 7386, appendix A, all of it.
 APPENDIX_A = [
@@ -58,3 +58,10 @@ def test_what_is_set_and_what_is_removed_are_told_apart() -> None:
 
 def test_a_patch_that_only_removes_says_so() -> None:
     assert instruction({"hostPath": None}, "spec.volumes[1]") == "remove hostPath in spec.volumes[1]"
+
+
+def test_a_patch_is_cut_down_to_what_helps() -> None:
+    patch = {"a": {"b": 1, "c": 2}, "d": None, "e": {}}
+    assert leaves(patch) == [("a", "b"), ("a", "c"), ("d",), ("e",)]
+    assert smallest(patch, lambda less: less.get("a", {}).get("c") == 2) == {"a": {"c": 2}}
+    assert smallest(patch, lambda _: True) == {"a": {"b": 1}}

@@ -56,7 +56,7 @@ def test_what_is_bad_is_denied_in_the_words_of_the_policy(make: Make) -> None:
     (finding,) = verdict.findings
     assert verdict.decision is Decision.DENY
     assert (finding.path, finding.message, finding.fix) == ("spec.containers[0].good", "main is not good", "make it good")
-    assert finding.why == "because (ATLAS AML.T0010)"
+    assert finding.why == "because [ATLAS AML.T0010]"
 
 
 def test_the_profile_decides_what_a_fail_does(make: Make) -> None:

@@ -26,12 +26,43 @@ FEW = settings(max_examples=100, deadline=None)
 scalars = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=6) | st.sampled_from(IMAGES)
 )
-FIELDS = """
-securityContext privileged capabilities add drop runAsNonRoot runAsUser seccompProfile type env name value
-image reference resources limits requests memory cpu nvidia.com/gpu hostPath path ports hostPort volumeMounts
-args procMount allowPrivilegeEscalation valueFrom secretKeyRef annotations labels serviceAccountName projected
-sources
-""".split()
+FIELDS = [
+    "securityContext",
+    "privileged",
+    "capabilities",
+    "add",
+    "drop",
+    "runAsNonRoot",
+    "runAsUser",
+    "seccompProfile",
+    "type",
+    "env",
+    "name",
+    "value",
+    "image",
+    "reference",
+    "resources",
+    "limits",
+    "requests",
+    "memory",
+    "cpu",
+    "nvidia.com/gpu",
+    "hostPath",
+    "path",
+    "ports",
+    "hostPort",
+    "volumeMounts",
+    "args",
+    "procMount",
+    "allowPrivilegeEscalation",
+    "valueFrom",
+    "secretKeyRef",
+    "annotations",
+    "labels",
+    "serviceAccountName",
+    "projected",
+    "sources",
+]
 names = st.sampled_from(FIELDS) | st.text(max_size=4)
 anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4), max_leaves=12)
 containers = st.fixed_dictionaries(

@@ -4,6 +4,7 @@ An expression that fails to run (a wrong type somewhere, the cost budget) is `Un
 `failurePolicy: Fail` would refuse. The same expression, re-rooted, is compiled to exactly such a policy; a test holds both to one answer.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from mlwarden.policy import CompiledPolicy
 
 REQUIREMENT = "expression"
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+
 
 def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answer]:
     """Yields an answer per element: Pass, Fail with a fix, or Unknown with the reason."""
@@ -35,26 +38,42 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
             yield _unknown(element, requirement, view, reason=str(error) or "nested too deeply")
             continue
         if passed is True:
-            yield Answer(outcome=Outcome.PASS, element=element.path, path=element.path)
+            yield element.passed
         else:
             yield _fail(element, spec, requirement, program)
 
 
 def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: cel.Program) -> Answer:
-    value = value_at(element.body, requirement.path)
-    path = element.place(requirement.path)
+    change = _helping(element, spec.fix.patch, program)
+    field = _blamed(element, change, requirement.path)
+    value = value_at(element.body, field)
+    path = element.place(field)
 
     def filled(template: str) -> str:
         return fill(template, name=element.name, value=value, image=element.image, path=path)
 
-    helps = bool(spec.fix.patch) and _passes(element, spec.fix.patch, program)
     return Answer(
         outcome=Outcome.FAIL,
         element=element.path,
         path=path,
         message=filled(spec.message),
-        fix=_shown(element, spec.fix.patch) if helps else filled(spec.fix.text),
+        fix=_shown(element, change) if change else filled(spec.fix.text),
     )
+
+
+def _helping(element: Element, change: Mapping[str, Any], program: cel.Program) -> Mapping[str, Any]:
+    """As much of the policy's patch as it takes; nothing where it does not help."""
+    if not change or not _passes(element, change, program):
+        return {}
+    return patch.smallest(change, lambda less: _passes(element, less, program))
+
+
+def _blamed(element: Element, change: Mapping[str, Any], field: str) -> str:
+    """The field to blame: below the policy's, the one that the fix changes, if there is just one and it is there."""
+    changed = patch.leaves(change)
+    leaf = ".".join(changed[0]) if len(changed) == 1 and all(_NAME.fullmatch(step) for step in changed[0]) else ""
+    below = leaf.startswith(f"{field}." if field else "")
+    return leaf if leaf and below and value_at(element.body, leaf) is not None else field
 
 
 def _unknown(element: Element, requirement: Expression, view: View, *, reason: str) -> Answer:

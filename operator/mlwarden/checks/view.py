@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from mlwarden import cel, workloads
+from mlwarden.checks.answer import Answer
 from mlwarden.model.evidence import Facts
+from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import Each
 from mlwarden.model.workload import Image, Json, Pod, Role, Workload
 
@@ -31,6 +33,7 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
         image: the reference as written, `""` where the element has none.
         pod: the pod it belongs to; None for the whole object.
         env: the variables of the expression.
+        passed: the answer where all is well; made once, because it usually is.
     """
 
     each: Each
@@ -40,6 +43,7 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     pod: Pod | None
     env: dict[str, Json]
+    passed: Answer
 
     def place(self, field: str) -> str:
         """Returns the JSON path of `field` below this element, as it stands in the object (bare pod specs have no `spec.`)."""
@@ -99,7 +103,8 @@ class View:
         return tuple(
             Element(
                 each=Each.VOLUME,
-                path=f"{pod.spec_path}.volumes[{index}]",
+                path=(path := f"{pod.spec_path}.volumes[{index}]"),
+                passed=_passed(path),
                 name=text(volume.get("name")) if isinstance(volume, Mapping) else "",
                 body=volume,
                 image="",
@@ -117,6 +122,7 @@ class View:
             Element(
                 each=Each.IMAGE,
                 path=image.path,
+                passed=_passed(image.path),
                 name=image.owner,
                 body=image.reference,
                 image=image.reference,
@@ -135,6 +141,7 @@ class View:
             Element(
                 each=Each.OBJECT,
                 path="",
+                passed=_passed(""),
                 name=self.workload.resource.name,
                 body=body,
                 image="",
@@ -155,6 +162,7 @@ class View:
             yield Element(
                 each=Each.POD,
                 path=pod.path,
+                passed=_passed(pod.path),
                 name=text(pod.metadata.get("name")) or self.workload.resource.name,
                 body=shaped,
                 image="",
@@ -171,6 +179,7 @@ class View:
                 yield Element(
                     each=Each.CONTAINER,
                     path=container.path,
+                    passed=_passed(container.path),
                     name=container.name,
                     body=body,
                     image=text(body.get("image")),
@@ -190,3 +199,7 @@ def text(value: Any) -> str:
 def _list(spec: Mapping[str, Json], field: str) -> list[Json]:
     value = spec.get(field)
     return value if isinstance(value, list) else []
+
+
+def _passed(path: str) -> Answer:
+    return Answer(outcome=Outcome.PASS, element=path, path=path)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from mlwarden import engine, policy, workloads
+from mlwarden.checks.text import clean
 from mlwarden.cli import manifests
 from mlwarden.cli.manifests import Manifest, Problem
 from mlwarden.engine import messages
@@ -153,6 +154,10 @@ def _policies(paths: Sequence[str], problems: list[Problem]) -> Policies:
     if paths and not loaded and not problems:
         problems.append(Problem(source=", ".join(paths), error=InputError("there are no policies here")))
     compiled = []
+    for name, count in Counter(item.name for item in loaded).items():
+        if count > 1:
+            twice = PolicyError(f"{count} policies have this name", hint="names are unique in a cluster: rename one")
+            problems.append(Problem(source=f"policy {name}", error=twice))
     for item in loaded:
         try:
             compiled.append(policy.compile_policy(item))
@@ -190,7 +195,7 @@ def _print(judged: Sequence[Judged], *, unread: int) -> None:
         warned += decision is Decision.ADMIT and bool(said)
         if said:
             tint = {Decision.DENY: _RED, Decision.HOLD: _YELLOW}.get(decision, _DIM) if decision else _DIM
-            head = f"{item.source}: {messages.named(item.workload.resource)}"
+            head = f"{clean(item.source)}: {messages.named(item.workload.resource)}"
             print(f"{tint}{head}{_RESET}" if colour else head)
             print(f"{said}\n")
     parts = [

@@ -92,7 +92,7 @@ def _answers(compiled: CompiledPolicy, workload: Workload, facts: Facts, view: V
 def _finding(compiled: CompiledPolicy, answer: Answer, resource: Resource, on_fail: Action, situation: Situation) -> Finding:
     spec = compiled.policy.spec
     done = action(answer.outcome, on_fail, spec.on_unknown, situation, final=answer.final)
-    why = f"{spec.why} ({', '.join(spec.references)})" if spec.references else spec.why
+    why = f"{spec.why} [{'; '.join(spec.references)}]" if spec.references else spec.why
     return Finding(
         policy=compiled.policy.name,
         outcome=answer.outcome,

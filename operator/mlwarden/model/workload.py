@@ -82,7 +82,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path}.spec" if self.path else "spec"
 
 
-class Resource(msgspec.Struct, frozen=True, kw_only=True):
+class Resource(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What an object is and what it is called. `name` may be empty while `generateName` decides."""
 
     api_version: str
