@@ -27,7 +27,7 @@ def alive(pid: int) -> bool:
 async def until(condition: Callable[[], bool]) -> bool:
     """True as soon as `condition` is; a TimeoutError after half a minute."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 -- another process: nothing to be awaited
+        while not condition():
             await asyncio.sleep(0.01)
     return True
 

@@ -9,7 +9,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -109,6 +109,36 @@ class Trivy:
         if found.version != 2:
             raise TransientError(f"trivy's vulnerability database is of schema {found.version}, not 2")
         return found
+
+    async def update(self) -> None:
+        """Fetches the vulnerability database where there is none or its next one is due. Scans that run go on with the old one.
+
+        Raises:
+            TransientError: it could not be fetched; what was there is still there.
+            EvidenceError: the binary is not one that may be used.
+        """
+        await self.version()
+        try:
+            if self.database().next_update > datetime.now(UTC):
+                return
+        except TransientError:
+            pass  # there is none: fetch it
+        self._cache.mkdir(parents=True, exist_ok=True)
+        incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=self._cache))
+        try:
+            done = await self._run(["image", "--download-db-only", "--quiet", "--cache-dir", str(incoming)], self._limits)
+            if done.code != 0 or not (incoming / "db" / "metadata.json").is_file():
+                raise TransientError(f"the vulnerability database cannot be fetched: {failure(done).message}")
+            await asyncio.to_thread(self._swap, incoming)
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True))
+
+    def _swap(self, incoming: Path) -> None:
+        """Two renames: a scan that opens the database between them fails once and is tried again."""
+        database = self._cache / "db"
+        if database.exists():
+            database.rename(incoming / "old")
+        (incoming / "db").rename(database)
 
     async def scan(self, pull: Pull) -> report.Findings:
         """Scans one image manifest.

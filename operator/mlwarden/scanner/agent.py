@@ -1,0 +1,211 @@
+"""The process with the token: claims what is in the queue, has the worker answer it, writes the answer.
+
+The API server is the queue and the only memory. A claim is a status update under the resource version that was seen, so of several
+replicas one wins; it holds for a lease that is renewed while the work goes on, so what a killed scanner had claimed is done by another. A
+leader with a queue in memory was rejected: it would have to be rebuilt, and be right, after every crash.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, Informer, InvalidError
+from mlwarden.errors import EvidenceError
+from mlwarden.evidence import store
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
+from mlwarden.evidence.store import ImageEvidence
+from mlwarden.model.evidence import Phase
+from mlwarden.model.reference import parse
+from mlwarden.scanner import metrics
+from mlwarden.scanner.agenda import Agenda, Terms, backoff, due, long_backoff
+from mlwarden.scanner.claim import Claim, LostError
+from mlwarden.scanner.protocol import Worker
+
+LOG = logging.getLogger(__name__)
+RESOLVE, SCAN = "resolve", "scan"
+_WORKER_POLL_SECONDS = 5.0
+_WORKER_RETRY_SECONDS = 0.5
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+_ANSWERED: dict[str, Any] = {"phase": Phase.READY, "reason": "", "attempts": 0, "retry_at": None}
+
+
+class Agent:
+    """One scanner's side of the queue.
+
+    Args:
+        client: of the API server.
+        worker: does the work.
+        terms: identity, lease and maximum age.
+        slots: how many at the same time, for `resolve` and for `scan`.
+    """
+
+    def __init__(self, *, client: Client, worker: Worker, terms: Terms, slots: dict[str, int]) -> None:
+        self._client, self._worker, self._terms, self._slots = client, worker, terms, slots
+        self._known: dict[str, ImageEvidence] = {}
+        self._running: set[str] = set()
+        self._agendas = {RESOLVE: Agenda(), SCAN: Agenda()}
+        self._changes = {RESOLVE: asyncio.Event(), SCAN: asyncio.Event()}
+        self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed)
+        self.worker_fit = asyncio.Event()
+        for lane, agenda in self._agendas.items():
+            metrics.QUEUE.labels(lane).set_function(agenda.__len__)
+
+    def ready(self) -> str:
+        """Why it cannot work now, `""` where it can."""
+        if not self.informer.synced.is_set():
+            return "the queue was not read yet"
+        return "" if self.worker_fit.is_set() else "the worker does not answer"
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.informer.run())
+            tasks.create_task(self._watch_worker())
+            for lane in self._agendas:
+                tasks.create_task(self._dispatch(lane))
+
+    def _changed(self, key: tuple[str, str], obj: dict[str, Any] | None) -> None:
+        name = key[1]
+        self._known.pop(name, None)
+        if obj is not None:
+            try:
+                self._known[name] = store.read(obj)
+            except EvidenceError as error:
+                LOG.warning("%s", error)
+        self._plan(name)
+
+    def _plan(self, name: str) -> None:
+        lane = RESOLVE if name.startswith("tag-") else SCAN
+        known = self._known.get(name)
+        self._agendas[lane].put(name, due(known, self._terms) if known is not None and name not in self._running else None)
+        self._changes[lane].set()
+
+    async def _watch_worker(self) -> None:
+        while True:
+            try:
+                state = await self._worker.state()
+            except TransientError as error:
+                if self.worker_fit.is_set():
+                    LOG.warning("%s", error)
+                self.worker_fit.clear()
+                metrics.WORKER_UP.set(0)
+                await asyncio.sleep(_WORKER_RETRY_SECONDS)
+                continue
+            self.worker_fit.set()
+            metrics.worker(state)
+            await asyncio.sleep(_WORKER_POLL_SECONDS)
+
+    async def _dispatch(self, lane: str) -> None:
+        slots = asyncio.Semaphore(self._slots[lane])
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await slots.acquire()
+                name = await self._next(lane)
+                self._running.add(name)
+                tasks.create_task(self._one(lane, name)).add_done_callback(lambda _: slots.release())
+
+    async def _next(self, lane: str) -> str:
+        """The next one that is due. Nothing is claimed while there is no worker to do it."""
+        while True:
+            await self.worker_fit.wait()
+            change = self._changes[lane]
+            change.clear()
+            name = self._agendas[lane].take(_now())
+            if name is not None:
+                return name
+            at = self._agendas[lane].next_at()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max((at - _now()).total_seconds(), 0.01) if at is not None else None):
+                    await change.wait()
+
+    async def _one(self, lane: str, name: str) -> None:
+        """One object, from claim to answer. Whatever happens, it is planned again."""
+        outcome = "lost"
+        with metrics.timed(lane):
+            try:
+                known = self._known.get(name)
+                if known is not None:
+                    outcome = await self._answer(lane, known)
+            except LostError:
+                pass  # the watch will say what became of it
+            except ApiError as error:
+                LOG.warning("%s: %s", name, error)
+                outcome = "unwritten"
+                await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 -- spreads retries
+            except Exception:
+                LOG.exception("%s", name)  # a defect of ours: one object must not end the scanner
+                outcome = "defect"
+                await asyncio.sleep(5)
+            finally:
+                self._running.discard(name)
+                self._plan(name)
+        metrics.FINISHED.labels(lane, outcome).inc()
+
+    async def _answer(self, lane: str, known: ImageEvidence) -> str:
+        """Claims, has it answered while the claim is renewed, and writes what came of it; returns the outcome for the metrics."""
+        claim = await Claim.take(self._client, self._terms.identity, self._terms.lease, known)
+        outcome = "ready"
+        try:
+            async with claim.renewed():
+                change = await (self._resolve(known) if lane == RESOLVE else self._scan(known))
+        except DefinitiveError as error:
+            outcome, change = "failed", _definitive(known, error, _now())
+        except GatherError as error:
+            outcome, change = "transient", _transient(known, error, _now())
+        try:
+            await claim.finish(change)
+        except InvalidError as error:
+            LOG.warning("%s: the answer was refused: %s", known.metadata.name, error)
+            outcome = "refused"
+            await claim.finish(_transient(known, TransientError("the API server refused the worker's answer"), _now()))
+        self._known[known.metadata.name] = claim.current
+        return outcome
+
+    async def _resolve(self, known: ImageEvidence) -> dict[str, Any]:
+        """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
+        began, reference = _now(), known.spec.references[0]
+        found = await self._worker.resolve(reference)
+        await self._ask_for(parse(reference).at(found))
+        return {**_ANSWERED, "digest": found, "at": began}
+
+    async def _scan(self, known: ImageEvidence) -> dict[str, Any]:
+        scan = await self._worker.scan(known.spec.references)
+        return {**_ANSWERED, "scan": scan, "at": _now()}
+
+    async def _ask_for(self, pinned: str) -> None:
+        """Sees to it that there is evidence, or a request for it, about a digest, and that it can be pulled from here too."""
+        name = store.name_for(pinned)
+        known = self._known.get(name)
+        if known is None:
+            try:
+                await self._client.create(IMAGE_EVIDENCE, store.pending(pinned))
+            except ConflictError:
+                known = store.read(await self._client.get(IMAGE_EVIDENCE, name))
+        if known is not None and known.status.phase is not Phase.READY and pinned not in known.spec.references:
+            with contextlib.suppress(ConflictError):
+                await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now()))
+
+
+def _definitive(known: ImageEvidence, error: DefinitiveError, now: datetime) -> dict[str, Any]:
+    """What is written after a definitive failure. A scan that was made stays true: the digest is the same bytes, wherever it went."""
+    attempts = known.status.attempts + 1
+    change: dict[str, Any] = {"attempts": attempts, "reason": one_line(error.message), "retry_at": now + long_backoff(attempts), "at": now}
+    if known.status.scan is not None and known.status.phase is Phase.READY:
+        return change
+    return {**change, "phase": Phase.FAILED, "digest": ""}
+
+
+def _transient(known: ImageEvidence, error: GatherError, now: datetime) -> dict[str, Any]:
+    """What is written after a transient failure: what was known stays, with its time, so that who needs it fresher waits."""
+    attempts = known.status.attempts + 1
+    wait = max(timedelta(seconds=error.retry_after), timedelta() if error.retry_after else backoff(attempts))
+    phase = Phase.READY if known.status.phase is Phase.READY else Phase.PENDING
+    return {"phase": phase, "attempts": attempts, "reason": one_line(error.message), "retry_at": now + wait}

@@ -1,0 +1,204 @@
+"""`mlwarden scanner`: options and wiring.
+
+`mlwarden scanner agent` and `mlwarden scanner worker` are the two containers of the chart's pod. `mlwarden scanner` alone runs both: the
+worker as a child with a clean environment, on a socket in a directory of its own, started again when it dies.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import signal
+import socket as sockets
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mlwarden.cluster.probes import Probes
+from mlwarden.cluster.process import add_options, connect, start_logging
+from mlwarden.errors import InputError
+from mlwarden.evidence.credentials import Credentials
+from mlwarden.evidence.gather import Gatherer
+from mlwarden.evidence.process import Limits
+from mlwarden.evidence.registry import Registry
+from mlwarden.evidence.trivy import Trivy
+from mlwarden.scanner import agent as agents
+from mlwarden.scanner.agenda import Terms
+from mlwarden.scanner.protocol import Worker
+from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
+
+LOG = logging.getLogger(__name__)
+LEASE = timedelta(seconds=45)
+_RESTART_SECONDS = 1.0
+_GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_KEPT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR", "MLWARDEN_LOG", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+"""What the worker, as a child, inherits of the environment."""
+_EXAMPLE = "example: mlwarden scanner --kubeconfig ~/.kube/config --trivy $(which trivy) --plain-http localhost:5000"
+
+
+def main(argv: list[str]) -> int:
+    """Runs agent, worker, or both."""
+    mode = argv[0] if argv and argv[0] in {"agent", "worker"} else ""
+    options = _parser(mode).parse_args(argv[1:] if mode else argv)
+    start_logging()
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    run = {"agent": _agent, "worker": _worker, "": _both}[mode]
+    return asyncio.run(_until_signalled(run(options)))
+
+
+def _parser(mode: str) -> argparse.ArgumentParser:
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    name = f"mlwarden scanner {mode}".strip()
+    parser = argparse.ArgumentParser(prog=name, description=__doc__.partition("\n")[0], epilog=_EXAMPLE, formatter_class=formatter)
+    parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="images scanned at the same time")
+    parser.add_argument("--socket", required=bool(mode), default="", metavar="PATH", help="unix socket between agent and worker")
+    if mode != "worker":
+        add_options(parser)
+        parser.add_argument("--identity", default="", metavar="NAME", help="name in claims; default: POD_NAME, else host and process")
+        parser.add_argument("--max-age", type=float, default=24, metavar="HOURS", help="scans older than this are made again; 0: never")
+    if mode != "agent":
+        _add_worker_options(parser)
+    return parser
+
+
+def _add_worker_options(parser: argparse.ArgumentParser) -> None:
+    here = _GO_ARCHITECTURES.get(platform.machine(), platform.machine())
+    parser.add_argument("--trivy", default="trivy", metavar="PROGRAM", help="trivy 0.71 or later")
+    parser.add_argument(
+        "--trivy-cache", default="", metavar="DIR", help="its cache, with the vulnerability database; default: in --scratch"
+    )
+    parser.add_argument("--no-database-update", action="store_true", help="never fetch the vulnerability database")
+    parser.add_argument("--scratch", default=tempfile.gettempdir(), metavar="DIR", help="where images are unpacked")
+    parser.add_argument("--scan-timeout", type=_positive, default=900, metavar="SECONDS")
+    parser.add_argument("--plain-http", action="append", default=[], metavar="HOST", help="registry spoken to in plain HTTP (repeatable)")
+    parser.add_argument("--docker-config", default="", metavar="FILE", help="registry credentials, a docker config.json")
+    parser.add_argument("--registry-ca", default="", metavar="FILE", help="PEM of certificate authorities of registries")
+    parser.add_argument("--registry-timeout", type=_positive, default=20, metavar="SECONDS")
+    parser.add_argument("--architecture", action="append", default=[], metavar="ARCH", help=f"of the nodes (repeatable); default: {here}")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+async def _agent(options: argparse.Namespace) -> int:
+    identity = options.identity or os.environ.get("POD_NAME") or f"{sockets.gethostname()}-{os.getpid()}"
+    terms = Terms(identity=identity[:253], started=datetime.now(UTC), lease=LEASE, max_age=timedelta(hours=options.max_age))
+    async with await connect(options) as client:
+        slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers}
+        agent = agents.Agent(client=client, worker=Worker(options.socket), terms=terms, slots=slots)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
+            tasks.create_task(agent.run())
+    return 0
+
+
+def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
+    binary = shutil.which(options.trivy)
+    if binary is None:
+        raise InputError(f"there is no program {options.trivy}", hint="install trivy 0.71 or later, or name it with --trivy")
+    cache = Path(options.trivy_cache) if options.trivy_cache else Path(options.scratch) / "mlwarden-trivy-cache"
+    limits = Limits(seconds=options.scan_timeout, cpu_seconds=4 * options.scan_timeout)
+    return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca)
+
+
+async def _worker(options: argparse.Namespace) -> int:
+    scratch = Scratch(Path(options.scratch))
+    try:
+        trivy = _trivy(options, scratch)
+        LOG.info("trivy %s", await trivy.version())
+        credentials = Credentials.load(Path(options.docker_config)) if options.docker_config else None
+        plain = frozenset(options.plain_http)
+        timeout, ca_file = options.registry_timeout, options.registry_ca
+        async with Registry(plain_http=plain, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
+            here = _GO_ARCHITECTURES.get(platform.machine(), platform.machine())
+            gatherer = Gatherer(registry=registry, trivy=trivy, architectures=options.architecture or [here])
+            async with asyncio.TaskGroup() as tasks:
+                if not options.no_database_update:
+                    tasks.create_task(keep_database(trivy))
+                tasks.create_task(serve(Service(gatherer=gatherer, trivy=trivy, workers=options.workers), Path(options.socket)))
+    finally:
+        scratch.close()
+    return 0
+
+
+async def _both(options: argparse.Namespace) -> int:
+    """The agent here, the worker as a child that dies with us."""
+    with tempfile.TemporaryDirectory(prefix="mlwarden-") as directory:
+        options.socket = options.socket or f"{directory}/scanner.sock"
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_keep_worker(_worker_arguments(options)))
+            tasks.create_task(_agent(options))
+    return 0
+
+
+def _worker_arguments(options: argparse.Namespace) -> list[str]:
+    """The worker's command line, from what this process was told."""
+    found: list[str] = []
+    for action in _parser("worker")._actions:  # noqa: SLF001 -- argparse has no other way to list its options
+        value = getattr(options, action.dest, None)
+        if not action.option_strings or action.dest == "help" or not value:
+            continue
+        flag = action.option_strings[0]
+        if value is True:
+            found.append(flag)
+        else:
+            found += [f"{flag}={one}" for one in (value if isinstance(value, list) else [value])]
+    return found
+
+
+async def _keep_worker(arguments: list[str]) -> None:
+    environment = {name: value for name in _KEPT if (value := os.environ.get(name))}
+    command = [sys.executable, "-c", _CHILD, str(os.getpid()), *arguments]
+    while True:
+        child = await asyncio.create_subprocess_exec(*command, env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True)
+        try:
+            code = await child.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            await asyncio.shield(child.wait())
+        LOG.warning("the worker ended (%s), and is started again", code)
+        await asyncio.sleep(_RESTART_SECONDS)
+
+
+_CHILD = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+from mlwarden.cli.main import main
+sys.exit(main(["scanner", "worker", *sys.argv[2:]]))
+"""
+"""The worker as a child: the kernel kills it (PR_SET_PDEATHSIG) when its parent dies."""
+
+
+async def _until_signalled(work: Coroutine[Any, Any, int]) -> int:
+    """Runs until done, or until SIGTERM or SIGINT: then it is cancelled, and that is a good end."""
+    task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
+    stop: Callable[[], object] = task.cancel
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 0
+    except BaseExceptionGroup as several:
+        raise _first(several) from None
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure of a task group: what a person is told."""
+    found: BaseException = several
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

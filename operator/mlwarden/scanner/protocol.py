@@ -1,0 +1,138 @@
+"""What agent and worker say to each other: one question and one answer per connection, each a line of JSON on a unix socket.
+
+The worker may be taken over by an image it reads. So the agent takes nothing from it but these types, of bounded size, and closing the
+connection is all it takes to stop the work. gRPC and HTTP were rejected: two message types need neither.
+"""
+
+import asyncio
+import contextlib
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
+from mlwarden.model.digest import Digest, digest
+from mlwarden.model.evidence import Scan
+
+QUESTION_LIMIT = 1 << 16
+ANSWER_LIMIT = 1 << 18
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", forbid_unknown_fields=True):
+    """Base of all messages."""
+
+
+class Resolve(_Message, frozen=True, kw_only=True, tag="resolve"):
+    """What does this reference point at?"""
+
+    reference: str
+
+
+class Look(_Message, frozen=True, kw_only=True, tag="scan"):
+    """What is in this digest? `references`: `repository@sha256:…`, to try in turn."""
+
+    references: tuple[str, ...]
+
+
+class Report(_Message, frozen=True, kw_only=True, tag="state"):
+    """How are you?"""
+
+
+class Resolved(_Message, frozen=True, kw_only=True, tag="resolved"):
+    """What it points at."""
+
+    digest: str
+
+
+class Scanned(_Message, frozen=True, kw_only=True, tag="scanned"):
+    """What is in it."""
+
+    scan: Scan
+
+
+class State(_Message, frozen=True, kw_only=True, tag="state"):
+    """The worker's trivy, and the age of its database; None where there is none yet."""
+
+    trivy: str
+    database_at: datetime | None
+
+
+class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
+    """Why there is no answer."""
+
+    definitive: bool
+    reason: str
+    retry_after: float = 0
+
+
+Question = Resolve | Look | Report
+Answer = Resolved | Scanned | State | Failed
+_ANSWERS: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+_QUESTIONS: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
+_T = TypeVar("_T", Resolved, Scanned, State)
+
+
+def encode(message: Question | Answer) -> bytes:
+    """Returns one line."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def question(line: bytes) -> Question:
+    """Returns the question that a line is. Raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError where it is none."""
+    return _QUESTIONS.decode(line)
+
+
+class Worker:
+    """The agent's side.
+
+    Args:
+        socket: path of the worker's socket.
+        timeout: seconds for any answer; the worker has shorter limits of its own.
+    """
+
+    def __init__(self, socket: str, *, timeout: float = 3600) -> None:
+        self._socket, self._timeout = socket, timeout
+
+    async def resolve(self, reference: str) -> Digest:
+        """Raises DefinitiveError, TransientError."""
+        answer = await self._ask(Resolve(reference=reference), Resolved)
+        return digest(answer.digest)
+
+    async def scan(self, references: tuple[str, ...]) -> Scan:
+        """Raises DefinitiveError, TransientError. Cancelling it stops the scan."""
+        return (await self._ask(Look(references=references), Scanned)).scan
+
+    async def state(self) -> State:
+        """Raises TransientError while there is no worker."""
+        return await self._ask(Report(), State)
+
+    async def _ask(self, message: Question, expected: type[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                reader, writer = await asyncio.open_unix_connection(self._socket, limit=ANSWER_LIMIT)
+                try:
+                    writer.write(encode(message))
+                    await writer.drain()
+                    line = await reader.readline()
+                finally:
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await asyncio.shield(writer.wait_closed())
+            answer = _ANSWERS.decode(line)
+        except TimeoutError:
+            raise TransientError("the scanner's worker did not answer in time") from None
+        except OSError as error:
+            raise TransientError(f"the scanner's worker cannot be reached ({type(error).__name__})", retry_after=5) from None
+        except (ValueError, RecursionError):  # a line that is too long, cut off or no message
+            raise TransientError("the scanner's worker ended without an answer") from None
+        if isinstance(answer, Failed):
+            raise _failure(answer)
+        if not isinstance(answer, expected):
+            raise TransientError("the scanner's worker answered another question")
+        return answer
+
+
+def _failure(answer: Failed) -> GatherError:
+    kind = DefinitiveError if answer.definitive else TransientError
+    return kind(one_line(answer.reason), retry_after=min(max(answer.retry_after, 0), 3600))

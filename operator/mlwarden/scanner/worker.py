@@ -1,0 +1,148 @@
+"""The process that reads hostile bytes: it resolves, pulls and scans, and knows nothing of the cluster.
+
+It mounts no token and gets a clean environment. Whoever closes a connection stops the work behind it, so that an agent that died leaves
+no scan running.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from mlwarden.errors import Error
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
+from mlwarden.evidence.gather import Gatherer
+from mlwarden.evidence.trivy import Trivy
+from mlwarden.scanner import protocol
+from mlwarden.scanner.protocol import Answer, Failed, Look, Question, Report, Resolve, Resolved, Scanned, State
+
+LOG = logging.getLogger(__name__)
+_RESOLUTIONS = 32
+_QUESTION_SECONDS = 10
+_UPDATE_SECONDS = 600
+_UPDATE_RETRY_SECONDS = 60
+
+
+class Service:
+    """Answers questions.
+
+    Args:
+        gatherer: resolves and scans.
+        trivy: whose state is told.
+        workers: scans at the same time.
+    """
+
+    def __init__(self, *, gatherer: Gatherer, trivy: Trivy, workers: int) -> None:
+        self._gatherer, self._trivy = gatherer, trivy
+        self._scans, self._resolutions = asyncio.Semaphore(workers), asyncio.Semaphore(_RESOLUTIONS)
+
+    async def answer(self, question: Question) -> Answer:
+        """Never raises but for cancellation: a failure is an answer."""
+        try:
+            match question:
+                case Resolve(reference=reference):
+                    async with self._resolutions:
+                        return Resolved(digest=await self._gatherer.resolve(reference))
+                case Look(references=references):
+                    async with self._scans:
+                        return Scanned(scan=await self._gatherer.scan(references))
+                case Report():
+                    return await self._state()
+        except GatherError as error:
+            return Failed(definitive=isinstance(error, DefinitiveError), reason=error.message, retry_after=error.retry_after)
+        except Error as error:
+            return Failed(definitive=False, reason=f"the scanner is not fit for use: {error.message}", retry_after=300)
+        except Exception as error:  # a defect of ours is no answer about an image
+            LOG.exception("%s", question)
+            return Failed(definitive=False, reason=f"the scanner failed: {type(error).__name__}")
+
+    async def _state(self) -> State:
+        version = await self._trivy.version()
+        try:
+            return State(trivy=version, database_at=self._trivy.database().updated_at)
+        except TransientError:
+            return State(trivy=version, database_at=None)
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: one line in, one line out; an end of the other side meanwhile stops the work."""
+        try:
+            line = await asyncio.wait_for(reader.readline(), _QUESTION_SECONDS)
+            work = asyncio.create_task(self.answer(protocol.question(line)))
+            gone = asyncio.create_task(reader.read(1))
+            try:
+                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    writer.write(protocol.encode(work.result()))
+                    await writer.drain()
+            finally:
+                for task in (work, gone):
+                    task.cancel()
+                await asyncio.gather(work, gone, return_exceptions=True)
+        except (TimeoutError, OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            LOG.warning("a connection ended: %s", type(error).__name__)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def serve(service: Service, path: Path) -> None:
+    """Listens until cancelled. The socket is for this user alone."""
+    listener = _listen(path)
+    async with await asyncio.start_unix_server(service.connected, sock=listener, limit=protocol.QUESTION_LIMIT) as server:
+        await server.serve_forever()
+
+
+def _listen(path: Path) -> socket.socket:
+    """Binds under another name and renames, so that the socket is never there with other permissions or without a listener."""
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    made.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(made))
+    made.chmod(0o600)
+    listener.listen(128)
+    made.rename(path)
+    return listener
+
+
+async def keep_database(trivy: Trivy) -> None:
+    """Keeps the vulnerability database current until cancelled."""
+    while True:
+        delay = _UPDATE_SECONDS
+        try:
+            await trivy.update()
+        except Error as error:
+            LOG.warning("%s", error.diagnostics())
+            delay = _UPDATE_RETRY_SECONDS
+        await asyncio.sleep(delay)
+
+
+class Scratch:
+    """A directory of this process alone; those of processes that died are removed when the next one starts.
+
+    A lock on a file in it says that its process lives: process ids begin again in every container.
+    """
+
+    def __init__(self, base: Path) -> None:
+        base.mkdir(parents=True, exist_ok=True)
+        for old in base.glob("mlwarden-worker-*"):
+            with contextlib.suppress(OSError), (old / "lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+        self.path = Path(tempfile.mkdtemp(prefix="mlwarden-worker-", dir=base))
+        self._lock: IO[str] = (self.path / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.set_inheritable(self._lock.fileno(), False)
+
+    def close(self) -> None:
+        """Removes it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()

@@ -1,0 +1,222 @@
+"""The real trivy, a real registry, images made for the purpose."""
+
+import asyncio
+import http.client
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlwarden.embedded import images, trivydb
+from mlwarden.embedded.build import binary
+from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
+from mlwarden.evidence.failure import DefinitiveError, TransientError
+from mlwarden.evidence.gather import Gatherer
+from mlwarden.evidence.registry import Registry
+from mlwarden.evidence.trivy import Trivy
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+ALPINE = {"musl": "1.2.5-r10"}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    keeper = Keeper()
+    host = f"127.0.0.1:{free_port()}"
+    process = Process("registry", [binary("crane"), "registry", "serve", "--address", host], log=keeper.directory / "log", keeper=keeper)
+
+    def answers() -> bool:
+        connection = http.client.HTTPConnection(host, timeout=1)
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    try:
+        assert wait_until(answers, seconds=20)
+        yield host
+    finally:
+        process.kill()
+        keeper.close()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trivydb.make_database(tmp_path_factory.mktemp("trivy"))
+
+
+@pytest.fixture
+async def gatherer(registry: str, database: Path, tmp_path: Path) -> AsyncIterator[Gatherer]:
+    trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path)
+    async with Registry(plain_http=frozenset({registry}), timeout=10) as client:
+        yield Gatherer(registry=client, trivy=trivy, architectures=("amd64",))
+
+
+def put(registry: str, repository: str, tag: str, body: object, media_type: str) -> str:
+    """Pushes a manifest as it is; returns its digest."""
+    connection = http.client.HTTPConnection(registry, timeout=10)
+    connection.request("PUT", f"/v2/{repository}/manifests/{tag}", json.dumps(body), {"Content-Type": media_type})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    assert answer.status == 201
+    return answer.headers["Docker-Content-Digest"]
+
+
+def index(registry: str, repository: str, *entries: tuple[str, str | None]) -> str:
+    """Pushes an index of `(digest, architecture)`."""
+    rows = []
+    for digest, architecture in entries:
+        row: dict[str, object] = {"mediaType": MANIFEST, "digest": digest, "size": size(registry, repository, digest)}
+        if architecture:
+            row["platform"] = {"os": "linux", "architecture": architecture}
+        rows.append(row)
+    return put(registry, repository, "index", {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows}, INDEX)
+
+
+def size(registry: str, repository: str, digest: str) -> int:
+    connection = http.client.HTTPConnection(registry, timeout=10)
+    connection.request("GET", f"/v2/{repository}/manifests/{digest}")
+    length = len(connection.getresponse().read())
+    connection.close()
+    return length
+
+
+async def test_a_tag_points_at_what_was_pushed(gatherer: Gatherer, registry: str) -> None:
+    digest = images.clean(registry, "team/clean:1")
+    assert await gatherer.resolve(f"{registry}/team/clean:1") == digest
+    with pytest.raises(DefinitiveError, match="no such image"):
+        await gatherer.resolve(f"{registry}/team/clean:2")
+
+
+async def test_a_clean_image_is_scanned_clean(gatherer: Gatherer, registry: str, tmp_path: Path) -> None:
+    digest = images.clean(registry, "team/clean:1")
+    scan = await gatherer.scan([f"{registry}/team/clean@{digest}"])
+    assert scan.counts == {"unfixed": 0}
+    assert scan.blind == ()
+    assert scan.os == "alpine 3.22.1"
+    assert scan.packages == 3
+    assert scan.scanner.startswith("trivy 0.")
+    assert scan.database_at is not None
+    assert not list(tmp_path.iterdir())  # noqa: ASYNC240 -- a test
+
+
+async def test_a_vulnerable_image_is_scanned_vulnerable(gatherer: Gatherer, registry: str) -> None:
+    digest = images.vulnerable(registry, "team/bad:1")
+    scan = await gatherer.scan([f"{registry}/team/bad@{digest}"])
+    assert scan.counts == {"CRITICAL": 1, "HIGH": 1, "unfixed": 0}
+    assert [(kept.id, kept.package, kept.installed, kept.fixed) for kept in scan.vulnerabilities] == [
+        ("CVE-2025-32434", "torch", "2.5.1", "2.6.0"),
+        ("CVE-2025-26519", "musl", "1.2.5-r9", "1.2.5-r10"),
+    ]
+
+
+async def test_a_vulnerability_without_a_fix_is_counted_apart(gatherer: Gatherer, registry: str) -> None:
+    digest = images.without_fix(registry, "team/unfixed:1")
+    assert (await gatherer.scan([f"{registry}/team/unfixed@{digest}"])).counts == {"unfixed": 1}
+
+
+async def test_an_image_without_system_and_packages_is_blind(gatherer: Gatherer, registry: str) -> None:
+    digest = images.opaque(registry, "team/opaque:1")
+    assert (await gatherer.scan([f"{registry}/team/opaque@{digest}"])).blind == ("no operating system and no packages recognised",)
+
+
+@pytest.mark.parametrize(
+    "path", ["opt/conda/conda-meta/numpy-1.26.0-py311_0.json", "opt/conda/envs/x/conda-meta/numpy-1.26.0-py311_0.json"]
+)
+async def test_conda_packages_are_a_blind_spot_in_every_environment(gatherer: Gatherer, registry: str, path: str) -> None:
+    digest = images.push_image(registry, "team/conda:1", alpine=ALPINE, files={path: b'{"name": "numpy", "version": "1.26.0"}'})
+    assert (await gatherer.scan([f"{registry}/team/conda@{digest}"])).blind == ("trivy has no advisories for conda packages (1 found)",)
+
+
+async def test_java_archives_without_a_java_index_are_a_blind_spot_and_the_rest_is_scanned(gatherer: Gatherer, registry: str) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as jar:
+        jar.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\nImplementation-Title: x\n")
+    digest = images.push_image(registry, "team/java:1", alpine={"musl": "1.2.5-r9"}, files={"app/x.jar": archive.getvalue()})
+    scan = await gatherer.scan([f"{registry}/team/java@{digest}"])
+    assert scan.counts == {"HIGH": 1, "unfixed": 0}
+    assert any("Java" in reason for reason in scan.blind)
+
+
+async def test_a_deleted_package_database_does_not_look_clean(gatherer: Gatherer, registry: str) -> None:
+    digest = images.push_image(registry, "team/deleted:1", alpine={})
+    (blind,) = (await gatherer.scan([f"{registry}/team/deleted@{digest}"])).blind
+    assert "no list of its packages" in blind
+
+
+async def test_every_entry_of_an_index_that_our_nodes_could_run_is_scanned(gatherer: Gatherer, registry: str) -> None:
+    clean = images.clean(registry, "team/index:clean")
+    bad = images.vulnerable(registry, "team/index:bad")
+    first = index(registry, "team/index", (clean, "amd64"), (bad, "amd64"))
+    assert (await gatherer.scan([f"{registry}/team/index@{first}"])).counts == {"CRITICAL": 1, "HIGH": 1, "unfixed": 0}
+    nameless = index(registry, "team/index", (clean, None), (bad, None))
+    assert (await gatherer.scan([f"{registry}/team/index@{nameless}"])).counts == {"CRITICAL": 1, "HIGH": 1, "unfixed": 0}
+    other = index(registry, "team/index", (clean, "amd64"), (bad, "s390x"))
+    assert (await gatherer.scan([f"{registry}/team/index@{other}"])).counts == {"unfixed": 0}
+
+
+async def test_an_index_without_an_image_for_our_nodes_is_blind(gatherer: Gatherer, registry: str) -> None:
+    digest = index(registry, "team/index2", (images.clean(registry, "team/index2:x"), "s390x"))
+    assert (await gatherer.scan([f"{registry}/team/index2@{digest}"])).blind == ("the index has no image for linux/amd64",)
+
+
+async def test_an_index_of_ten_thousand_entries_is_not_scanned_ten_thousand_times(gatherer: Gatherer, registry: str) -> None:
+    clean = images.clean(registry, "team/index3:x")
+    entry = {"mediaType": MANIFEST, "digest": clean, "size": 1}
+    rows = [entry | {"platform": {"os": "linux", "architecture": "amd64", "variant": f"v{number}"}} for number in range(10_000)]
+    digest = put(registry, "team/index3", "big", {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows}, INDEX)
+    assert (await gatherer.scan([f"{registry}/team/index3@{digest}"])).counts == {"unfixed": 0}
+
+
+async def test_an_index_inside_an_index_is_refused(gatherer: Gatherer, registry: str) -> None:
+    inner = index(registry, "team/nested", (images.clean(registry, "team/nested:x"), "amd64"))
+    entry = {"mediaType": INDEX, "digest": inner, "size": size(registry, "team/nested", inner)}
+    outer = put(registry, "team/nested", "outer", {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}, INDEX)
+    with pytest.raises(DefinitiveError, match="index inside an index"):
+        await gatherer.scan([f"{registry}/team/nested@{outer}"])
+
+
+async def test_a_digest_is_taken_from_the_first_repository_that_has_it(gatherer: Gatherer, registry: str) -> None:
+    digest = images.clean(registry, "team/here:1")
+    scan = await gatherer.scan([f"{registry}/team/nowhere@{digest}", f"{registry}/team/here@{digest}"])
+    assert scan.counts == {"unfixed": 0}
+    with pytest.raises(DefinitiveError, match="no such image"):
+        await gatherer.scan([f"{registry}/team/nowhere@{digest}"])
+
+
+async def test_a_repository_that_may_have_it_keeps_a_failure_transient(gatherer: Gatherer, registry: str) -> None:
+    digest = images.clean(registry, "team/here:1")
+    with pytest.raises(TransientError):
+        await gatherer.scan([f"{registry}/team/nowhere@{digest}", f"registry.invalid/x@{digest}"])
+
+
+async def test_an_image_named_without_a_digest_is_not_scanned(gatherer: Gatherer, registry: str) -> None:
+    with pytest.raises(DefinitiveError, match="without a digest"):
+        await gatherer.scan([f"{registry}/team/clean:1"])
+
+
+async def test_without_a_database_nothing_is_scanned(registry: str, tmp_path: Path) -> None:
+    digest = images.clean(registry, "team/clean:1")
+    trivy = Trivy(binary=binary("trivy"), cache=tmp_path / "nothing", scratch=tmp_path)
+    async with Registry(plain_http=frozenset({registry})) as client:
+        with pytest.raises(TransientError, match="no vulnerability database"):
+            await Gatherer(registry=client, trivy=trivy).scan([f"{registry}/team/clean@{digest}"])
+
+
+async def test_a_scan_that_is_cancelled_leaves_nothing_on_disk(gatherer: Gatherer, registry: str, tmp_path: Path) -> None:
+    digest = images.clean(registry, "team/clean:1")
+    task = asyncio.create_task(gatherer.scan([f"{registry}/team/clean@{digest}"]))
+    while not any(path.name.startswith("scan-") for path in tmp_path.iterdir()):  # noqa: ASYNC240 -- a test
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not list(tmp_path.iterdir())  # noqa: ASYNC240 -- a test
