@@ -194,7 +194,7 @@ class Client:
         await self.request("DELETE", kind.path(namespace=namespace, name=name), {"propagationPolicy": "Background"})
 
     async def watch(
-        self, kind: Kind, *, version: str, namespace: str = "", query: Mapping[str, str] | None = None, silence: float = 90.0
+        self, kind: Kind, *, version: str, namespace: str = "", query: Mapping[str, str] | None = None, silence: float = 80.0
     ) -> AsyncIterator[bytes]:
         """Yields the lines of one watch, bookmarks among them, until the server ends it.
 
@@ -203,12 +203,13 @@ class Client:
             version: the resourceVersion to begin after.
             namespace: one namespace, or all.
             query: labelSelector, fieldSelector.
-            silence: seconds without a byte after which the stream counts as dead (bookmarks come about every minute).
+            silence: seconds without a byte after which the stream counts as dead. The server ends it after 60: an idle collection may have
+                no bookmark to send, and silence would look like death.
 
         Raises:
             ApiError: it could not be started, or broke.
         """
-        asked = {**(query or {}), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": "300"}
+        asked = {**(query or {}), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": "60"}
         limit = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
         path = kind.path(namespace=namespace)
         headers = {**self._token.header(), "Accept": "application/json"}

@@ -118,6 +118,7 @@ class Informer:
     async def _watch(self, version: str) -> str:
         """Follows one watch to its end; returns the version to go on from."""
         decoder = msgspec.json.Decoder(_Event)
+        self._heard = time.monotonic()
         async for line in self._client.watch(self._kind, version=version, namespace=self._namespace, query=self._query):
             self._heard = time.monotonic()
             try:
