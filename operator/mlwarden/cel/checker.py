@@ -43,7 +43,7 @@ def check(node: Node, *, source: str, variables: Collection[str], expect: Type |
     checker.literals(types)
     result = types[node]
     if expect is not None and result != expect:
-        hint = f"compare it, e.g. `… == {'true' if expect == BOOL else ''}`" if expect == BOOL else "wrap it: `string(…)`"
+        hint = "compare it, e.g. `… == true`" if expect == BOOL else "wrap it: `string(…)`"
         raise CelError(f"the expression must be {expect} but is {result}", source=source, position=node.position, hint=hint)
     return Checked(types=types, functions=checker.functions)
 
@@ -85,10 +85,7 @@ class _Checker:
                 self.select(node, node.operand, scope, optional=False)
                 return BOOL
             case Index():
-                given = (self.visit(node.operand, scope), self.unifier.resolve(self.visit(node.index, scope)))
-                if given[1].kind not in {"int", "double", "bool", "string", "dyn", "param"}:
-                    raise self.refuse(f"an index is a number or a string, this is {self.shown(given[1])}", node.index)
-                return self.overload(node, "_[?_]" if node.optional else "_[_]", given)
+                return self.index(node, scope)
             case Call():
                 return self.call(node, scope)
             case Logic():
@@ -137,6 +134,12 @@ class _Checker:
             case _:
                 raise self.refuse(f"{self.shown(target)} has no fields", node)
         return optional_of(result) if is_optional or optional else result
+
+    def index(self, node: Index, scope: Mapping[str, Type]) -> Type:
+        given = (self.visit(node.operand, scope), self.unifier.resolve(self.visit(node.index, scope)))
+        if given[1].kind not in {"int", "double", "bool", "string", "dyn", "param"}:
+            raise self.refuse(f"an index is a number or a string, this is {self.shown(given[1])}", node.index)
+        return self.overload(node, "_[?_]" if node.optional else "_[_]", given)
 
     def call(self, node: Call, scope: Mapping[str, Type]) -> Type:
         arguments = tuple(self.visit(argument, scope) for argument in node.arguments)

@@ -223,16 +223,15 @@ def _clean(value: Any) -> bool:
     pending = [value]
     while pending:
         each = pending.pop()
+        members: Any = ()
         if type(each) is dict:
             members = each.values()
             if None in members:
                 return False
         elif type(each) is list:
             members = each
-        else:
-            members = ()
-            if type(each) is int and not INT_MIN <= each <= INT_MAX:
-                return False
+        elif type(each) is int and not INT_MIN <= each <= INT_MAX:
+            return False
         for member in members:
             kind = type(member)
             if kind is dict or kind is list or (kind is int and not INT_MIN <= member <= INT_MAX):
