@@ -164,13 +164,17 @@ class Applier:
         for obj in objects:
             kind, name = obj["kind"], obj["metadata"]["name"]
             stored = self.informers[kind].get(name)
-            if stored is not None and generated.is_unmanaged(stored):
-                continue
             wanted = generated.owned(obj, self._anchor)
             said = hashlib.sha256(msgspec.json.encode(wanted, order="sorted")).hexdigest()
             if stored is not None and self._written.get((kind, name)) == (said, stored["metadata"]["resourceVersion"]):
                 continue
-            written = await self._client.apply(generated.KINDS[kind], wanted)
+            try:
+                written = await self._client.apply(generated.KINDS[kind], wanted, force=kind != "WardenPolicy")
+            except ConflictError as error:
+                if kind != "WardenPolicy" or stored is None:
+                    raise
+                LOG.warning("shipped policy %s is left as somebody edited it: %s", name, error)
+                written = stored
             self._written[kind, name] = (said, written["metadata"]["resourceVersion"])
 
     async def _prune(self, wanted: Iterable[Mapping[str, Json]]) -> None:
@@ -183,7 +187,7 @@ class Applier:
                 name = stored["metadata"]["name"]
                 if (kind, name) in names or not generated.is_ours(stored):
                     continue
-                if kind == "WardenPolicy" and generated.PACK_LABEL not in (stored["metadata"].get("labels") or {}):
+                if kind == "WardenPolicy" and (not generated.is_shipped(stored) or generated.editors(stored)):
                     continue
                 LOG.info("removing %s %s: it is not wanted any more", kind, name)
                 self._written.pop((kind, name), None)

@@ -74,7 +74,7 @@ async def free(client: Client, settings: Settings, *, say: Say, patience: float 
     released, quiet = 0, 0
     while quiet < _QUIET:
         removed = await delete_all(client, (kind for kind in generated.KINDS if kind != "WardenPolicy"))
-        held = [pod async for pod in _held(client)]
+        held = await _held(client)
         freed = await _release_all(client, held)
         released += freed
         if removed or freed:
@@ -147,12 +147,9 @@ async def _take_lease(client: Client, settings: Settings) -> None:
         LOG.info("nobody leads")
 
 
-async def _held(client: Client):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- an async generator of pods
-    query = {"fieldSelector": "spec.nodeName=,status.phase=Pending"}
-    async for page in client.pages(POD, decode_as=dict, query=query):
-        for pod in page.items:
-            if is_gated(pod):
-                yield pod
+async def _held(client: Client) -> list[Json]:
+    pods = await client.list(POD, fieldSelector="spec.nodeName=,status.phase=Pending")
+    return [pod for pod in pods if is_gated(pod)]
 
 
 async def _release_all(client: Client, pods: Sequence[Json]) -> int:

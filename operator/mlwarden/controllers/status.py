@@ -17,11 +17,14 @@ import kopf
 import msgspec
 
 from mlwarden import policy
+from mlwarden.controllers.generated import editors, is_shipped
 from mlwarden.errors import Error
 from mlwarden.model.workload import Json
 from mlwarden.policy import COMPILED, READY
 
 LOG = logging.getLogger(__name__)
+SHIPPED = "Shipped"
+"""Condition of a policy that came with mlwarden: True while it is as it came."""
 Connection = Callable[[], kopf.ConnectionInfo]
 
 
@@ -32,7 +35,7 @@ def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
     requirement = ""
     try:
         parsed = policy.parse(obj)
-        requirement = parsed.spec.requirement.kinds()[0]
+        requirement = next(iter(obj["spec"]["requirement"]))
         policy.compile_policy(parsed)
     except Error as error:
         text = error.message[:1900]
@@ -51,6 +54,10 @@ def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
                 message=why_not or f"ValidatingAdmissionPolicy mlwarden-policy-{parsed.name}",
             ),
         ]
+    if is_shipped(obj):
+        who = ", ".join(editors(obj))
+        edited = f"edited by {who} and left alone; delete it to have the shipped one back"
+        conditions.append(_condition(SHIPPED, ok=not who, reason="Edited" if who else "AsShipped", message=edited if who else "as shipped"))
     for condition in conditions:
         condition["observedGeneration"] = generation
         condition["lastTransitionTime"] = _since(before, condition, now)
