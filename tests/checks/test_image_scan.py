@@ -118,7 +118,7 @@ def test_a_tag_beside_a_digest_does_not_need_resolving() -> None:
     assert answer(f"registry.example/team/train:latest@{DIGEST}", images=ready(scan())).outcome is Outcome.PASS
 
 
-@pytest.mark.parametrize("image", ["", "UPPER/Case", "a b", "x@sha256:123", "x@md5:" + "a" * 32])
+@pytest.mark.parametrize("image", ["", "sha256:x y", "UPPER/Case", "a b", "x@sha256:123", "x@md5:" + "a" * 32])
 def test_what_is_no_image_reference_is_unknown_and_not_scanned(image: str) -> None:
     said = answer(image)
     assert (said.outcome, said.wanted) == (Outcome.UNKNOWN, "")

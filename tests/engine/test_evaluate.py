@@ -212,3 +212,25 @@ def test_a_bad_field_added_beside_an_old_one_is_judged(make: Make) -> None:
 @pytest.mark.parametrize("obj", [None, 7, "x", [], {}, {"kind": "Pod"}, {"apiVersion": "v1", "kind": "Pod", "spec": None}])
 def test_any_json_value_gets_a_verdict(obj: Any, make: Make, scan: policy.CompiledPolicy) -> None:
     assert isinstance(judged(obj, make(), scan), Verdict)
+
+
+def test_a_running_pod_cannot_be_held_by_an_update(scan: policy.CompiledPolicy) -> None:
+    old, new = pod({"name": "main", "image": "a"}), pod()
+    assert judged(new, scan, known=facts(old=old, operation="UPDATE")).decision is Decision.DENY
+    gates = [{"name": "mlwarden.io/evidence"}]
+    held = judged(
+        pod(schedulingGates=gates), scan, known=facts(old=pod({"name": "main", "image": "a"}, schedulingGates=gates), operation="UPDATE")
+    )
+    assert held.decision is Decision.HOLD
+
+
+def test_an_object_too_large_to_be_judged_is_refused_at_once(make: Make) -> None:
+    (finding,) = judged(deployment(*({} for _ in range(100_000))), make()).findings
+    assert (finding.action, finding.policy) == ("Deny", "mlwarden-size")
+    assert judged(pod(volumes=[{}] * 100_000), make()).decision is Decision.DENY
+
+
+def test_an_object_as_large_as_may_be_is_judged_in_full(make: Make) -> None:
+    verdict = judged(pod(*({"name": f"c{n}"} for n in range(400))), make(fix={"text": "by hand", "patch": {"good": 1}}))
+    assert len(verdict.findings) == 400
+    assert [finding.fix for finding in verdict.findings[:2]] == [f"set good: 1 in spec.containers[{n}]" for n in range(2)]

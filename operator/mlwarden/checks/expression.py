@@ -21,6 +21,9 @@ from mlwarden.policy import CompiledPolicy
 
 REQUIREMENT = "expression"
 
+TRIED = 20
+"""For how many elements a policy's patch is tried; nobody reads more, and each costs a copy of its pod. The rest get the text."""
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
 
@@ -31,6 +34,7 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
     program = compiled.programs[REQUIREMENT]
     if requirement is None:
         return
+    failed = 0
     for element in view.elements(requirement.for_each):
         try:
             passed = program(element.env)
@@ -40,11 +44,12 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
         if passed is True:
             yield element.passed
         else:
-            yield _fail(element, spec, requirement, program)
+            failed += 1
+            yield _fail(element, spec, requirement, program if failed <= TRIED else None)
 
 
-def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: cel.Program) -> Answer:
-    change = _helping(element, spec.fix.patch, program)
+def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: cel.Program | None) -> Answer:
+    change = _helping(element, spec.fix.patch, program) if program else {}
     field = _blamed(element, change, requirement.path)
     value = value_at(element.body, field)
     path = element.place(field)
@@ -122,7 +127,7 @@ def _replaced(element: Element, body: Json, field: str) -> Json:
     items = spec.get(field) if isinstance(spec, Mapping) else None
     if not isinstance(items, list):
         return pod
-    return {**pod, "spec": {**spec, field: [body if item is element.body or item == element.body else item for item in items]}}
+    return {**pod, "spec": {**spec, field: [body if item is element.body else item for item in items]}}
 
 
 def value_at(body: Json, path: str) -> Json:

@@ -33,6 +33,7 @@ SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN")
 """Trivy's words, the worst first."""
 
 _SHOWN = 3
+_BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
 _VISIBLE = "rebuild the image so that the scanner sees what is in it: keep the package database and lock files, or put an SBOM inside"
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -58,43 +59,40 @@ def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer
         yield Answer(outcome=answer.outcome, element=image.path, path=image.path, message=message, fix=fix, wanted=answer.wanted)
 
 
-def resolved(reference: str, facts: Facts) -> Digest | str:
-    """Returns the digest behind a reference as written, or the reason why none can be relied on (never a `sha256:`)."""
-    try:
-        own = references.parse(reference).digest
-    except Error as error:
-        return f"{clean(reference, VALUE_LENGTH) or '(empty)'} is not an image reference: {error.message}"
-    if own:
-        return own
-    name = clean(reference, VALUE_LENGTH)
-    resolution = facts.resolutions.get(reference)
-    if resolution is None:
-        return f"the tag of {name} has not been resolved to a digest yet"
-    if not young(resolution, facts.now):
-        return f"the tag of {name} was resolved too long ago and is being resolved again"
-    return resolution.digest or f"the tag of {name} cannot be resolved: {clean(resolution.reason) or 'no reason was given'}"
-
-
 def young(resolution: Resolution, now: datetime) -> bool:
     """Whether what a tag pointed at may still be relied on; a time from the future may not."""
     return -RESOLUTION_AGE <= now - resolution.at <= RESOLUTION_AGE
 
 
 def _about(reference: str, requirement: ImageScan, facts: Facts) -> Answer:
-    digest = resolved(reference, facts)
     name = clean(reference, VALUE_LENGTH)
-    if not digest.startswith("sha256:"):
-        try:
-            references.parse(reference)
-        except Error:
-            return _answer(Outcome.UNKNOWN, digest, fix="name an image as registry/repository:tag or registry/repository@sha256:…")
-        return _answer(Outcome.UNKNOWN, digest, wanted=reference)
-    pinned = references.parse(reference).at(Digest(digest))
-    evidence = facts.images.get(Digest(digest))
-    reason = _missing(evidence, Digest(digest))
+    try:
+        parsed = references.parse(reference)
+    except Error as error:
+        fix = "name the image as registry/repository:tag or registry/repository@sha256:…"
+        return _answer(Outcome.UNKNOWN, clean(f"{name or '(empty)'} is not an image reference: {error.message}"), fix=fix)
+    digest, reason = (parsed.digest, "") if parsed.digest else _resolved(reference, facts)
+    if digest is None:
+        fix = _BROKEN if reason.startswith("cannot") else ""
+        return _answer(Outcome.UNKNOWN, f"the tag of {name} {reason}", fix=fix, wanted=reference)
+    evidence = facts.images.get(digest)
+    reason = _missing(evidence, digest)
     if evidence is None or evidence.scan is None or reason:
-        return _answer(Outcome.UNKNOWN, f"image {name} {reason}", wanted=pinned)
-    return _judged(name, evidence.scan, requirement, facts.now, wanted=pinned)
+        fix = _BROKEN if evidence is not None and evidence.phase is Phase.FAILED else ""
+        return _answer(Outcome.UNKNOWN, f"image {name} {reason}", fix=fix, wanted=parsed.at(digest))
+    return _judged(name, evidence.scan, requirement, facts.now, wanted=parsed.at(digest))
+
+
+def _resolved(reference: str, facts: Facts) -> tuple[Digest | None, str]:
+    """The digest that a tag points at, or the reason why none can be relied on."""
+    resolution = facts.resolutions.get(reference)
+    if resolution is None:
+        return None, "has not been resolved to a digest yet"
+    if not young(resolution, facts.now):
+        return None, "was resolved too long ago and is being resolved again"
+    if resolution.digest is None:
+        return None, f"cannot be resolved{_because(resolution.reason)}"
+    return resolution.digest, ""
 
 
 def _missing(evidence: ImageFacts | None, digest: Digest) -> str:

@@ -8,21 +8,26 @@ with the reason, because the alternative in the request path is a 500, and a 500
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from mlwarden import checks, policy, workloads
+from mlwarden import checks, policy
 from mlwarden.checks import Answer, View
 from mlwarden.checks.image_scan import young
 from mlwarden.checks.text import clean
-from mlwarden.engine.actions import Situation, Waiting, action, decision, rank
+from mlwarden.engine.actions import Situation, Waiting, action, decision, rank, softened
+from mlwarden.engine.before import Before
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Action, Finding, OnUnknown, Outcome, Severity, Verdict
-from mlwarden.model.policy import PROFILE_LABEL, Settings
-from mlwarden.model.workload import Resource, Workload
+from mlwarden.model.policy import GATE, PROFILE_LABEL, Each, Settings
+from mlwarden.model.workload import Json, Resource, Workload
 from mlwarden.policy import CompiledPolicy
 
 PROFILE = "mlwarden-profile"
 """Name under which a profile that does not exist is reported; no policy."""
+SIZE = "mlwarden-size"
+"""Name under which an object is refused that is too large to be judged; no policy."""
+LARGEST = 1000
+"""How many containers, images and volumes an object may have together. The largest pipelines have a few hundred."""
 
 _NO_EXCEPTION = "none: this policy allows no exceptions"
 _NUMBER = re.compile(r"(\d+)")
@@ -50,8 +55,11 @@ def evaluate(
         broken: policies that do not compile, name → reason.
     """
     situation = Situation(waiting=_waiting(workload, facts, settings, holdable), audit=settings.rollout == "audit")
+    if _size(workload) > LARGEST:
+        finding = _too_large(workload, situation)
+        return Verdict(decision=decision([finding]), findings=(finding,))
     view = View(workload, facts)
-    before = _Before(workload, facts)
+    before = Before(workload, facts, _answers)
     findings = list(_not_in_force(workload, facts, settings, situation, broken or {}))
     wanted: dict[str, None] = {}
     for compiled in policies:
@@ -86,7 +94,9 @@ def _answers(compiled: CompiledPolicy, workload: Workload, facts: Facts, view: V
     except Exception as error:  # noqa: BLE001 -- a defect of ours is an Unknown with a reason, never a 500 and never a policy that was skipped
         reason = f"the policy could not be evaluated: {type(error).__name__}: {error}"
     fix = "report this with the object: mlwarden check FILE shows it again"
-    return (Answer(outcome=Outcome.UNKNOWN, element="", path="", message=clean(reason), fix=fix, final=not workload.pods),)
+    expression = compiled.policy.spec.requirement.expression
+    final = not workload.pods or (expression is not None and expression.for_each is Each.OBJECT and not workload.is_pod)
+    return (Answer(outcome=Outcome.UNKNOWN, element="", path="", message=clean(reason), fix=fix, final=final),)
 
 
 def _finding(compiled: CompiledPolicy, answer: Answer, resource: Resource, on_fail: Action, situation: Situation) -> Finding:
@@ -115,7 +125,7 @@ def _waiting_for(answer: Answer, done: str) -> str:
         case "Hold":
             return "nothing to do: it starts by itself once the image was found good"
         case "Deny":
-            return "try again in a minute: the image is being scanned, and this cannot wait inside the cluster"
+            return "try again in a minute: the image is being scanned, and this cannot be held until then"
         case _:
             return "nothing to do: the image is scanned, and pods wait for it where the profile holds them"
 
@@ -168,65 +178,44 @@ def _not_in_force(
         )
 
 
+def _size(workload: Workload) -> int:
+    volumes = (pod.spec.get("volumes") for pod in workload.pods)
+    listed = sum(len(found) for found in volumes if isinstance(found, list))
+    return listed + sum(len(pod.containers) + len(pod.images) for pod in workload.pods)
+
+
+def _too_large(workload: Workload, situation: Situation) -> Finding:
+    """An object of a few bytes per container would keep a process busy for minutes, and everybody else waiting."""
+    return Finding(
+        policy=SIZE,
+        outcome=Outcome.UNKNOWN,
+        action=softened(Action.DENY.value, situation),
+        severity=Severity.HIGH,
+        resource=workload.resource,
+        path="",
+        message=f"it has {_size(workload)} containers, images and volumes, and more than {LARGEST} are not judged",
+        why="what takes minutes to judge keeps every other workload of the cluster waiting",
+        fix="split it into several objects",
+        exception="none",
+    )
+
+
 def _waiting(workload: Workload, facts: Facts, settings: Settings, holdable: bool | None) -> Waiting:  # noqa: FBT001 -- the caller's argument, passed on
     if not workload.is_pod and holdable is None:
         return Waiting.PODS_ARE_JUDGED
     if holdable is None:
         spec = workload.pods[0].spec if workload.pods else {}
-        holdable = settings.holds(facts.profile) and not spec.get("nodeName")
+        created = facts.operation != "UPDATE" or _gated(spec)  # a gate cannot be put on afterwards
+        holdable = settings.holds(facts.profile) and not spec.get("nodeName") and created
     return Waiting.GATED if holdable else Waiting.IMPOSSIBLE
 
 
-class _Before:
-    """What was already so before an update of a pod: not judged again, or a pod admitted last year could not be debugged today.
-
-    A pod's spec hardly changes: an answer that was the same about the same element before the update is not this update's doing.
-    """
-
-    def __init__(self, workload: Workload, facts: Facts) -> None:
-        self._old = workloads.extract(facts.old) if facts.old is not None and workload.is_pod else None
-        self._new = workload
-        self._facts = facts
-        self._views = (View(self._old, facts), View(workload, facts)) if self._old else None
-        self._answers: dict[int, frozenset[tuple[str, str, str, str]]] = {}
-
-    @property
-    def images(self) -> Mapping[str, str]:
-        """JSON path → reference, before the update."""
-        return {image.path: image.reference for image in self._old.images} if self._old else {}
-
-    def said(self, compiled: CompiledPolicy, answer: Answer) -> bool:
-        """Whether this answer was the same before the update, about an element that the update leaves as it was."""
-        if self._old is None or self._views is None:
-            return False
-        known = self._answers.get(id(compiled))
-        if known is None:
-            answers = _answers(compiled, self._old, self._facts, self._views[0])
-            known = self._answers[id(compiled)] = frozenset(map(_key, answers))
-        return _key(answer) in known and self._unchanged(answer.element)
-
-    def _unchanged(self, path: str) -> bool:
-        if not path:
-            return True  # the pod as a whole: the same answer in the same words is what was there before
-        if self._old is None:
-            return False
-        old, new = (
-            {container.path: container.body for container in workload.pods[0].containers}
-            | {image.path: image.reference for image in workload.images}
-            for workload in (self._old, self._new)
-            if workload.pods
-        )
-        try:
-            return path not in new or (path in old and old[path] == new[path])
-        except RecursionError:
-            return False
+def _gated(spec: Mapping[str, Json]) -> bool:
+    gates = spec.get("schedulingGates")
+    return isinstance(gates, list) and any(isinstance(gate, Mapping) and gate.get("name") == GATE for gate in gates)
 
 
-def _key(answer: Answer) -> tuple[str, str, str, str]:
-    return answer.outcome.value, answer.element, answer.path, answer.message
-
-
-def _pins(workload: Workload, facts: Facts, before: _Before) -> dict[str, str]:
+def _pins(workload: Workload, facts: Facts, before: Before) -> dict[str, str]:
     """Every tag of a pod whose resolution is young, by its digest. Templates are left as they were written."""
     if not workload.is_pod or not facts.resolutions:
         return {}
