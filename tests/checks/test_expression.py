@@ -1,6 +1,7 @@
 """An expression asked of each element: the place to blame, the words, and a fix that was tried."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,3 +175,9 @@ def test_nonsense_where_a_pod_spec_should_be_is_answered(spec: Any) -> None:
         match = {"match": {"resources": [{"apiGroups": ["*"], "resources": ["*"]}]}} if each == "object" else {}
         rule = compiled("has(object.spec)", each=each, **match)
         answers(rule, {"apiVersion": "v1", "kind": "Pod", "metadata": None, "spec": spec})
+
+
+def test_a_new_requirement_is_found_by_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "brand_new.py").write_text("REQUIREMENT = 'brand_new'\ndef judge(compiled, view, facts):\n    yield from ()\n")
+    monkeypatch.setattr(checks, "__path__", [*checks.__path__, str(tmp_path)])
+    assert set(checks._table()) == {*checks.CHECKS, "brand_new"}
