@@ -37,7 +37,7 @@ lint: $(STAMP)
 	@$(BIN)/lint-imports
 
 bench: setup
-	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 requirements:
 	@$(BIN)/python -m pip install --quiet uv

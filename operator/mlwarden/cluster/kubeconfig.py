@@ -29,3 +29,19 @@ def read(path: str | None, context: str | None) -> tuple[str, ssl.SSLContext, st
         raise InputError(f"the kubeconfig cannot be used: {error}", hint="check `kubectl config current-context`") from error
     token = settings.get_api_key_with_prefix("BearerToken") or settings.get_api_key_with_prefix("authorization") or ""
     return settings.host, tls, token.removeprefix("Bearer ")
+
+
+def namespace(path: str | None, context: str | None) -> str:
+    """Returns the namespace of a context, `default` where it names none.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    from kubernetes import config  # noqa: PLC0415 -- as above
+
+    try:
+        contexts, active = config.list_kube_config_contexts(config_file=path)
+    except (config.ConfigException, OSError) as error:
+        raise InputError(f"the kubeconfig cannot be used: {error}", hint="check `kubectl config current-context`") from error
+    chosen = next((each for each in contexts if each["name"] == context), active) if context else active
+    return str((chosen or {}).get("context", {}).get("namespace") or "default")

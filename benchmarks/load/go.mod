@@ -1,0 +1,3 @@
+module mlwarden.io/benchmarks/load
+
+go 1.26.0

@@ -1,0 +1,243 @@
+"""`make bench`: what mlwarden costs, as ratios against the same API server in the same run.
+
+Nothing here is asserted: machines are noisy. Figures go to standard output as a table in Markdown, to be pasted into `README.md` beside the command.
+
+The steps build on each other on one control plane, in this order, because what is in force can only be added:
+1. the API server alone; 2. the gate and the guards; 3. with them a webhook that answers `allowed` and looks at nothing (same server, same TLS);
+4. mlwarden, installed by its chart. Step 4 comes with the shipped policies also compiled into the API server; what the webhook adds is what
+(c) - (b) is about, so the compiled ones are measured apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import noop
+from mlwarden.controllers.gate import gate_objects
+from mlwarden.embedded import build
+from mlwarden.embedded.api import ApiError
+from mlwarden.embedded.cluster import EmbeddedCluster
+from mlwarden.embedded.installed import NAMESPACE, Installation, push_demo_images
+from mlwarden.embedded.kubelet import HostKubelet
+from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
+
+HERE = Path(__file__).parent
+CLIENTS = (1, 20)
+
+
+def pod(image: str) -> dict[str, Any]:
+    """A pod that passes the production pack, of the size that real ones have (about 6 KB with its environment)."""
+    padding = [{"name": f"SETTING_{number}", "value": "x" * 60} for number in range(50)]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "bench-", "labels": {"app": "bench"}},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "env": padding,
+                    "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "10m", "memory": "16Mi"}},
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+
+
+class Load:
+    """The load generator (Go, standard library), pointed at one cluster and namespace."""
+
+    def __init__(self, cluster: EmbeddedCluster, namespace: str, body: dict[str, Any], directory: Path) -> None:
+        self._cluster = cluster
+        self._binary = directory / "load"
+        if not self._binary.exists():
+            subprocess.run([build.go(), "build", "-o", self._binary, "."], cwd=HERE / "load", check=True)
+        self._body = directory / "body.json"
+        self._body.write_text(json.dumps(body))
+        self._url = f"{cluster.server}/api/v1/namespaces/{namespace}/pods"
+
+    def run(self, *, clients: int, count: int, dry: bool = True, warm: int = 100) -> dict[str, Any]:
+        """Posts `count` pods; returns average, p50, p95, p99 in ms, perSecond and failures."""
+        answer = subprocess.run(
+            [
+                *(str(self._binary), "-url", self._url + ("?dryRun=All" if dry else ""), "-ca", str(self._cluster.pki.ca)),
+                *(
+                    "-token",
+                    self._cluster.token(),
+                    "-body",
+                    str(self._body),
+                    "-clients",
+                    str(clients),
+                    "-count",
+                    str(count),
+                    "-warm",
+                    str(warm),
+                ),
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        result: dict[str, Any] = json.loads(answer.stdout)
+        if result["failures"]:
+            print(f"!! {result['failures']} failures: {result['example']}", file=sys.stderr)
+        return result
+
+
+def latencies(load: Load, count: int, rounds: int) -> dict[int, dict[str, float]]:
+    """The median of several rounds, per number of clients."""
+    found: dict[int, dict[str, float]] = {}
+    for clients in CLIENTS:
+        runs = [load.run(clients=clients, count=count) for _ in range(rounds)]
+        found[clients] = {key: statistics.median(run[key] for run in runs) for key in ("average", "p50", "p95", "p99", "perSecond")}
+    return found
+
+
+def rss(pid: int) -> float:
+    """Resident memory in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def processes(word: str) -> list[int]:
+    """Process ids of `mlwarden WORD …`, found by their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if word.encode() in command and any(b"mlwarden" in part for part in command):
+                found.append(int(entry.name))
+    return found
+
+
+def release_times(cluster: EmbeddedCluster, namespace: str, body: dict[str, Any], *, total: int, rate: float) -> list[float]:
+    """Creates pods at a fixed rate and returns, in ms, how long each stayed held as a watcher saw it."""
+    created: dict[str, float] = {}
+    released: dict[str, float] = {}
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    version = cluster.api().get(path)["metadata"]["resourceVersion"]
+    deadline = time.monotonic() + total / rate + 60
+
+    def watch() -> None:
+        with contextlib.suppress(ApiError):
+            for event in cluster.api().watch(path, seconds=int(total / rate + 60), resourceVersion=version):
+                name, gates = event["object"]["metadata"]["name"], event["object"]["spec"].get("schedulingGates")
+                now = time.monotonic()
+                created.setdefault(name, now)
+                if not any(gate["name"] == GATE for gate in gates or ()):
+                    released.setdefault(name, now)
+                if len(released) >= total or now > deadline:
+                    return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    time.sleep(0.5)
+    start = time.monotonic()
+    for number in range(total):
+        delay = start + number / rate - time.monotonic()
+        if delay > 0:
+            time.sleep(delay)
+        cluster.api().create(path, body)
+    watcher.join(timeout=90)
+    return sorted((released[name] - created[name]) * 1000 for name in released)
+
+
+def outage(cluster: EmbeddedCluster, kubelet: HostKubelet, load: Load, namespace: str, total: int) -> tuple[float, int]:
+    """Kills mlwarden, creates `total` pods, brings it back; returns seconds until all are released, and how many were."""
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    cluster.api().delete(path)
+    while cluster.api().get(path)["items"]:
+        time.sleep(0.5)
+    kubelet.kill_all()
+    load.run(clients=8, count=total, dry=False, warm=0)
+    kubelet.resume()
+    start = time.monotonic()
+    while time.monotonic() - start < 180:
+        items = cluster.api().get(path)["items"]
+        free = sum(not item["spec"].get("schedulingGates") for item in items)
+        if free >= total:
+            break
+        time.sleep(0.5)
+    return time.monotonic() - start, free
+
+
+def main() -> int:
+    """Runs all of it and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--skip-latency", action="store_true")
+    options = parser.parse_args()
+    rows: list[tuple[str, dict[int, dict[str, float]]]] = []
+    with tempfile.TemporaryDirectory() as folder, EmbeddedCluster() as cluster, HostKubelet(cluster) as kubelet:
+        directory = Path(folder)
+        push_demo_images(cluster)
+        image = f"{cluster.registry}/clean:1.0"
+        cluster.create_namespace("bench", labels={PROFILE_LABEL: "production"})
+        load = Load(cluster, "bench", pod(image), directory)
+        if not options.skip_latency:
+            load.run(clients=8, count=1000)
+            rows.append(("API server alone", latencies(load, options.count, options.rounds)))
+            for each in gate_objects(Settings()):
+                cluster.kubectl("apply", "--server-side", "--filename", "-", input=json.dumps(each))
+            time.sleep(2)
+            rows.append(("(a) gate and guards", latencies(load, options.count, options.rounds)))
+            with noop.serve(cluster, directory):
+                time.sleep(1)
+                rows.append(("(b) + a no-op webhook", latencies(load, options.count, options.rounds)))
+        Installation(cluster, kubelet).install()
+        ready = pod(image)
+        cluster.api().create("/api/v1/namespaces/bench/pods", ready)
+        while not any(not item["spec"].get("schedulingGates") for item in cluster.api().get("/api/v1/namespaces/bench/pods")["items"]):
+            time.sleep(0.2)
+        if not options.skip_latency:
+            rows.append(("mlwarden, everything", latencies(load, options.count, options.rounds)))
+            cluster.kubectl("delete", "validatingadmissionpolicybindings", "--selector", "mlwarden.io/compiled=true")
+            time.sleep(2)
+            rows.append(("(c) mlwarden, webhook only", latencies(load, options.count, options.rounds)))
+        held = release_times(cluster, "bench", ready, total=1000, rate=50)
+        seconds, freed = outage(cluster, kubelet, load, "bench", 1000)
+        load.run(clients=20, count=20000)
+        memory = {name: [round(rss(pid)) for pid in processes(name)] for name in ("webhook", "controller", "agent", "worker")}
+    _print(rows, held, seconds, freed, memory)
+    return 0
+
+
+def _print(
+    rows: list[tuple[str, dict[int, dict[str, float]]]], held: list[float], seconds: float, freed: int, memory: dict[str, list[int]]
+) -> None:
+    print(f"\n{os.cpu_count()} cores, pod CREATE with dryRun=All, ms as one Go client process saw them\n")
+    print("| | 1 client: avg · p50 · p99 | ratio | 20 clients: avg · p50 · p99 · per s | ratio |\n| --- | --- | --- | --- | --- |")
+    for name, found in rows:
+        one, many, base = found[1], found[20], rows[0][1]
+        print(
+            f"| {name} | {one['average']:.2f} · {one['p50']:.2f} · {one['p99']:.1f} | {one['average'] / base[1]['average']:.2f} "
+            f"| {many['average']:.1f} · {many['p50']:.1f} · {many['p99']:.1f} · {many['perSecond']:.0f} | {many['average'] / base[20]['average']:.2f} |"
+        )
+    if held:
+        print(
+            f"\nfrom created to released at 50 pods per second, {len(held)} pods, ms: p50 {held[len(held) // 2]:.0f}, p99 {held[int(len(held) * 0.99)]:.0f}, max {held[-1]:.0f}"
+        )
+    print(f"1,000 pods created during an outage: {freed} released {seconds:.1f} s after the processes were started again")
+    print(f"resident memory in MB after 20,000 requests in {NAMESPACE}: {memory}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
