@@ -355,6 +355,13 @@ async def test_plain_http_is_spoken_to_listed_hosts_alone(serve: Serve) -> None:
             await registry.resolve(parse(f"{host}/team/model:1"))
 
 
+async def test_one_listed_port_of_this_machine_says_nothing_of_its_others(serve: Serve, unused_tcp_port: int) -> None:
+    async with Registry(plain_http=frozenset({"127.0.0.1:5000", "localhost:5000"}), timeout=5) as registry:
+        for host in ("127.0.0.1", "localhost"):
+            with pytest.raises(DefinitiveError, match="no registry may be"):
+                await registry.resolve(parse(f"{host}:{unused_tcp_port}/team/model:1"))
+
+
 @pytest.mark.parametrize("host", ["169.254.169.254", "localhost:5000"])
 async def test_a_manifest_cannot_send_the_scanner_to_the_node_or_the_metadata_service(host: str) -> None:
     async with Registry(timeout=5) as registry:

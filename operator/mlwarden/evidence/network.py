@@ -49,17 +49,18 @@ class GuardedResolver(AbstractResolver):
     """Resolves names, and refuses a name as a whole when one of its addresses is forbidden.
 
     Args:
-        loopback: hosts, without port, that may be on loopback.
+        listed: hosts, as `host` or `host:port`, that may be on loopback. One port of this machine says nothing of its others.
     """
 
-    def __init__(self, loopback: frozenset[str]) -> None:
+    def __init__(self, listed: frozenset[str]) -> None:
         self._inner = ThreadedResolver()
-        self._loopback = loopback
+        self._listed = listed
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Raises ForbiddenAddressError beside what resolving raises."""
         found = await self._inner.resolve(host, port, family)
-        if any(forbidden(result["host"], loopback=host in self._loopback) for result in found):
+        loopback = f"{host}:{port}" in self._listed or (port in {80, 443} and host in self._listed)
+        if any(forbidden(result["host"], loopback=loopback) for result in found):
             raise ForbiddenAddressError(f"{host} leads to an address where no registry may be")
         return found
 

@@ -37,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: int = 1200
     file_bytes: int = 32 << 30
     address_space: int = 32 << 30
-    heap: int = 1 << 30
+    heap: int = 768 << 20
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):

@@ -77,7 +77,6 @@ class Registry:
         self, *, plain_http: frozenset[str] = frozenset(), credentials: Credentials | None = None, timeout: float = 20, ca_file: str = ""
     ) -> None:
         self._plain = plain_http
-        self._loopback = frozenset(_without_port(host) for host in plain_http)
         self._credentials = credentials or Credentials()
         self._timeout = timeout
         self._tls = ssl.create_default_context()
@@ -87,7 +86,7 @@ class Registry:
         self._tokens: dict[tuple[str, str], tuple[float, str]] = {}
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(resolver=GuardedResolver(self._loopback), ssl=self._tls, limit=64, use_dns_cache=False)
+        connector = aiohttp.TCPConnector(resolver=GuardedResolver(self._plain), ssl=self._tls, limit=64, use_dns_cache=False)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -178,7 +177,7 @@ class Registry:
             )
         if url.user or url.password or not host:
             raise DefinitiveError(f"{one_line(_authority(url), 100)} is not a plain URL")
-        if forbidden(host, loopback=host in self._loopback):
+        if forbidden(host, loopback=listed):
             raise DefinitiveError(f"{one_line(host, 100)} is an address where no registry may be")
 
     async def _call(self, method: str, reference: Reference, what: str, *, cap: int) -> _Answer:
@@ -345,10 +344,3 @@ def _authority(url: URL) -> str:
     """`host` or `host:port` as it stands in a reference."""
     host = f"[{url.host}]" if url.host and ":" in url.host else (url.host or "")
     return f"{host}:{url.explicit_port}" if url.explicit_port is not None else host
-
-
-def _without_port(host: str) -> str:
-    """The host of `host`, `host:port` or `[address]:port`."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] or host

@@ -12,6 +12,8 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, Informer, InvalidError
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
@@ -177,8 +179,10 @@ class Agent:
         return {**_ANSWERED, "digest": found, "at": began}
 
     async def _scan(self, known: ImageEvidence) -> dict[str, Any]:
+        """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
         scan = await self._worker.scan(known.spec.references)
-        return {**_ANSWERED, "scan": scan, "at": _now()}
+        now = _now()
+        return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now}
 
     async def _ask_for(self, pinned: str) -> None:
         """Sees to it that there is evidence, or a request for it, about a digest, and that it can be pulled from here too."""

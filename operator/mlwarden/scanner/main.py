@@ -34,7 +34,6 @@ from mlwarden.scanner.protocol import Worker
 from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
 
 LOG = logging.getLogger(__name__)
-LEASE = timedelta(seconds=45)
 _RESTART_SECONDS = 1.0
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEPT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR", "MLWARDEN_LOG", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
@@ -61,6 +60,7 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     if mode != "worker":
         add_options(parser)
         parser.add_argument("--identity", default="", metavar="NAME", help="name in claims; default: POD_NAME, else host and process")
+        parser.add_argument("--lease", type=_positive, default=45, metavar="SECONDS", help="what a killed scanner had claimed is free then")
         parser.add_argument("--max-age", type=float, default=24, metavar="HOURS", help="scans older than this are made again; 0: never")
     if mode != "agent":
         _add_worker_options(parser)
@@ -76,6 +76,7 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-database-update", action="store_true", help="never fetch the vulnerability database")
     parser.add_argument("--scratch", default=tempfile.gettempdir(), metavar="DIR", help="where images are unpacked")
     parser.add_argument("--scan-timeout", type=_positive, default=900, metavar="SECONDS")
+    parser.add_argument("--scan-memory", type=_positive, default=768, metavar="MIB", help="heap of one trivy (GOMEMLIMIT)")
     parser.add_argument("--plain-http", action="append", default=[], metavar="HOST", help="registry spoken to in plain HTTP (repeatable)")
     parser.add_argument("--docker-config", default="", metavar="FILE", help="registry credentials, a docker config.json")
     parser.add_argument("--registry-ca", default="", metavar="FILE", help="PEM of certificate authorities of registries")
@@ -92,7 +93,9 @@ def _positive(text: str) -> int:
 
 async def _agent(options: argparse.Namespace) -> int:
     identity = options.identity or os.environ.get("POD_NAME") or f"{sockets.gethostname()}-{os.getpid()}"
-    terms = Terms(identity=identity[:253], started=datetime.now(UTC), lease=LEASE, max_age=timedelta(hours=options.max_age))
+    terms = Terms(
+        identity=identity[:253], started=datetime.now(UTC), lease=timedelta(seconds=options.lease), max_age=timedelta(hours=options.max_age)
+    )
     async with await connect(options) as client:
         slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers}
         agent = agents.Agent(client=client, worker=Worker(options.socket), terms=terms, slots=slots)
@@ -107,7 +110,7 @@ def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
     if binary is None:
         raise InputError(f"there is no program {options.trivy}", hint="install trivy 0.71 or later, or name it with --trivy")
     cache = Path(options.trivy_cache) if options.trivy_cache else Path(options.scratch) / "mlwarden-trivy-cache"
-    limits = Limits(seconds=options.scan_timeout, cpu_seconds=4 * options.scan_timeout)
+    limits = Limits(seconds=options.scan_timeout, cpu_seconds=4 * options.scan_timeout, heap=options.scan_memory << 20)
     return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca)
 
 

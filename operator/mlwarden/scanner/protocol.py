@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from mlwarden.errors import InputError
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Scan
@@ -97,7 +98,10 @@ class Worker:
     async def resolve(self, reference: str) -> Digest:
         """Raises DefinitiveError, TransientError."""
         answer = await self._ask(Resolve(reference=reference), Resolved)
-        return digest(answer.digest)
+        try:
+            return digest(answer.digest)
+        except InputError:
+            raise TransientError("the scanner's worker answered with something that is not a digest") from None
 
     async def scan(self, references: tuple[str, ...]) -> Scan:
         """Raises DefinitiveError, TransientError. Cancelling it stops the scan."""

@@ -1,0 +1,115 @@
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
+from mlwarden.model.evidence import Phase
+from mlwarden.scanner.agenda import Agenda, Due, Terms, backoff, due, long_backoff
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+TERMS = Terms(identity="me", started=NOW, lease=45 * SECOND, max_age=timedelta(hours=24))
+TAG, DIGEST = "tag-" + "a" * 40, "sha256-" + "a" * 64
+
+
+def evidence(name: str = TAG, *, asked: datetime | None = None, **status: object) -> ImageEvidence:
+    metadata = Metadata(name=name, creation_timestamp=NOW - timedelta(days=1))
+    return ImageEvidence(metadata=metadata, spec=EvidenceSpec(references=("x",), requested_at=asked), status=EvidenceStatus(**status))
+
+
+def at(found: ImageEvidence) -> datetime | None:
+    when = due(found, TERMS)
+    return None if when is None else when.at
+
+
+def test_what_has_no_answer_is_due_at_once() -> None:
+    when = due(evidence(), TERMS)
+    assert when is not None
+    assert when.at < NOW
+    assert when.rank == 0
+
+
+def test_a_transient_failure_is_due_when_it_says_and_asking_again_does_not_hurry_a_rate_limit() -> None:
+    later = NOW + 60 * SECOND
+    assert at(evidence(retry_at=later)) == later
+    assert at(evidence(retry_at=later, asked=NOW)) == later
+    assert at(evidence(DIGEST, phase=Phase.READY, at=NOW - timedelta(hours=1), retry_at=later, asked=NOW)) == later
+
+
+def test_what_another_scanner_works_on_is_due_when_its_lease_is_over() -> None:
+    assert at(evidence(claimed_by="other", claimed_until=NOW + 30 * SECOND)) == NOW + 30 * SECOND
+    assert (
+        at(evidence(phase=Phase.READY, at=NOW, asked=NOW + SECOND, claimed_by="other", claimed_until=NOW + 30 * SECOND))
+        == NOW + 30 * SECOND
+    )
+
+
+def test_a_claim_from_before_this_process_started_is_nobodys_and_a_later_one_is_our_own() -> None:
+    before = at(evidence(claimed_by="me", claimed_until=NOW + 44 * SECOND))
+    assert before is not None
+    assert before < NOW
+    assert at(evidence(claimed_by="me", claimed_until=NOW + 46 * SECOND)) == NOW + 46 * SECOND
+
+
+def test_a_resolution_is_renewed_only_when_it_is_asked_for() -> None:
+    old = NOW - timedelta(days=30)
+    assert at(evidence(phase=Phase.READY, at=old)) is None
+    assert at(evidence(phase=Phase.READY, at=old, asked=old)) is None
+    assert at(evidence(phase=Phase.READY, at=old, asked=NOW)) == old + 2 * SECOND
+
+
+def test_a_scan_is_renewed_when_it_is_too_old_after_those_that_somebody_waits_for() -> None:
+    made = NOW - timedelta(hours=1)
+    when = due(evidence(DIGEST, phase=Phase.READY, at=made), TERMS)
+    assert when is not None
+    assert when.at == made + timedelta(hours=24)
+    assert when.rank == 1
+
+
+def test_a_definitive_failure_is_tried_again_soon_when_it_is_asked_for_and_late_when_not() -> None:
+    later = NOW + timedelta(hours=1)
+    assert at(evidence(phase=Phase.FAILED, at=NOW, retry_at=later)) == later
+    assert at(evidence(DIGEST, phase=Phase.FAILED, at=NOW, retry_at=later, asked=NOW + SECOND)) == NOW + 30 * SECOND
+
+
+def test_waiting_grows_and_has_an_end() -> None:
+    waits = [backoff(attempts) for attempts in range(1, 2000)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (2 * SECOND, timedelta(hours=1))
+    days = [long_backoff(attempts) for attempts in range(1, 2000)]
+    assert days == sorted(days)
+    assert (days[0], days[-1]) == (timedelta(hours=1), timedelta(days=1))
+
+
+def test_what_somebody_waits_for_comes_first_and_then_who_waits_longest() -> None:
+    agenda = Agenda()
+    agenda.put("refresh", Due(at=NOW, rank=1, since=NOW - timedelta(days=9)))
+    agenda.put("late", Due(at=NOW, rank=0, since=NOW))
+    agenda.put("early", Due(at=NOW, rank=0, since=NOW - SECOND))
+    agenda.put("future", Due(at=NOW + SECOND, rank=0, since=NOW - timedelta(days=9)))
+    assert [agenda.take(NOW) for _ in range(4)] == ["early", "late", "refresh", None]
+    assert agenda.next_at() == NOW + SECOND
+    assert agenda.take(NOW + SECOND) == "future"
+    assert agenda.next_at() is None
+    assert len(agenda) == 0
+
+
+STEPS = st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 9), st.integers(0, 1)), max_size=40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS, st.integers(0, 9))
+def test_the_agenda_gives_out_everything_that_is_due_once_and_nothing_else(steps: list[tuple[str, int | None, int]], until: int) -> None:
+    agenda, expected = Agenda(), dict[str, int]()
+    for name, seconds, rank in steps:
+        agenda.put(name, None if seconds is None else Due(at=NOW + seconds * SECOND, rank=rank, since=NOW))
+        expected.pop(name, None)
+        if seconds is not None:
+            expected[name] = seconds
+    taken = []
+    while (name := agenda.take(NOW + until * SECOND)) is not None:
+        taken.append(name)
+    assert sorted(taken) == sorted(name for name, seconds in expected.items() if seconds <= until)
+    rest = [seconds for seconds in expected.values() if seconds > until]
+    assert agenda.next_at() == (NOW + min(rest) * SECOND if rest else None)

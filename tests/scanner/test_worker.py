@@ -1,0 +1,159 @@
+"""Agent and worker over their socket, with work that is made up."""
+
+import asyncio
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mlwarden.errors import EvidenceError
+from mlwarden.evidence.failure import DefinitiveError, TransientError
+from mlwarden.model.digest import Digest
+from mlwarden.model.evidence import Scan
+from mlwarden.scanner.protocol import ANSWER_LIMIT, Worker
+from mlwarden.scanner.worker import Scratch, Service, serve
+
+DIGEST = Digest("sha256:" + "a" * 64)
+SCAN = Scan(scanner="trivy 0.72.0", scanned_at=datetime(2026, 11, 24, tzinfo=UTC), counts={"HIGH": 2})
+
+
+class Gatherer:
+    """Does what it is told."""
+
+    def __init__(self, work: Callable[[], Awaitable[object]]) -> None:
+        self.work = work
+
+    async def resolve(self, text: str) -> object:
+        return await self.work()
+
+    async def scan(self, candidates: tuple[str, ...]) -> object:
+        return await self.work()
+
+
+@asynccontextmanager
+async def worker(tmp_path: Path, work: Callable[[], Awaitable[object]]) -> AsyncIterator[Worker]:
+    service = Service(gatherer=Gatherer(work), trivy=None, workers=2)
+    task = asyncio.create_task(serve(service, tmp_path / "s"))
+    async with asyncio.timeout(20):
+        while not (tmp_path / "s").exists():
+            await asyncio.sleep(0.001)
+        yield Worker(str(tmp_path / "s"), timeout=10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def raising(error: Exception) -> object:
+    raise error
+
+
+async def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
+    answers: list[object] = [DIGEST, SCAN]
+
+    async def work() -> object:
+        return answers.pop(0)
+
+    async with worker(tmp_path, work) as agent:
+        assert await agent.resolve("x:1") == DIGEST
+        assert await agent.scan((f"x@{DIGEST}",)) == SCAN
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (DefinitiveError("not there\nat all", retry_after=3), DefinitiveError, "not there at all"),
+        (TransientError("slow", retry_after=7), TransientError, "slow"),
+        (EvidenceError("old trivy"), TransientError, "not fit for use: old trivy"),
+        (ZeroDivisionError("secret"), TransientError, "the scanner failed: ZeroDivisionError"),
+    ],
+)
+async def test_a_failure_is_an_answer_of_its_kind(tmp_path: Path, error: Exception, kind: type[Exception], words: str) -> None:
+    async with worker(tmp_path, lambda: raising(error)) as agent:
+        with pytest.raises(kind, match=words):
+            await agent.resolve("x:1")
+
+
+async def test_an_agent_that_goes_away_stops_the_work(tmp_path: Path) -> None:
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    async def work() -> object:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return None
+
+    async with worker(tmp_path, work) as agent:
+        task = asyncio.create_task(agent.scan((f"x@{DIGEST}",)))
+        await started.wait()
+        task.cancel()
+        await stopped.wait()
+
+
+async def test_a_worker_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
+    with pytest.raises(TransientError, match="cannot be reached"):
+        await Worker(str(tmp_path / "nothing")).resolve("x:1")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b"nonsense\n",
+        b"null\n",
+        b"\xff\n",
+        b"[" * 5000 + b"\n",
+        b'{"is":"resolved","digest":"sha256:short"}\n',
+        b'{"is":"resolved","digest":5}\n',
+        b'{"is":"state","trivy":"1","database_at":null}\n',
+        b'{"is":"scanned","scan":{}}\n',
+        b'{"is":"resolved","digest":"' + DIGEST.encode() + b'","extra":1}\n',
+        b"x" * (ANSWER_LIMIT + 10),
+        b'{"is":"resolved"',
+    ],
+)
+async def test_a_worker_that_was_taken_over_can_say_nothing_but_answers(tmp_path: Path, line: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(line)
+        writer.close()
+
+    async with await asyncio.start_unix_server(talk, tmp_path / "s"):
+        with pytest.raises((TransientError, DefinitiveError)):
+            await Worker(str(tmp_path / "s"), timeout=5).resolve("x:1")
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"null\n", b"[" * 5000 + b"\n", b"x" * 100_000 + b"\n", b'{"is":"shutdown"}\n'])
+async def test_nonsense_on_the_socket_ends_that_connection_alone(tmp_path: Path, line: bytes) -> None:
+    async def work() -> object:
+        return DIGEST
+
+    async with worker(tmp_path, work) as agent:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(line)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+        assert await agent.resolve("x:1") == DIGEST
+
+
+async def test_the_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
+    async with worker(tmp_path, lambda: raising(TransientError("x"))):
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+
+
+def test_scratch_of_the_dead_is_removed_and_of_the_living_kept(tmp_path: Path) -> None:
+    living = Scratch(tmp_path)
+    dead = tmp_path / "mlwarden-worker-dead"
+    (dead / "scan-x").mkdir(parents=True)
+    (dead / "lock").touch()
+    other = Scratch(tmp_path)
+    assert not dead.exists()
+    assert living.path.exists()
+    living.close()
+    other.close()
+    assert not list(tmp_path.iterdir())
