@@ -10,6 +10,8 @@ An error says where: line and column of the place.
 
 import itertools
 import json
+import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,7 @@ ALIASED = 100_000
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = object()
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def yaml_loads(text: str) -> list[Json]:
@@ -38,11 +41,11 @@ def yaml_loads(text: str) -> list[Json]:
     """
     if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
         try:
-            return list(_json(text.lstrip("\ufeff")))
+            return [_checked(document) for document in _json(text.lstrip("\ufeff"))]
         except json.JSONDecodeError:
             pass  # YAML's flow style: {a: b}
     try:
-        return list(_documents(yaml.parse(text, Loader=_LOADER)))
+        return [_checked(document) for document in _documents(yaml.parse(text, Loader=_LOADER))]
     except yaml.MarkedYAMLError as error:
         problem = " ".join(part for part in (error.context, error.problem) if part)
         raise InputError(f"not YAML: {problem or 'syntax error'}{_at(error.problem_mark or error.context_mark)}") from None
@@ -51,7 +54,7 @@ def yaml_loads(text: str) -> list[Json]:
 
 
 def _json(text: str) -> Iterator[Json]:
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_float, parse_int=_int)
     position = 0
     while position < len(text):
         if text[position].isspace():
@@ -76,6 +79,43 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _constant(name: str) -> Json:
     raise InputError(f"{name} is not JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise InputError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > 308:
+        raise InputError(f"the number {text[:40]}… is too large")
+    return int(text)
+
+
+def _checked(document: Json) -> Json:
+    """Returns the document. What reads it afterwards may recurse, and may have to encode it: depth and text are those of JSON.
+
+    Raises:
+        InputError: for more levels than `DEPTH`, and for half a surrogate pair, which is not text in any encoding.
+    """
+    level, depth = [document], 0
+    while level:
+        depth += 1
+        if depth > DEPTH + 1:
+            raise InputError(f"nested more than {DEPTH} levels deep")
+        following: list[Json] = []
+        for value in level:
+            if isinstance(value, dict):
+                following += value
+                following += value.values()
+            elif isinstance(value, list):
+                following += value
+            elif isinstance(value, str) and _SURROGATE.search(value):
+                raise InputError("a text has half a surrogate pair (\\ud800 to \\udfff), which is not Unicode")
+        level = following
+    return document
 
 
 def _twice(name: str) -> InputError:

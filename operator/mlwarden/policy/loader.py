@@ -117,7 +117,8 @@ def _readable(error: msgspec.ValidationError) -> str:
     text, _, path = str(error).partition(" - at `")
     text = text.replace("`", "")
     path = path.rstrip("`").removeprefix("key in ").removeprefix("$").lstrip(".")
-    text = text[:1].lower() + text[1:]
+    if text.startswith(("Expected ", "Object ", "Invalid ")):  # msgspec's own words; ours begin with names of fields
+        text = text[:1].lower() + text[1:]
     return f"{path}: {text}" if path else text
 
 

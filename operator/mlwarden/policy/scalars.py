@@ -21,6 +21,8 @@ _INTEGER = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]*|[1-9][0-
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 _LARGEST = 2**64
+_DIGITS = 80
+"""Of 64 bits in base 2, with sign and prefix: longer numbers fit nowhere."""
 
 
 def plain(text: str) -> Json:
@@ -46,7 +48,7 @@ def plain(text: str) -> Json:
 
 
 def _integer(number: str) -> int | None:
-    if not _INTEGER.fullmatch(number):
+    if len(number) > _DIGITS or not _INTEGER.fullmatch(number):
         return None
     digits = number.lstrip("+-")
     base = {"x": 16, "b": 2, "o": 8}.get(digits[1:2].lower(), 8 if len(digits) > 1 and digits[0] == "0" else 10)

@@ -1,0 +1,131 @@
+"""The shipped policies say what their samples say, and say it well."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from mlwarden import policy
+from mlwarden.checks import Answer
+from mlwarden.model.finding import Action, Outcome
+from mlwarden.model.policy import Settings
+from mlwarden.policy import CompiledPolicy
+
+Build = Callable[[dict[str, Any]], dict[str, Any]]
+Judge = Callable[[CompiledPolicy, Any], list[Answer]]
+Table = list[tuple[str, str, dict[str, Any]]]
+
+PRIVILEGED = {"containers": [{"name": "w", "securityContext": {"privileged": True}}]}
+LOUD = re.compile(r"\b(you must|please|invalid|illegal)\b", re.IGNORECASE)
+
+
+def test_a_sample_is_answered_as_it_says(
+    *, name: str, kind: str, sample: dict[str, Any], shipped: Mapping[str, CompiledPolicy], build: Build, judge: Judge
+) -> None:
+    answers = judge(shipped[name], build(sample))
+    failing = [answer for answer in answers if answer.outcome is Outcome.FAIL]
+    assert not [answer for answer in answers if answer.outcome is Outcome.UNKNOWN]
+    assert bool(failing) == (kind == "bad")
+    if "path" in sample:
+        assert [answer.path for answer in failing] == [sample["path"]]
+    if "secret" in sample:
+        assert not any(str(sample["secret"]) in answer.message + answer.fix for answer in failing)
+
+
+def test_the_patch_is_recommended_exactly_where_it_helps(
+    *, name: str, kind: str, sample: dict[str, Any], shipped: Mapping[str, CompiledPolicy], build: Build, judge: Judge
+) -> None:
+    """The check shows the patch only where the patched element was judged again and passes, else the text."""
+    text = shipped[name].policy.spec.fix.text
+    fixes = [answer.fix for answer in judge(shipped[name], build(sample)) if answer.outcome is Outcome.FAIL]
+    assert any(fix != text for fix in fixes) == sample.get("patch", False)
+
+
+def test_every_patch_has_a_sample_that_it_helps(shipped: Mapping[str, CompiledPolicy], table: Table) -> None:
+    helped = {name for name, _, sample in table if sample.get("patch")}
+    assert {name for name, each in shipped.items() if each.policy.spec.fix.patch} <= helped
+
+
+def test_every_expression_has_good_and_bad_samples(shipped: Mapping[str, CompiledPolicy], table: Table) -> None:
+    expressions = {name for name, each in shipped.items() if each.policy.spec.requirement.expression}
+    for kind in ("good", "bad"):
+        assert {name for name, found, _ in table if found == kind} == expressions
+
+
+def test_a_good_pod_passes_every_expression(shipped: Mapping[str, CompiledPolicy], build: Build, judge: Judge) -> None:
+    for each in shipped.values():
+        if each.policy.spec.requirement.expression:
+            assert {answer.outcome for answer in judge(each, build({}))} <= {Outcome.PASS}, each.name
+
+
+@pytest.mark.parametrize(
+    ("version", "kind_", "spec"),
+    [
+        ("ray.io/v1", "RayCluster", {"workerGroupSpecs": [{"template": {"spec": PRIVILEGED}}]}),
+        ("serving.kserve.io/v1beta1", "InferenceService", {"predictor": PRIVILEGED}),
+        ("example.com/v1", "Unheard", {"deep": [PRIVILEGED]}),
+    ],
+    ids=["RayCluster", "InferenceService", "unknown kind"],
+)
+def test_ml_kinds_are_judged_by_the_same_expressions(
+    version: str, kind_: str, spec: dict[str, Any], shipped: Mapping[str, CompiledPolicy], judge: Judge
+) -> None:
+    obj = {"apiVersion": version, "kind": kind_, "metadata": {"name": "x"}, "spec": spec}
+    (answer,) = judge(shipped["privileged-containers"], obj)
+    assert answer.outcome is Outcome.FAIL
+
+
+def test_malformed_fields_of_custom_kinds_are_unknown_and_never_a_pass(shipped: Mapping[str, CompiledPolicy], judge: Judge) -> None:
+    obj = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": "r"},
+        "spec": {"headGroupSpec": {"template": {"spec": {"containers": [{"name": "w", "securityContext": {"privileged": "yes please"}}]}}}},
+    }
+    (answer,) = judge(shipped["privileged-containers"], obj)
+    assert answer.outcome is Outcome.UNKNOWN
+
+
+def test_there_are_as_many_pod_security_controls_as_in_the_standard() -> None:
+    controls = policy.pod_security(policy.shipped())
+    assert len(controls) == 18
+    assert all(each.spec.profiles["production"] is Action.DENY for each in controls)
+
+
+def test_a_profile_nobody_knows_gets_what_production_gets() -> None:
+    for each in policy.shipped():
+        assert each.spec.profiles["*"] is each.spec.profiles["production"], each.name
+
+
+def test_every_profile_is_at_least_as_strict_as_the_one_below() -> None:
+    order = [Action.AUDIT, Action.WARN, Action.DENY]
+    for each in policy.shipped():
+        ranks = [order.index(each.spec.profiles[profile]) for profile in ("baseline", "experiment", "production")]
+        assert ranks == sorted(ranks), each.name
+
+
+def test_the_pack_is_the_first_profile_that_denies() -> None:
+    for each in policy.shipped():
+        first = next(profile for profile in ("baseline", "experiment", "production") if each.spec.profiles[profile] is Action.DENY)
+        assert each.pack == first, each.name
+
+
+def test_texts_teach_without_shouting() -> None:
+    for each in policy.shipped():
+        for text in (each.spec.message, each.spec.why, each.spec.fix.text):
+            assert not text.endswith("."), (each.name, text)
+            assert not LOUD.search(text), (each.name, text)
+        assert each.spec.references, each.name
+        assert "{name}" in each.spec.message or "{image}" in each.spec.message, each.name
+
+
+def test_every_expression_is_compiled_into_the_api_server() -> None:
+    not_compiled = {each.name for each in policy.shipped() if policy.not_compiled(each)}
+    assert not_compiled == {"image-scanned"}
+
+
+def test_every_profile_of_the_settings_has_its_action() -> None:
+    for each in policy.shipped():
+        compiled = policy.compile_policy(each)
+        assert all(compiled.action(profile) for profile in Settings().profiles)
