@@ -72,7 +72,7 @@ async def test_an_informer_follows_what_happens_and_survives_the_api_server(
         await client.delete(CONFIG, "one", namespace=namespace)
         await until(lambda: informer.get("two", namespace=namespace) and not informer.get("one", namespace=namespace), 40)
         assert ("one", False) in seen
-        assert informer.malformed == 0
+        assert not informer.unreadable
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,23 +1,23 @@
 """A local copy of a collection, kept by one list and one watch.
 
-Level-triggered: whoever listens is told which object changed, and looks at what is stored now. A stream that falls silent, ends or is too
-old
-(410) leads to a new list; what vanished meanwhile is reported as deleted. An object that cannot be decoded is counted, never fatal.
+Level-triggered: whoever listens is told which object changed, and looks at what is stored now. A stream that falls silent or ends is taken
+up again where it stopped; one that is too old (410) leads to a new list, and what vanished meanwhile is reported as deleted. An object that
+cannot be read is named in `unreadable` and delivered as its metadata alone; it is never fatal and never skipped.
 
 Rejected: kopf's indices (quadratic in the number of objects at start), the official client's informer (threads, a second decoder).
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import msgspec
-
+from mlwarden.cluster import decode
 from mlwarden.cluster.client import Client
-from mlwarden.cluster.errors import ApiError, GoneError
+from mlwarden.cluster.errors import ApiError, GoneError, UnreachableError
 from mlwarden.cluster.kinds import Kind
 
 LOG = logging.getLogger(__name__)
@@ -25,12 +25,12 @@ Key = tuple[str, str]
 """Namespace and name."""
 Change = Callable[[Key, dict[str, Any] | None], None]
 """Called with the object as it is now, or None where it is gone."""
-_SLOWEST = 30.0
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
+_QUICKEST, _SLOWEST = 0.2, 8.0
+"""Seconds between attempts. The slowest is what an outage of the API server lasts longer for us than for others."""
+_STEADY = 10.0
+"""Seconds after which a watch was a good one, even if nothing happened."""
+_ATTEMPTS = 3
+"""How often a watch is taken up where it stopped, before a new list: the server that is back may have another past."""
 
 
 class Informer:
@@ -46,7 +46,7 @@ class Informer:
 
     Attributes:
         synced: set after the first complete list.
-        malformed: how many objects could not be decoded.
+        unreadable: the objects that cannot be read, and why.
     """
 
     def __init__(
@@ -61,99 +61,132 @@ class Informer:
     ) -> None:
         self._client, self._kind, self._namespace, self._query = client, kind, namespace, dict(query or {})
         self._keep, self._on_change = keep, on_change
-        self._store: dict[Key, dict[str, Any]] = {}
+        self._store: dict[Key, tuple[str, dict[str, Any]]] = {}
+        self._version = ""  # to go on from; empty where a list is needed
+        self._failures = 0
         self._heard = time.monotonic()
         self.synced = asyncio.Event()
-        self.malformed = 0
+        self.unreadable: dict[Key, str] = {}
 
     def __len__(self) -> int:
         return len(self._store)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(tuple(self._store.values()))
+        return iter([obj for _, obj in self._store.values()])
 
     def get(self, name: str, *, namespace: str = "") -> dict[str, Any] | None:
         """Returns the object as last seen."""
-        return self._store.get((namespace, name))
+        return self._store.get((namespace, name), ("", None))[1]
 
     @property
     def age(self) -> float:
-        """Seconds since the last sign of life: an event, a bookmark, a list."""
+        """Seconds since the last sign of life: a page of a list, a watch that was accepted, an event, a bookmark."""
         return time.monotonic() - self._heard
 
     async def run(self) -> None:
         """Keeps the copy until cancelled."""
-        delay = 0.2
         while True:
             try:
-                version = await self._list()
-                delay = 0.2
-                while True:
-                    version = await self._watch(version)
-            except GoneError:
+                if not self._version:
+                    await self._list()
+                await self._watch()
                 continue
+            except GoneError:
+                self._version = ""
+                LOG.info("%s: the watch is too far behind; listing again", self._kind.plural)
             except ApiError as error:
-                LOG.warning("%s: %s; again in %.1f s", self._kind.plural, error, delay)
+                if not isinstance(error, UnreachableError) or self._failures >= _ATTEMPTS:
+                    self._version = ""
+                LOG.warning("%s: %s", self._kind.plural, error)
+            delay = min(_QUICKEST * 2.0 ** min(self._failures, 10), _SLOWEST)
+            self._failures += 1
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads retries, hides nothing
-            delay = min(delay * 2, _SLOWEST if self.synced.is_set() else 5.0)
 
-    async def _list(self) -> str:
+    async def _list(self) -> None:
         found: set[Key] = set()
         version = ""
-        pages = self._client.pages(self._kind, namespace=self._namespace, query=self._query)
-        async for page in pages:
+        async for page in self._client.pages(self._kind, namespace=self._namespace, query=self._query):
             version = page.version
-            self.malformed += page.malformed
             self._heard = time.monotonic()
-            for obj in page.items:
-                key = _key(obj)
+            for obj, unreadable in page.items:
+                key = self._put(obj, unreadable)
                 if key is not None:
                     found.add(key)
-                    self._put(key, obj)
         for key in [key for key in self._store if key not in found]:
             self._drop(key)
+        for key in [key for key in self.unreadable if key not in found]:
+            del self.unreadable[key]
+        self._version = version
         self.synced.set()
-        return version
 
-    async def _watch(self, version: str) -> str:
-        """Follows one watch to its end; returns the version to go on from."""
-        decoder = msgspec.json.Decoder(_Event)
-        self._heard = time.monotonic()
-        async for line in self._client.watch(self._kind, version=version, namespace=self._namespace, query=self._query):
-            self._heard = time.monotonic()
-            try:
-                event = decoder.decode(line)
-                obj: dict[str, Any] = msgspec.json.decode(event.object, type=dict[str, Any])
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                self.malformed += 1
-                continue
-            if event.type == "ERROR":
-                code = obj.get("code", 0)
-                message = f"watch of {self._kind.plural}: {obj.get('message')}"
-                raise GoneError(message, code=code) if code == 410 else ApiError(message, code=code)
-            key = _key(obj)
-            version = _version(obj) or version
-            if event.type == "BOOKMARK" or key is None:
-                continue
-            if event.type == "DELETED":
-                self._drop(key)
-            else:
-                self._put(key, obj)
-        return version
+    async def _watch(self) -> None:
+        """Follows one watch to its end."""
+        began, events = time.monotonic(), 0
+        watch = self._client.watch(self._kind, version=self._version, namespace=self._namespace, query=self._query)
+        async with contextlib.aclosing(watch) as lines:
+            async for line in lines:
+                self._heard = time.monotonic()
+                if line:
+                    self._event(line)
+                    events, self._failures = events + 1, 0
+        if not events and time.monotonic() - began < _STEADY:
+            raise UnreachableError("the watch ended at once")  # without a pause this would be a flood of requests
+        self._failures = 0
 
-    def _put(self, key: Key, obj: dict[str, Any]) -> None:
-        kept = self._keep(obj)
+    def _event(self, line: bytes) -> None:
+        event = decode.event(line)
+        obj, unreadable = decode.item(event.object)
+        if event.type == "ERROR":
+            code = obj.get("code", 0)
+            message = f"the watch ended: {obj.get('message') or unreadable}"
+            raise GoneError(message, code=code) if code == 410 else ApiError(message, code=code)
+        if event.type == "DELETED":
+            self._deleted(obj)
+        elif event.type != "BOOKMARK":
+            self._put(obj, unreadable)
+        self._version = _version(obj) or self._version
+
+    def _put(self, obj: dict[str, Any], unreadable: str) -> Key | None:
+        key = _key(obj)
+        if key is None:
+            LOG.error("%s: an object without a name: %s", self._kind.plural, unreadable)
+            return None
+        version = _version(obj)
+        known = self._store.get(key)
+        if known is not None and version and known[0] == version:
+            return key
+        if unreadable:
+            LOG.error("%s %s: %s", self._kind.plural, "/".join(filter(None, key)), unreadable)
+            self.unreadable[key] = unreadable
+        else:
+            self.unreadable.pop(key, None)
+        try:
+            kept = self._keep(obj)
+        except Exception:  # one object must not end the copy of all the others
+            LOG.exception("%s %s", self._kind.plural, key)
+            kept = None
         if kept is None:
             self._drop(key)
-            return
-        known = self._store.get(key)
-        self._store[key] = kept
-        if known is None or _version(known) != _version(kept):
-            self._on_change(key, kept)
+        else:
+            self._store[key] = (version, kept)
+            self._tell(key, kept)
+        return key
+
+    def _deleted(self, obj: dict[str, Any]) -> None:
+        key = _key(obj)
+        if key is not None:
+            self._drop(key)
+            self.unreadable.pop(key, None)
 
     def _drop(self, key: Key) -> None:
         if self._store.pop(key, None) is not None:
-            self._on_change(key, None)
+            self._tell(key, None)
+
+    def _tell(self, key: Key, obj: dict[str, Any] | None) -> None:
+        try:
+            self._on_change(key, obj)
+        except Exception:  # as above
+            LOG.exception("%s %s", self._kind.plural, key)
 
 
 def _key(obj: Mapping[str, Any]) -> Key | None:

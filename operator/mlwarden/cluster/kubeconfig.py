@@ -9,6 +9,17 @@ from typing import Any
 from mlwarden.errors import InputError
 
 
+def tls(ca: str | None) -> ssl.SSLContext:
+    """Returns a context that trusts the cluster's authority (None: the system's).
+
+    As lenient as client-go about how that authority's certificate is written: many clusters' have no key identifiers, which Python 3.13
+    refuses by default.
+    """
+    context = ssl.create_default_context(cafile=ca)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
 def read(path: str | None, context: str | None) -> tuple[str, ssl.SSLContext, str]:
     """Returns server, TLS context and bearer token of a context. Blocking.
 
@@ -20,15 +31,15 @@ def read(path: str | None, context: str | None) -> tuple[str, ssl.SSLContext, st
     settings: Any = client.Configuration()
     try:
         config.load_kube_config(config_file=path, context=context, client_configuration=settings)
-        tls = ssl.create_default_context(cafile=settings.ssl_ca_cert)
+        secured = tls(settings.ssl_ca_cert)
         if not settings.verify_ssl:
-            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            secured.check_hostname, secured.verify_mode = False, ssl.CERT_NONE
         if settings.cert_file:
-            tls.load_cert_chain(settings.cert_file, settings.key_file)
+            secured.load_cert_chain(settings.cert_file, settings.key_file)
     except (config.ConfigException, OSError, ssl.SSLError) as error:
         raise InputError(f"the kubeconfig cannot be used: {error}", hint="check `kubectl config current-context`") from error
     token = settings.get_api_key_with_prefix("BearerToken") or settings.get_api_key_with_prefix("authorization") or ""
-    return settings.host, tls, token.removeprefix("Bearer ")
+    return settings.host, secured, token.removeprefix("Bearer ")
 
 
 def namespace(path: str | None, context: str | None) -> str:

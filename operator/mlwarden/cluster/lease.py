@@ -1,10 +1,9 @@
 """Leadership by an own coordination.k8s.io Lease.
 
 Written here because none of the clients at hand does it right (kopf has none; the official asynchronous one keeps leading while the API
-server is
-gone). The rule is client-go's: whoever holds the Lease renews it every `retry` seconds; a leader that could not renew for `renew` seconds
-stops
-leading, before anybody else may start, `duration` seconds after the last renewal *as the others saw it change* (clocks are not compared).
+server is gone). The rule is client-go's: whoever holds the Lease renews it every `retry` seconds; a leader that could not renew for `renew`
+seconds stops leading, before anybody else may start, which is `duration` seconds after the last renewal *as the others saw it change*
+(clocks are not compared).
 """
 
 import asyncio
@@ -63,17 +62,22 @@ class Lease:
             while True:
                 started = time.monotonic()
                 try:
-                    held = await asyncio.wait_for(self._try(started), timeout=self._retry * 2)
+                    held = await asyncio.wait_for(self._try(started), timeout=self._within(self._retry * 2))
                 except (ApiError, TimeoutError) as error:
-                    LOG.warning("lease %s: %s", self._name, error)
-                    held = self.leading.is_set() and started - self._renewed < self._renew - self._retry
+                    LOG.warning("lease %s: %s", self._name, error or "no answer in time")
+                    held = self.is_leader
                 self._set(leading=held)
-                await asyncio.sleep(self._retry)
+                await asyncio.sleep(self._within(self._retry))
         finally:
             if self.leading.is_set():
                 self._set(leading=False)
                 with contextlib.suppress(ApiError, TimeoutError, asyncio.CancelledError):
                     await asyncio.wait_for(self._release(), timeout=2)
+
+    def _within(self, seconds: float) -> float:
+        """At most `seconds`, and for a leader no longer than until it has to step down."""
+        left = self._renewed + self._renew - time.monotonic()
+        return max(0.05, min(seconds, left)) if self.leading.is_set() else seconds
 
     def _set(self, *, leading: bool) -> None:
         if leading and not self.leading.is_set():

@@ -1,8 +1,7 @@
 """Everything an evaluation needs to know of the cluster, in one immutable value that is replaced by one assignment.
 
 The request path reads `source.current` once and works on that; it never waits, never locks and never sees half a change. Policies are
-compiled
-when they change, not when they are asked. Bursts are gathered: a thousand changes make one new snapshot.
+compiled when they change, not when they are asked. Bursts are gathered: a thousand changes make one new snapshot.
 
 Rejected: looking things up in the API server while a request waits, and mutable shared maps.
 """
@@ -21,7 +20,7 @@ from mlwarden import policy
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, WARDEN_POLICY
-from mlwarden.errors import Error
+from mlwarden.errors import Error, PolicyError
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Facts, ImageFacts, Resolution
 from mlwarden.model.policy import PROFILE_LABEL, Settings
@@ -63,10 +62,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return namespace not in self.settings.never_governed
 
     def profile(self, namespace: str) -> str:
-        """The profile in force: the namespace's label, else the default. A namespace not seen yet has the default."""
+        """The profile in force: the namespace's label, else the default. A namespace not seen yet has the default.
+
+        An empty label is a label: it names a profile that does not exist, for the gate's selectors as well.
+        """
         labels = (self.namespaces.get(namespace) or {}).get("labels")
         label = labels.get(PROFILE_LABEL) if isinstance(labels, dict) else None
-        return label if isinstance(label, str) and label else self.settings.default_profile
+        return label if isinstance(label, str) else self.settings.default_profile
 
     def facts(
         self,
@@ -176,8 +178,7 @@ class SnapshotSource:
         self._broken.pop(name, None)
         if obj is not None:
             try:
-                parsed = policy.parse(obj)
-                self._compiled[name] = known if known is not None and known.policy == parsed else policy.compile_policy(parsed)
+                self._compiled[name] = self._compile(key, obj, known)
             except Error as error:
                 LOG.warning("policy %s: %s", name, error)
                 self._broken[name] = error.message
@@ -187,6 +188,12 @@ class SnapshotSource:
             if self._compiled.get(name) is known and known is not None:
                 return
         self._changed(POLICIES)
+
+    def _compile(self, key: Key, obj: dict[str, Any], known: CompiledPolicy | None) -> CompiledPolicy:
+        if key in self.policies.unreadable:
+            raise PolicyError(self.policies.unreadable[key])
+        parsed = policy.parse(obj)
+        return known if known is not None and known.policy == parsed else policy.compile_policy(parsed)
 
     def _namespace(self, key: Key, obj: dict[str, Any] | None) -> None:
         if obj is None:
@@ -206,6 +213,8 @@ class SnapshotSource:
                 subject, known = self._convert(obj)
             except Error as error:
                 LOG.warning("evidence %s: %s", key[1], error)
+            except Exception:  # no evidence is Unknown; the other evidence stands
+                LOG.exception("evidence %s", key[1])
             else:
                 self._about[key[1]] = about = str(subject)
                 if isinstance(known, ImageFacts):
