@@ -41,10 +41,17 @@ def ask(snapshot: Snapshot) -> Callable[..., tuple[Answer, dict[str, Any]]]:
     return asked
 
 
+def kind_of(obj: Any) -> dict[str, str]:
+    if not isinstance(obj, dict):
+        return {"group": "", "version": "v1", "kind": "Pod"}
+    group, _, version = obj["apiVersion"].rpartition("/")
+    return {"group": group, "version": version, "kind": obj["kind"]}
+
+
 def review(obj: Any, *, resource: str = "pods", group: str = "", namespace: str = "production", **changes: Any) -> dict[str, Any]:
     request = {
         "uid": "1-2-3",
-        "kind": {"group": group, "version": "v1", "kind": "X"},
+        "kind": kind_of(obj),
         "resource": {"group": group, "version": "v1", "resource": resource},
         "operation": "CREATE",
         "namespace": namespace,

@@ -76,9 +76,35 @@ def test_scaling_labelling_and_deleting_always_pass(ask: Callable[..., Any], goo
     }
     scaled = {**old, "spec": {**old["spec"], "replicas": 5}}
     assert ask(scaled, resource="deployments", group="apps", operation="UPDATE", oldObject=old)[1]["allowed"] is True
-    going = {**bad, "metadata": {**bad["metadata"], "deletionTimestamp": "2026-11-24T00:00:00Z"}}
-    assert ask(going, operation="UPDATE", oldObject=good)[1]["allowed"] is True
+    going = {**good, "metadata": {**good["metadata"], "deletionTimestamp": "2026-11-24T00:00:00Z", "finalizers": ["x/y"]}}
+    assert ask(bad, operation="UPDATE", oldObject=going)[1]["allowed"] is True
     assert ask(None, operation="DELETE", oldObject=bad)[1]["allowed"] is True
+    assert ask(None, operation="CONNECT", subResource="exec")[1]["allowed"] is True
+
+
+def test_a_deletion_timestamp_that_somebody_writes_into_an_update_is_no_way_out(ask: Callable[..., Any], good: dict[str, Any]) -> None:
+    bad = privileged(good)
+    bad["metadata"]["deletionTimestamp"] = "2026-11-24T00:00:00Z"
+    assert ask(bad, operation="UPDATE", oldObject=good)[1]["allowed"] is False
+    going = {**good, "metadata": {**good["metadata"], "deletionTimestamp": "2026-11-24T00:00:00Z"}}
+    debugged = copy.deepcopy(going)
+    debugged["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "docker.io/busybox:1", "securityContext": {"privileged": True}}]
+    changes = {"operation": "UPDATE", "subResource": "ephemeralcontainers", "oldObject": going}
+    assert ask(debugged, path="/validate", **changes)[1]["allowed"] is False
+
+
+@pytest.mark.parametrize(
+    "kind", [{"group": "", "version": "v1", "kind": "ConfigMap"}, {"group": "apps", "version": "v1", "kind": "Pod"}, {}, None]
+)
+def test_an_object_that_is_not_what_it_was_sent_as_is_refused(ask: Callable[..., Any], good: dict[str, Any], kind: Any) -> None:
+    _, response = ask(good, kind=kind)
+    assert response["allowed"] is False
+
+
+def test_an_unknown_kind_with_a_pod_in_it_is_judged(ask: Callable[..., Any], good: dict[str, Any]) -> None:
+    obj = {"apiVersion": "example.com/v1", "kind": "Novelty", "metadata": {"name": "n"}, "spec": {"worker": privileged(good)["spec"]}}
+    _, response = ask(obj, resource="novelties", group="example.com")
+    assert response["allowed"] is False
 
 
 def test_a_template_that_becomes_bad_is_refused(ask: Callable[..., Any], good: dict[str, Any]) -> None:
@@ -119,7 +145,6 @@ def test_what_is_never_governed_is_never_judged(ask: Callable[..., Any], good: d
 @pytest.mark.parametrize(
     "changes",
     [
-        {"operation": "CONNECT"},
         {"operation": "EXPLODE"},
         {"operation": ""},
         {"operation": "UPDATE", "subResource": "resize"},
@@ -165,16 +190,66 @@ def test_explicit_nulls_are_what_the_api_server_sends_at_times(ask: Callable[...
     assert ask(bad, userInfo=None)[1]["allowed"] is False
 
 
-def test_the_last_of_two_equal_keys_counts_as_it_does_for_the_api_server(snapshot: Snapshot, good: dict[str, Any]) -> None:
-    body = json.dumps(review(good)).replace('"allowPrivilegeEscalation": false', '"privileged": false, "privileged": true')
-    assert json.loads(handle(body.encode(), "/mutate", snapshot, NOW).body)["response"]["allowed"] is False
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('"hostNetwork": true', '"hostNetwork": false'),
+        ('"hostNetwork": false', '"hostNetwork": true'),
+        ('"hostNetwork": true', '"host\\u004eetwork": false'),
+        ('"x": "<&>"', '"x": "<&>"'),
+    ],
+)
+def test_a_key_that_occurs_twice_is_refused_whichever_counts(snapshot: Snapshot, good: dict[str, Any], first: str, second: str) -> None:
+    body = json.dumps(review(good)).replace('"containers":', f'{first}, {second}, "containers":')
+    response = json.loads(handle(body.encode(), "/mutate", snapshot, NOW).body)["response"]
+    assert (response["uid"], response["allowed"]) == ("1-2-3", False)
+    assert "occurs twice" in response["status"]["message"]
 
 
-def test_an_object_nested_too_deeply_is_refused(snapshot: Snapshot, good: dict[str, Any]) -> None:
-    deep = '{"a":' * 5000 + "1" + "}" * 5000
-    body = json.dumps(review("DEEP")).replace('"DEEP"', deep).encode()
-    answer = handle(body, "/mutate", snapshot, NOW)
-    assert answer.status == 400 or json.loads(answer.body)["response"]["allowed"] is False
+@pytest.mark.parametrize("again", ['"object": null', '"operation": "DELETE"', '"namespace": "kube-system"', '"uid": "4-5-6"'])
+def test_a_key_of_the_review_itself_that_occurs_twice_is_refused(snapshot: Snapshot, good: dict[str, Any], again: str) -> None:
+    body = json.dumps(review(good)).replace('"dryRun":', f'{again}, "dryRun":')
+    response = json.loads(handle(body.encode(), "/mutate", snapshot, NOW).body)["response"]
+    assert (response["uid"], response["allowed"]) == ("1-2-3", False)
+
+
+def test_the_same_key_in_two_objects_and_in_strings_is_no_key_twice(ask: Callable[..., Any], good: dict[str, Any]) -> None:
+    good["metadata"]["annotations"] = {"a": '{"a":1,"a":2}', "b": "<a>&\u2028é", '"a"': ":"}
+    assert ask(good)[1]["allowed"] is True
+
+
+@pytest.mark.parametrize("levels", [900, 1000, 5000])
+def test_an_object_nested_too_deeply_is_refused(snapshot: Snapshot, good: dict[str, Any], levels: int) -> None:
+    bad = privileged(good)
+    bad["spec"]["containers"][0]["env"] = "DEEP"
+    deep = '{"a":' * levels + "1" + "}" * levels
+    body = json.dumps(review(bad)).replace('"DEEP"', deep).encode()
+    for path in ("/mutate", "/validate"):
+        response = json.loads(handle(body, path, snapshot, NOW).body)["response"]
+        assert (response["uid"], response["allowed"]) == ("1-2-3", False)
+
+
+def test_an_object_of_a_million_empty_lists_is_refused_before_it_is_decoded(snapshot: Snapshot, good: dict[str, Any]) -> None:
+    good["metadata"]["annotations"] = "MANY"
+    body = json.dumps(review(good)).replace('"MANY"', "[" + "[]," * 1_000_000 + "1]").encode()
+    response = json.loads(handle(body, "/mutate", snapshot, NOW).body)["response"]
+    assert (response["uid"], response["allowed"]) == ("1-2-3", False)
+    assert "100,000" in response["status"]["message"]
+
+
+@pytest.mark.parametrize("change", [{"namespace": 7}, {"resource": []}, {"subResource": {}}, {"dryRun": "no"}, {"userInfo": "alice"}])
+def test_a_wrong_type_in_the_review_is_refused_in_words(ask: Callable[..., Any], good: dict[str, Any], change: dict[str, Any]) -> None:
+    _, response = ask(good, **change)
+    assert response["allowed"] is False
+    assert "cannot read" in response["status"]["message"]
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"\xed\xa0\x80", b"\\ud800", b"\x00"])
+def test_what_is_no_text_is_refused(snapshot: Snapshot, good: dict[str, Any], bad: bytes) -> None:
+    good["metadata"]["name"] = "NAME"
+    body = json.dumps(review(good)).encode().replace(b"NAME", bad)
+    response = json.loads(handle(body, "/mutate", snapshot, NOW).body)["response"]
+    assert (response["uid"], response["allowed"]) == ("1-2-3", False)
 
 
 def test_a_large_object_is_judged_to_its_end(snapshot: Snapshot, good: dict[str, Any]) -> None:
@@ -195,8 +270,19 @@ def test_the_gate_is_added_once_and_a_forged_seal_removed(ask: Callable[..., Any
     assert patch(good) == [{"op": "add", "path": "/spec/schedulingGates/-", "value": {"name": "mlwarden.io/evidence"}}]
     good["spec"]["schedulingGates"] = [{"name": "mlwarden.io/evidence"}]
     assert patch(good) == []
-    good["metadata"]["annotations"] = {"mlwarden.io/judged": "forged"}
-    assert patch(good) == [{"op": "remove", "path": "/metadata/annotations/mlwarden.io~1judged"}]
+    good["metadata"]["annotations"] = {"mlwarden.io/judged": "forged", "mlwarden.io/break-glass": "by whom"}
+    assert [(each["op"], each["path"]) for each in patch(good)] == [
+        ("remove", "/metadata/annotations/mlwarden.io~1judged"),
+        ("remove", "/metadata/annotations/mlwarden.io~1break-glass"),
+    ]
+
+
+def test_paths_gate_and_annotations_are_those_of_what_the_controller_generates() -> None:
+    from mlwarden.admission.handle import OWN_ANNOTATIONS, PATHS
+    from mlwarden.controllers import gate, webhooks
+
+    assert set(OWN_ANNOTATIONS) == set(gate.OWN_ANNOTATIONS)
+    assert {webhooks.MUTATE, webhooks.VALIDATE, webhooks.GATE_PATH} == PATHS
 
 
 def test_the_warnings_are_single_lines(ask: Callable[..., Any], good: dict[str, Any]) -> None:

@@ -1,9 +1,11 @@
 """The webhook's certificate: from a Secret that the controller writes, into the TLS context that is serving, without a dropped request.
 
 The chain is loaded into the live context from the event loop: new handshakes use it, connections that are open go on. (From a thread,
-handshakes
-in flight failed now and then; a server restart drops requests.) Python's ssl loads chains from files only, so the bytes pass through an
-anonymous file in memory: the key never touches a disk, and the root filesystem may be read-only.
+handshakes in flight failed now and then; a server restart drops requests.) It is tried on another context first: OpenSSL takes the
+certificate before it looks at the key, and a pair that does not match would leave the live one with neither.
+
+Python's ssl loads chains from files only, so the bytes pass through an anonymous file in memory: the key never touches a disk, and the root
+filesystem may be read-only.
 """
 
 import base64
@@ -45,7 +47,8 @@ def load(context: ssl.SSLContext, secret: dict[str, Any]) -> None:
         chain, key = (base64.b64decode(data.get(name) or "", validate=True) for name in ("tls.crt", "tls.key"))
         expires = x509.load_pem_x509_certificate(chain).not_valid_after_utc
         with _file(chain + b"\n" + key) as path:
-            context.load_cert_chain(path)
+            for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+                each.load_cert_chain(path, password="")  # without one OpenSSL would ask the terminal
     except (binascii.Error, ValueError, TypeError, ssl.SSLError) as error:
         raise InputError(f"the Secret holds no usable certificate: {error}") from error
     metrics.EXPIRES.set(expires.timestamp())
@@ -62,7 +65,7 @@ def _file(content: bytes) -> Iterator[str]:
         finally:
             os.close(descriptor)
         return
-    with tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:  # not on Linux
         file.write(content)
         file.flush()
         yield file.name

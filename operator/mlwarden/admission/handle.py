@@ -1,13 +1,13 @@
 """From the bytes of a review to the bytes of the answer: a pure function of what is asked, where, what is known, and the time.
 
 Every way out is an explicit decision. What cannot be read is refused in words, or, where not even a uid can be found, is no review (400).
-What mlwarden does not know (an operation, a subresource) is refused; nothing is allowed because nobody thought of it.
+What mlwarden does not know (an operation, a subresource, an object that is not of the kind it was sent as) is refused; nothing is allowed
+because nobody thought of it. To delete starts nothing, and to connect starts nothing that was not judged: both pass.
 
 `/mutate` tells the person at once: it refuses, warns, and pins the tags of pods. It may be down: the gate inside the API server holds pods
-meanwhile.
-`/validate` judges what cannot be held, and fails closed: ephemeral containers, and pods that name their node. A namespace that is not
-known yet
-(created milliseconds ago) is refused there with "try again", because its profile decides.
+meanwhile. In a namespace that is not known yet (created milliseconds ago) it speaks by the default profile: what decides is the gate.
+`/validate` judges what cannot be held, and fails closed: ephemeral containers, and pods that name their node. In a namespace that is not
+known yet it refuses with "try again", because the profile decides and nothing judges these again.
 `/gate` adds the scheduling gate where the API server cannot.
 """
 
@@ -29,7 +29,9 @@ from mlwarden.workloads import extract
 LOG = logging.getLogger(__name__)
 MUTATE, VALIDATE, GATE_PATH = "/mutate", "/validate", "/gate"
 PATHS = frozenset({MUTATE, VALIDATE, GATE_PATH})
-JUDGED = "mlwarden.io/judged"
+OWN_ANNOTATIONS = ("mlwarden.io/judged", "mlwarden.io/break-glass")
+"""What nobody brings along on a pod that is created; the same two as the gating policy takes off."""
+_PASS = frozenset({"DELETE", "CONNECT"})
 _NOTHING_RUNS = frozenset({"status", "scale"})
 
 
@@ -61,11 +63,12 @@ def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
     try:
         request = review.read(body)
     except InputError as error:
-        return Answer(status=400, body=error.message.encode(), decision="error")
+        uid = review.uid_of(body)
+        if not uid:
+            return Answer(status=400, body=error.message.encode(), decision="error")
+        return Answer(body=response.deny(uid, f"mlwarden refuses what it cannot read: {error.message}", code=400), decision="error")
     try:
         return _decide(request, path, snapshot, now)
-    except InputError as error:
-        return _refuse(request, f"mlwarden refuses what it cannot read: {error.message}", code=400)
     except RecursionError:
         return _refuse(request, "mlwarden refuses what it cannot read: the object is nested too deeply", code=400)
     except Exception:  # a defect of ours is a refusal with words; a 500 would be an allow wherever the failurePolicy is Ignore
@@ -75,21 +78,23 @@ def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
 
 def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetime) -> Answer:
     namespace = request.namespace or ""
-    if request.operation == "DELETE" or not snapshot.governed(namespace) or request.sub_resource in _NOTHING_RUNS:
+    if request.operation in _PASS or not snapshot.governed(namespace) or request.sub_resource in _NOTHING_RUNS:
         return Answer(body=response.allow(request.uid), decision="skip")
     if request.operation not in {"CREATE", "UPDATE"}:
         return _refuse(request, f"mlwarden does not know the operation {request.operation[:40]!r}", code=400)
     ephemeral = request.resource.resource == "pods" and request.sub_resource == "ephemeralcontainers"
     if request.sub_resource and not ephemeral:
         return _refuse(request, f"mlwarden does not know the subresource {request.sub_resource[:60]!r}", code=400)
-    obj = review.decode(request.object)
+    obj = request.object
     if obj is None:
         return _refuse(request, f"mlwarden refuses a {request.operation} without an object", code=400)
+    if obj.get("kind") != request.kind.kind or obj.get("apiVersion") != request.kind.api_version:
+        return _refuse(request, f"mlwarden refuses an object that is not the {request.kind.kind[:60]!r} it was sent as", code=400)
     if path == GATE_PATH:
         return _gate(request, obj)
-    old = review.decode(request.old_object) if request.operation == "UPDATE" else None
+    old = request.old_object if request.operation == "UPDATE" else None
     workload = _placed(extract(obj), namespace, request.name or "")
-    if old is not None and (_is_going(obj) or not engine.relevant_change(extract(old), workload)):
+    if old is not None and ((_is_going(old) and not ephemeral) or not engine.relevant_change(extract(old), workload)):
         return Answer(body=response.allow(request.uid), decision="skip")
     if path == VALIDATE and namespace not in snapshot.namespaces:
         return _refuse(
@@ -124,7 +129,10 @@ def _placed(workload: Workload, namespace: str, name: str) -> Workload:
 
 
 def _is_going(obj: Mapping[str, Json]) -> bool:
-    """Being deleted: only finalizers are left to change, and nothing starts any more."""
+    """Being deleted: only finalizers are left to change, and nothing starts any more.
+
+    Asked of the object as stored: anybody can write a deletion timestamp into an update, and the API server looks at it only after this.
+    """
     metadata = obj.get("metadata")
     return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
 
@@ -133,10 +141,12 @@ def _gate(request: review.Request, obj: Mapping[str, Json]) -> Answer:
     spec, metadata = obj.get("spec"), obj.get("metadata")
     if request.operation != "CREATE" or request.resource.resource != "pods" or not isinstance(spec, dict):
         return _refuse(request, "mlwarden's gate is for pods that are created", code=400)
-    patch: list[dict[str, Json]] = []
     annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-    if isinstance(annotations, dict) and JUDGED in annotations:
-        patch.append({"op": "remove", "path": "/metadata/annotations/" + JUDGED.replace("/", "~1")})
+    patch: list[dict[str, Json]] = [
+        {"op": "remove", "path": "/metadata/annotations/" + key.replace("/", "~1")}
+        for key in OWN_ANNOTATIONS
+        if isinstance(annotations, dict) and key in annotations
+    ]
     gates = spec.get("schedulingGates")
     if not isinstance(gates, list):
         patch.append({"op": "add", "path": "/spec/schedulingGates", "value": [{"name": GATE}]})

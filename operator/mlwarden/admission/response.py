@@ -9,7 +9,8 @@ import msgspec
 from mlwarden.model.workload import Json
 
 _STEP = re.compile(r'\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]|\.?([A-Za-z_][A-Za-z0-9_-]*)')
-_WARNING_BYTES = 4096  # the API server drops warnings beyond 4096 bytes in all (apiserver/pkg/warning)
+_WARNING, _WARNINGS = 256, 4096
+"""Bytes of one warning and of all: the API server shortens and drops what is beyond (apiserver/pkg/endpoints/filters/warning.go)."""
 _API = "admission.k8s.io/v1"
 
 
@@ -45,9 +46,9 @@ def pins(changes: Mapping[str, str], obj: Json) -> list[dict[str, Json]]:
 
 
 def _review(response: dict[str, Any], warnings: Sequence[str], audit: Mapping[str, str] | None) -> bytes:
-    kept, room = [], _WARNING_BYTES
+    kept, room = [], _WARNINGS
     for warning in warnings:
-        line = " ".join(warning.split())  # a line break would make the API server drop it silently
+        line = _line(warning)
         room -= len(line.encode())
         if room < 0:
             break
@@ -57,6 +58,13 @@ def _review(response: dict[str, Any], warnings: Sequence[str], audit: Mapping[st
     if audit:
         response["auditAnnotations"] = dict(audit)
     return msgspec.json.encode({"apiVersion": _API, "kind": "AdmissionReview", "response": response})
+
+
+def _line(warning: str) -> str:
+    """One line of at most `_WARNING` bytes: for a line break or a control character the API server drops the warning without a word."""
+    line = " ".join("".join(each if each.isprintable() else " " for each in warning).split())
+    encoded = line.encode()
+    return line if len(encoded) <= _WARNING else encoded[: _WARNING - 3].decode(errors="ignore") + "…"
 
 
 def _steps(path: str) -> list[str | int]:

@@ -3,7 +3,8 @@
 A wiring list: client, snapshot, certificate, server, probes, requests for evidence.
 
 Ready when the policies were read and a certificate is there; healthy while the watches give signs of life. On SIGTERM it stops being ready,
-serves on until the endpoints have followed, and only then closes.
+serves on until the endpoints have followed, ending the connection with every answer (the API server keeps its connections for as long as
+they work, and does not repeat a POST), and only then closes.
 """
 
 import argparse
@@ -75,11 +76,12 @@ async def _run(options: argparse.Namespace) -> None:
         source = SnapshotSource(client, settings, convert=evidence.to_facts)
         tls = Tls(client, settings.namespace, certificate.server_context(options.client_ca))
         wanted = Wanted(client)
-        server = _server(options, App(snapshot=lambda: source.current if source.ready.is_set() else None, want=wanted.add), tls.context)
+        app = App(snapshot=lambda: source.current if source.ready.is_set() else None, want=wanted.add, leaving=stop.is_set)
+        server = _server(options, app, tls.context)
         source.subscribe(_measure)
+        metrics.AGE.set_function(lambda: source.age)
 
         def ready() -> str:
-            metrics.AGE.set(source.age)
             if stop.is_set():
                 return "going away"
             if not source.ready.is_set():
@@ -145,7 +147,11 @@ class Wanted:
     async def run(self) -> None:
         """Asks until cancelled."""
         while True:
-            await self._requests.ensure(await self._queue.get(), datetime.now(UTC))
+            references = await self._queue.get()
+            try:
+                await self._requests.ensure(references, datetime.now(UTC))
+            except Exception:  # one reference must not end the process that everybody else is answered by; it is asked for at release
+                LOG.exception("evidence for %.500s", references)
 
 
 def _measure(snapshot: Snapshot, _changes: frozenset[str]) -> None:
@@ -160,6 +166,7 @@ def _server(options: argparse.Namespace, app: App, context: ssl.SSLContext) -> S
         port=options.port,
         loop="none",
         http="httptools",
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
