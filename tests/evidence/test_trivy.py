@@ -152,3 +152,48 @@ def test_the_age_of_the_database_is_read_from_its_metadata(tmp_path: Path) -> No
     (tmp_path / "db" / "metadata.json").write_text(f'{{"Version":2,{times}}}')
     found = Trivy(binary=tmp_path / "x", cache=tmp_path, scratch=tmp_path).database()
     assert found.updated_at.replace(microsecond=0) == datetime(2026, 11, 20, 6, 12, 13, tzinfo=UTC)
+
+
+def updating(directory: Path, body: str) -> Trivy:
+    """A trivy whose download does `body` with `new`, the directory of the new database."""
+    target = "new = sys.argv[sys.argv.index('--cache-dir') + 1] + '/db'; os.makedirs(new)"
+    return fake(directory, f"assert '--download-db-only' in sys.argv; {target}\n{body}")
+
+
+def metadata(updated: str, following: str) -> str:
+    return f'{{"Version":2,"UpdatedAt":"{updated}","NextUpdate":"{following}"}}'
+
+
+NEW = metadata("2026-11-24T00:00:00Z", "2999-01-01T00:00:00Z")
+
+
+async def test_a_missing_database_is_fetched(tmp_path: Path) -> None:
+    trivy = updating(tmp_path, f"open(new + '/metadata.json', 'w').write({NEW!r})")
+    await trivy.update()
+    assert trivy.database().updated_at == datetime(2026, 11, 24, tzinfo=UTC)
+
+
+async def test_a_database_whose_next_one_is_due_is_replaced_and_nothing_is_left_over(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "metadata.json").write_text(metadata("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"))
+    trivy = updating(tmp_path, f"open(new + '/metadata.json', 'w').write({NEW!r})")
+    await trivy.update()
+    assert trivy.database().updated_at == datetime(2026, 11, 24, tzinfo=UTC)
+    assert not list(tmp_path.glob("incoming-*"))  # noqa: ASYNC240 -- a test
+
+
+async def test_a_current_database_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "metadata.json").write_text(NEW)
+    await updating(tmp_path, "sys.exit(1)").update()
+
+
+@pytest.mark.parametrize("body", ["sys.exit(1)", "pass", "print('no space left on device', file=sys.stderr); sys.exit(1)"])
+async def test_a_download_that_fails_leaves_the_old_database(tmp_path: Path, body: str) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "metadata.json").write_text(metadata("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"))
+    trivy = updating(tmp_path, body)
+    with pytest.raises(TransientError, match="cannot be fetched"):
+        await trivy.update()
+    assert trivy.database().updated_at == datetime(2020, 1, 1, tzinfo=UTC)
+    assert not list(tmp_path.glob("incoming-*"))  # noqa: ASYNC240 -- a test

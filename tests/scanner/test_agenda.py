@@ -55,8 +55,18 @@ def test_a_claim_from_before_this_process_started_is_nobodys_and_a_later_one_is_
 def test_a_resolution_is_renewed_only_when_it_is_asked_for() -> None:
     old = NOW - timedelta(days=30)
     assert at(evidence(phase=Phase.READY, at=old)) is None
-    assert at(evidence(phase=Phase.READY, at=old, asked=old)) is None
+    assert at(evidence(phase=Phase.READY, at=old, asked=old, answered=old)) is None
     assert at(evidence(phase=Phase.READY, at=old, asked=NOW)) == old + 2 * SECOND
+
+
+def test_a_requester_whose_clock_is_ahead_is_answered_once() -> None:
+    ahead = NOW + timedelta(hours=1)
+    assert at(evidence(phase=Phase.READY, at=NOW, asked=ahead)) == NOW + 2 * SECOND
+    assert at(evidence(phase=Phase.READY, at=NOW, asked=ahead, answered=ahead)) is None
+
+
+def test_a_requester_whose_clock_is_behind_is_answered_too() -> None:
+    assert at(evidence(phase=Phase.READY, at=NOW, asked=NOW - timedelta(hours=1))) == NOW + 2 * SECOND
 
 
 def test_a_scan_is_renewed_when_it_is_too_old_after_those_that_somebody_waits_for() -> None:

@@ -64,9 +64,6 @@ def worth_asking(stored: ImageEvidence, reference: str, now: datetime) -> bool:
     from_here = stored.is_resolution or canonical(reference) in stored.spec.references
     if not from_here:
         return True  # one more repository it can be pulled from
-    if stored.status.phase is Phase.PENDING or stored.status.at is None:
-        return False
-    asked = stored.spec.requested_at
-    if asked is not None and asked > stored.status.at:
+    if stored.status.phase is Phase.PENDING or stored.status.at is None or stored.is_asked:
         return False
     return stored.status.phase is not Phase.FAILED or now - stored.status.at >= _FAILED

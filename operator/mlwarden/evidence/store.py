@@ -7,8 +7,9 @@ Two shapes, told apart by name (docs/adr/0004-evidence-objects.md):
 
 **The queue.** An object whose status has no answer is work. So is one that was asked for again: whoever needs a fresh answer (a
 resolution older than 60 s, a scan older than the policy's `maxAge`) sets `spec.requestedAt` to now, and the scanner answers when that is
-later than `status.at`. A counter or an annotation was rejected (no order between requesters, no schema), deleting and creating again, too
-(in between there is no evidence, and a deletion is a right nobody else needs).
+not the `status.answered` of the last answer. Comparing it with the time of the answer was rejected (two clocks), a counter or an
+annotation, too (no order between requesters, no schema), and so was deleting and creating again (in between there is no evidence, and a
+deletion is a right nobody else needs).
 
 The name is derived from what it is about, and everything here checks it: an object that says something else than its name is not
 evidence.
@@ -61,7 +62,7 @@ class EvidenceSpec(_Wire, frozen=True, kw_only=True):
 
     Attributes:
         references: one image reference as written (`tag-…`), or up to 16 of `repository@sha256:…` to try in turn (`sha256-…`).
-        requested_at: when an answer was last asked for; the scanner answers again when it is later than `status.at`.
+        requested_at: when an answer was last asked for; the scanner answers again when it is not `status.answered`.
     """
 
     references: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...], _REFERENCES]
@@ -76,6 +77,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
         reason: why it is not Ready, or why the last refresh failed.
         digest: what the tag pointed at.
         at: when the answer was made: of a resolution, of a scan, or of a definitive failure.
+        answered: the `spec.requestedAt` that was answered. Compared for equality: clocks of two processes are not.
         scan: the summary of the scan.
         claimed_by: the scanner that is at it.
         claimed_until: from then on another may take it.
@@ -87,6 +89,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
     reason: Annotated[str, msgspec.Meta(max_length=400)] = ""
     digest: Annotated[str, msgspec.Meta(max_length=71)] = ""
     at: datetime | None = None
+    answered: datetime | None = None
     scan: Scan | None = None
     claimed_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
     claimed_until: datetime | None = None
@@ -102,6 +105,12 @@ class ImageEvidence(_Wire, frozen=True, kw_only=True, omit_defaults=False):
     metadata: Metadata
     spec: EvidenceSpec
     status: EvidenceStatus = EvidenceStatus()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody asked (again) and has no answer yet."""
+        asked = self.spec.requested_at
+        return self.status.at is None or (asked is not None and asked != self.status.answered)
 
     @property
     def is_resolution(self) -> bool:

@@ -176,7 +176,7 @@ class Trivy:
 
     async def _run(self, arguments: list[str], limits: process.Limits, docker_config: bytes = b'{"auths":{}}') -> process.Completed:
         """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
-        home = await asyncio.to_thread(self._make_home, docker_config)
+        home = self._make_home(docker_config)  # not in a thread: a cancellation would leave behind what the thread had made
         environment = {
             "HOME": str(home),
             "TMPDIR": str(home),

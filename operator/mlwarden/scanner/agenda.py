@@ -51,7 +51,7 @@ def due(evidence: ImageEvidence, terms: Terms) -> Due | None:
     since = asked or evidence.metadata.creation_timestamp or _EVER
     if status.phase is Phase.PENDING or status.at is None:
         return Due(at=later, rank=0, since=since)
-    if asked is not None and asked > status.at:
+    if evidence.is_asked and asked is not None:
         again = status.at + (AGAIN_RESOLUTION if evidence.is_resolution else AGAIN_SCAN)
         # A definitive failure is asked about again at once: somebody may have pushed the image. A rate limit is not.
         return Due(at=max(free if status.phase is Phase.FAILED else later, again), rank=0, since=asked)

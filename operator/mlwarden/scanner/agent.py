@@ -176,13 +176,13 @@ class Agent:
         began, reference = _now(), known.spec.references[0]
         found = await self._worker.resolve(reference)
         await self._ask_for(parse(reference).at(found))
-        return {**_ANSWERED, "digest": found, "at": began}
+        return {**_ANSWERED, "digest": found, "at": began, "answered": known.spec.requested_at}
 
     async def _scan(self, known: ImageEvidence) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
         scan = await self._worker.scan(known.spec.references)
         now = _now()
-        return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now}
+        return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
 
     async def _ask_for(self, pinned: str) -> None:
         """Sees to it that there is evidence, or a request for it, about a digest, and that it can be pulled from here too."""
@@ -201,7 +201,8 @@ class Agent:
 def _definitive(known: ImageEvidence, error: DefinitiveError, now: datetime) -> dict[str, Any]:
     """What is written after a definitive failure. A scan that was made stays true: the digest is the same bytes, wherever it went."""
     attempts = known.status.attempts + 1
-    change: dict[str, Any] = {"attempts": attempts, "reason": one_line(error.message), "retry_at": now + long_backoff(attempts), "at": now}
+    change: dict[str, Any] = {"attempts": attempts, "reason": one_line(error.message), "retry_at": now + long_backoff(attempts)}
+    change |= {"at": now, "answered": known.spec.requested_at}
     if known.status.scan is not None and known.status.phase is Phase.READY:
         return change
     return {**change, "phase": Phase.FAILED, "digest": ""}
