@@ -8,8 +8,11 @@ import datetime as dt
 import http.server
 import ipaddress
 import json
+import os
 import secrets
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from base64 import b64encode
@@ -17,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -69,6 +73,7 @@ class FailHeld:
         self.settings = settings
         self.admin = cluster.api()
         self.alice = cluster.api("alice")
+        self.tokens: dict[str, str] = {}
         self._accounts: dict[str, Api] = {}
 
     until = staticmethod(until)
@@ -89,7 +94,7 @@ class FailHeld:
     def controller(self) -> "Api":
         return self.account(self.settings.controller)
 
-    def make_accounts(self) -> None:
+    def make_accounts(self, *, rbac: bool = True) -> None:
         from mlwarden.embedded.api import Api
 
         own = self.settings.namespace
@@ -100,7 +105,10 @@ class FailHeld:
             self.admin.create(f"/api/v1/namespaces/{own}/pods", body)
             request = {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": f"{name}-0"}}}
             token = self.admin.create(f"/api/v1/namespaces/{own}/serviceaccounts/{name}/token", request)["status"]["token"]
+            self.tokens[name] = token
             self._accounts[name] = Api(server=self.cluster.server, ca=str(self.cluster.pki.ca), token=token)
+            if not rbac:
+                continue
             self.bind_account(name, own, "cluster-admin")  # RBAC is not what is tested here: admission is
 
     def close(self) -> None:
@@ -302,3 +310,228 @@ def hostile(tmp_path: Path, cluster: "EmbeddedCluster") -> Iterator[Callable[[st
         cluster.api().delete(path)
         webhook.server.shutdown()
         webhook.server.server_close()
+
+
+class Running:
+    """`mlwarden controller` as a process, with the chart's RBAC and a token bound to a pod, as a kubelet gives it.
+
+    No webhook runs: its address is a closed port.
+    """
+
+    def __init__(self, cluster: "EmbeddedCluster", directory: Path, **settings: Any) -> None:
+        from mlwarden.embedded.processes import free_port
+
+        own = f"mlwarden-{secrets.token_hex(3)}"
+        self.settings = Settings(namespace=own, anchor=own, webhook_url=f"https://127.0.0.1:{free_port()}", **settings)
+        self.cluster, self.directory, self.admin, self.alice = cluster, directory, cluster.api(), cluster.api("alice")
+        self.held = FailHeld(cluster, self.settings)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.ports: dict[str, int] = {}
+        self._crds: list[str] = []
+
+    def install(self) -> None:
+        from mlwarden.controllers.install import crds
+
+        for crd in crds():
+            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+            self._crds.append(path)
+            self.admin.apply(path, crd)
+            until(lambda path=path: _is_established(self.admin.get(path)))
+        self.admin.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", {"metadata": {"name": self.settings.anchor}, "rules": []})
+        self.held.make_accounts(rbac=False)
+        for obj in self._rbac():
+            obj["metadata"]["name"] = self._renamed(obj["metadata"]["name"])
+            if "roleRef" in obj:
+                obj["roleRef"]["name"] = self._renamed(obj["roleRef"]["name"])
+            scope = f"namespaces/{self.settings.namespace}/" if obj["metadata"].get("namespace") else ""
+            plural = f"{obj['kind'].lower()}s"
+            self.admin.apply(f"/apis/rbac.authorization.k8s.io/v1/{scope}{plural}/{obj['metadata']['name']}", obj)
+        account = self.directory / "account"
+        account.mkdir()
+        (account / "ca.crt").write_bytes(self.cluster.pki.ca.read_bytes())
+        (account / "token").write_text(self.held.tokens[self.settings.controller])
+        (account / "namespace").write_text(self.settings.namespace)
+        text = json.dumps(msgspec.to_builtins(self.settings))
+        (self.directory / "settings.yaml").write_text(text)
+
+    def _renamed(self, name: str) -> str:
+        return f"{self.settings.namespace}-{name.removeprefix('mlwarden-')}"
+
+    def _rbac(self) -> list[dict[str, Any]]:
+        """The roles and bindings of the chart, as Helm renders them for this namespace."""
+        import yaml
+
+        rendered = self.cluster.helm("template", "mlwarden", "charts/mlwarden", "--namespace", self.settings.namespace)
+        found = [
+            obj
+            for obj in yaml.safe_load_all(rendered)
+            if obj and obj["kind"] in {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+        ]
+        hooks = [obj for obj in found if "helm.sh/hook" in obj["metadata"].get("annotations", {})]
+        for obj in found:
+            for rule in obj.get("rules") or []:
+                if rule.get("resourceNames") == ["mlwarden"]:
+                    rule["resourceNames"] = [self.settings.anchor]
+        return [obj for obj in found if obj not in hooks and obj["metadata"]["name"] != "mlwarden"]
+
+    def start(self, name: str = "a") -> None:
+        """Starts a replica; does not wait."""
+        from urllib.parse import urlsplit
+
+        from mlwarden.embedded.processes import free_port
+
+        address = urlsplit(self.cluster.server)
+        port = self.ports[name] = free_port()
+        environment = {
+            **os.environ,
+            "KUBERNETES_SERVICE_HOST": str(address.hostname),
+            "KUBERNETES_SERVICE_PORT": str(address.port),
+            "POD_NAME": f"mlwarden-controller-{name}",
+        }
+        command = [sys.executable, "-m", "mlwarden.cli.main", "controller", "--settings", str(self.directory / "settings.yaml")]
+        command += ["--service-account-dir", str(self.directory / "account"), "--probe-port", str(port), "--host", "127.0.0.1"]
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def probe(self, name: str = "a", path: str = "/readyz") -> str:
+        """What a probe says: `ok`, or why not."""
+        import urllib.error
+        import urllib.request
+
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=5) as answer:
+                return str(answer.read().decode().strip())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.read().decode().strip()
+        except OSError as error:
+            return str(error)
+
+    def await_ready(self, name: str = "a") -> None:
+        deadline = time.monotonic() + 60
+        while self.probe(name) != "ok":
+            assert self.processes[name].poll() is None, self.log(name)
+            assert time.monotonic() < deadline, f"{self.probe(name)}\n{self.log(name)}"
+            time.sleep(0.1)
+
+    def kill(self, name: str = "a") -> None:
+        """kill -9."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self, name: str = "a") -> int:
+        """SIGTERM; returns the exit code."""
+        process = self.processes.pop(name)
+        process.terminate()
+        return process.wait(20)
+
+    def log(self, name: str = "a") -> str:
+        return (self.directory / f"{name}.log").read_text()[-6000:]
+
+    def call(self, *arguments: str) -> str:
+        """Another command of mlwarden, as the controller's account."""
+        from urllib.parse import urlsplit
+
+        address = urlsplit(self.cluster.server)
+        environment = {**os.environ, "KUBERNETES_SERVICE_HOST": str(address.hostname), "KUBERNETES_SERVICE_PORT": str(address.port)}
+        options = ["--settings", str(self.directory / "settings.yaml"), "--service-account-dir", str(self.directory / "account")]
+        command = [sys.executable, "-m", "mlwarden.cli.main", *arguments, *options]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        return answer.stdout
+
+    def answer(
+        self, reference: str, *, digest: str = "", scan: dict[str, Any] | None = None, phase: str = "Ready", reason: str = ""
+    ) -> None:
+        """Plays the scanner: waits until `reference` is asked for, and answers."""
+        from mlwarden import evidence
+
+        path = f"/apis/mlwarden.io/v1alpha1/imageevidences/{evidence.name_for(reference)}"
+        until(lambda: exists(self.admin, path))
+        now = dt.datetime.now(dt.UTC).isoformat()
+        status = {"phase": phase, "at": now, "reason": reason, **({"digest": digest} if digest else {})}
+        if scan is not None:
+            status["scan"] = {"scanner": "trivy 0.72.0", "scannedAt": now, "databaseAt": now, "os": "debian 12", "packages": 7, **scan}
+        patch = [{"op": "add", "path": "/status", "value": status}]  # as a whole: nothing of an older answer stays
+        scanner = self.held.account(self.settings.scanner)
+        scanner.patch(f"{path}/status", patch, content_type="application/json-patch+json")
+
+    def close(self) -> None:
+        """Stops what runs and takes away everything cluster-scoped."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        base = "/apis/admissionregistration.k8s.io/v1"
+        for kind in reversed(PLURALS.values()):
+            for obj in self.admin.get(f"{base}/{kind}")["items"]:
+                if obj["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "mlwarden":
+                    with contextlib.suppress(Exception):
+                        self.admin.delete(f"{base}/{kind}/{obj['metadata']['name']}")
+        roles = "/apis/rbac.authorization.k8s.io/v1"
+        for plural in ("clusterrolebindings", "clusterroles"):
+            for obj in self.admin.get(f"{roles}/{plural}")["items"]:
+                if obj["metadata"]["name"].startswith(self.settings.namespace):
+                    self.admin.delete(f"{roles}/{plural}/{obj['metadata']['name']}")
+        for path in self._crds:
+            self.admin.delete(path)
+            until(lambda path=path: not exists(self.admin, path))
+        until(lambda: "schedulingGates" not in self.held.create(self._free(), good_pod("p"), user=self.admin, dryRun="All")["spec"])
+        self.admin.delete(f"/api/v1/namespaces/{self.settings.namespace}")
+        self.held.close()
+
+    def _free(self) -> str:
+        if not hasattr(self, "_probe"):
+            self._probe = self.cluster.create_namespace(f"t-{secrets.token_hex(4)}", labels={PROFILE_LABEL: "experiment"})
+        return self._probe
+
+
+def good_pod(name: str, image: str = "registry.example/app:1", **changes: Any) -> dict[str, Any]:
+    """A pod with which no policy but the one about scans finds fault."""
+    container = {
+        "name": "main",
+        "image": image,
+        "resources": {"requests": {"cpu": "10m", "memory": "10Mi"}, "limits": {"cpu": "10m", "memory": "10Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {**spec, **changes}}
+
+
+def exists(api: "Api", path: str) -> bool:
+    from mlwarden.embedded.api import ApiError
+
+    try:
+        api.get(path)
+    except ApiError as error:
+        if error.code == 404:
+            return False
+        raise
+    return True
+
+
+def _is_established(crd: dict[str, Any]) -> bool:
+    return any(each["type"] == "Established" and each["status"] == "True" for each in (crd.get("status", {}).get("conditions") or []))
+
+
+@pytest.fixture(scope="module")
+def running(cluster: "EmbeddedCluster", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A controller that is ready."""
+    controller = Running(cluster, tmp_path_factory.mktemp("controller"))
+    try:
+        controller.install()
+        controller.start()
+        controller.await_ready()
+        yield controller
+    finally:
+        controller.close()
+
+
+@pytest.fixture(name="good_pod")
+def good_pod_fixture() -> Callable[..., dict[str, Any]]:
+    """`good_pod(name, image, **spec)`."""
+    return good_pod

@@ -284,7 +284,8 @@ class TestEvidence:
         for user in (held.admin, held.account(held.settings.webhook), held.controller):
             refused(lambda user=user: user.patch(f"{path}/{name}/status", forged), "only mlwarden writes evidence")
         assert held.account(held.settings.scanner).patch(f"{path}/{name}/status", forged)["status"]["phase"] == "Failed"
-        refused(lambda: held.admin.patch(f"{path}/{name}", {"spec": {"references": ["evil.example/x:1"]}}), "only mlwarden writes evidence")
+        more = [*body["spec"]["references"], f"evil.example/x@sha256:{'b' * 64}"]
+        refused(lambda: held.admin.patch(f"{path}/{name}", {"spec": {"references": more}}), "only mlwarden writes evidence")
         held.admin.patch(f"{path}/{name}", {"metadata": {"annotations": {"seen": "yes"}}})
         held.admin.delete(f"{path}/{name}")
 

@@ -3,13 +3,17 @@
 kopf is right here: it lists and watches our own few resources, retries, and patches the status. Only `on.event` is used: level-triggered,
 nothing is written on the object but its status. It is started anew with every leadership, so the first list brings every policy.
 
+It has a thread and an event loop of its own. In ours it would take SIGTERM for itself, and at its end cancel every task that began after
+it did, ours too (kopf/_core/reactor/running.py, `spawn_tasks`, `run_tasks`).
+
 Rejected: kopf's peering (it pauses everybody when priorities are equal), its default login (it imports clients we do not need) and its
 posting of log lines as Events.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +22,7 @@ import msgspec
 
 from mlwarden import policy
 from mlwarden.controllers.generated import editors, is_shipped
-from mlwarden.errors import Error
+from mlwarden.errors import ClusterError, Error
 from mlwarden.model.workload import Json
 from mlwarden.policy import COMPILED, READY
 
@@ -71,6 +75,16 @@ async def run(connection: Connection, *, now: Callable[[], datetime] = lambda: d
         connection: how to reach the API server; asked again when credentials expire.
         now: the clock.
     """
+    stop = threading.Event()
+    work = asyncio.get_running_loop().run_in_executor(None, _operate, connection, now, stop)
+    try:
+        await asyncio.shield(work)
+    finally:
+        stop.set()
+        await asyncio.shield(work)  # whoever leads next must not find us writing
+
+
+def _operate(connection: Connection, now: Callable[[], datetime], stop: threading.Event) -> None:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -86,18 +100,16 @@ async def run(connection: Connection, *, now: Callable[[], datetime] = lambda: d
         if wanted != obj.get("status"):
             patch.status.update(wanted)
 
-    stop = asyncio.Event()
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.watching.server_timeout = 240
     settings.networking.request_timeout = 15
-    operator: Awaitable[None] = kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop)
-    try:
-        await operator
-    finally:
-        stop.set()
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # it warns that signals are not its own here
+    asyncio.run(kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop))
+    if not stop.is_set():
+        raise ClusterError("the operator that keeps the policies' status ended by itself")
 
 
 def _condition(kind: str, *, ok: bool, reason: str, message: str) -> dict[str, Json]:
