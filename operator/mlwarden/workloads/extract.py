@@ -29,18 +29,16 @@ def extract(obj: Json) -> Workload:
     root = obj if isinstance(obj, dict) else {}
     resource = _resource(root)
     row = _TABLE.get((resource.group, resource.kind))
-    found: dict[str, Pod] = {}
+    found: list[Pod] = []
     items = root.get("items")
     if resource.kind.endswith("List") and isinstance(items, list):
         for index, item in enumerate(items):
-            for pod in _pods(item, _TABLE.get(_identity(item)), f"items[{index}]"):
-                found.setdefault(pod.spec_path, pod)
+            found.extend(_pods(item, _TABLE.get(_identity(item)), f"items[{index}]"))
         known = all(_identity(item) in _TABLE for item in items)
     else:
-        for pod in _pods(root, row, ""):
-            found.setdefault(pod.spec_path, pod)
+        found.extend(_pods(root, row, ""))
         known = row is not None
-    return Workload(resource=resource, object=root, pods=tuple(found.values()), known=known)
+    return Workload(resource=resource, object=root, pods=tuple(found), known=known)
 
 
 def resource_of(kind: str, api_version: str) -> str:
@@ -86,7 +84,8 @@ def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
             for path, value in _expand(obj, place, base):
                 pod = _pod(path, value, shape)
                 if pod is not None:
-                    seen.add(pod.spec_path)
+                    if shape is not Shape.CONTAINER:  # a lone container may have a pod spec beside its own fields
+                        seen.add(pod.spec_path)
                     yield pod
         if row.group in _CLOSED:
             return
