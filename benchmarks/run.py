@@ -1,11 +1,12 @@
 """`make bench`: what mlwarden costs, as ratios against the same API server in the same run.
 
-Nothing here is asserted: machines are noisy. Figures go to standard output as a table in Markdown, to be pasted into `README.md` beside the command.
+Nothing here is asserted: machines are noisy. Figures go to standard output as a table in Markdown, to be pasted into `README.md` beside
+the command.
 
 The steps build on each other on one control plane, in this order, because what is in force can only be added:
-1. the API server alone; 2. the gate and the guards; 3. with them a webhook that answers `allowed` and looks at nothing (same server, same TLS);
-4. mlwarden, installed by its chart. Step 4 comes with the shipped policies also compiled into the API server; what the webhook adds is what
-(c) - (b) is about, so the compiled ones are measured apart.
+1. the API server alone; 2. the gate and the guards; 3. with them a webhook that answers `allowed` and looks at nothing (same server, same
+TLS); 4. mlwarden, installed by its chart. Step 4 comes with the shipped policies also compiled into the API server; what the webhook adds
+is what (c) - (b) is about, so the compiled ones are measured apart.
 """
 
 from __future__ import annotations
@@ -227,14 +228,15 @@ def _print(
     print("| | 1 client: avg · p50 · p99 | ratio | 20 clients: avg · p50 · p99 · per s | ratio |\n| --- | --- | --- | --- | --- |")
     for name, found in rows:
         one, many, base = found[1], found[20], rows[0][1]
+        ratio, crowded = one["average"] / base[1]["average"], many["average"] / base[20]["average"]
         print(
-            f"| {name} | {one['average']:.2f} · {one['p50']:.2f} · {one['p99']:.1f} | {one['average'] / base[1]['average']:.2f} "
-            f"| {many['average']:.1f} · {many['p50']:.1f} · {many['p99']:.1f} · {many['perSecond']:.0f} | {many['average'] / base[20]['average']:.2f} |"
+            f"| {name} | {one['average']:.2f} · {one['p50']:.2f} · {one['p99']:.1f} | {ratio:.2f} "
+            f"| {many['average']:.1f} · {many['p50']:.1f} · {many['p99']:.1f} · {many['perSecond']:.0f} | {crowded:.2f} |"
         )
     if held:
-        print(
-            f"\nfrom created to released at 50 pods per second, {len(held)} pods, ms: p50 {held[len(held) // 2]:.0f}, p99 {held[int(len(held) * 0.99)]:.0f}, max {held[-1]:.0f}"
-        )
+        middle, late = held[len(held) // 2], held[int(len(held) * 0.99)]
+        print(f"\nfrom created to released at 50 pods per second, {len(held)} pods, in ms:")
+        print(f"p50 {middle:.0f}, p99 {late:.0f}, max {held[-1]:.0f}")
     print(f"1,000 pods created during an outage: {freed} released {seconds:.1f} s after the processes were started again")
     print(f"resident memory in MB after 20,000 requests in {NAMESPACE}: {memory}")
 

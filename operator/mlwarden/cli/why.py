@@ -62,12 +62,12 @@ async def _why(options: argparse.Namespace, name: str, namespace: str) -> tuple[
         gates = [gate.get("name") for gate in pod["spec"].get("schedulingGates") or ()]
         if GATE not in gates:
             return False, _not_held(pod, gates)
-        lines = [
-            f"Pod {namespace}/{name} is held by mlwarden since {pod['metadata'].get('creationTimestamp', '?')}; it exists and has not started."
-        ]
+        since = pod["metadata"].get("creationTimestamp", "?")
+        lines = [f"Pod {namespace}/{name} is held by mlwarden since {since}; it exists and has not started."]
         judged = await _judged(client, pod, namespace)
         said = judged or await _said(client, pod, namespace)
-        lines += said or ["mlwarden has not said anything about it yet: is its controller running? kubectl -n mlwarden-system get pods"]
+        silence = "mlwarden has not said anything about it yet: is its controller running? kubectl -n mlwarden-system get pods"
+        lines += said or [silence]
         others = [gate for gate in gates if gate != GATE]
         if others:
             lines.append(f"It also waits for {', '.join(others)}, which are not mlwarden's.")
