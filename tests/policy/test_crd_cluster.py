@@ -60,7 +60,7 @@ def served(api: Any) -> bool:
     try:
         api.get(URL)
     except ApiError as error:
-        if error.code not in {404, 503}:
+        if error.code not in {404, 429, 503}:
             raise
         return False
     return True

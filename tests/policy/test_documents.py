@@ -64,6 +64,12 @@ def test_generated_words_mean_what_kubectl_says(words: list[str]) -> None:
         assert same(mine, theirs), (word, mine, theirs)
 
 
+def test_a_merge_key_is_only_a_word_where_no_key_stands() -> None:
+    assert yaml_loads("<<") == ["<<"]
+    assert yaml_loads("- <<\n- a: <<\n- '<<': 1") == [["<<", {"a": "<<"}, {"<<": 1}]]
+    assert yaml_loads("<<: {a: 1}\na: 2\nb: 3") == [{"a": 2, "b": 3}]
+
+
 def test_quoted_words_are_text() -> None:
     assert yaml_loads("""[ "y", 'no', "2026-12-15", !!str 22, ! 7 ]""") == [["y", "no", "2026-12-15", "22", "7"]]
 

@@ -143,6 +143,11 @@ class _Document:
     aliased: int = 0
     root: Json = None
 
+    @property
+    def expects_key(self) -> bool:
+        """Whether the next value is a key: only there is `<<` more than a word."""
+        return bool(self.stack) and not isinstance(self.stack[-1].value, list) and not self.stack[-1].has_key
+
     def take(self, value: Json, size: int) -> None:
         """Puts a finished value where it belongs."""
         if not self.stack:
@@ -151,8 +156,6 @@ class _Document:
         parent = self.stack[-1]
         parent.size += size
         if isinstance(parent.value, list):
-            if value is _MERGE:
-                value = "<<"
             parent.value.append(value)
         elif not parent.has_key:
             parent.key = value if value is _MERGE else scalars.key(value)
@@ -165,7 +168,7 @@ class _Document:
             if parent.key in parent.value and parent.key not in parent.merged:
                 raise _twice(parent.key)
             parent.merged.discard(parent.key)
-            parent.value[parent.key] = "<<" if value is _MERGE else value
+            parent.value[parent.key] = value
 
     @staticmethod
     def _merge(parent: _Open, value: Json) -> None:
@@ -210,14 +213,14 @@ def _scalar(document: _Document, event: Any) -> None:
     if tag == "str" or (not tag and not event.implicit[0]):
         value = event.value
     elif event.value == "<<" and not tag:
-        value = _MERGE
+        value = "<<"
     else:
         value = scalars.plain(event.value)
         if tag and _kind(value) not in _SCALARS.get(tag, ()):
             raise InputError(f"{event.value[:80]!r} is not of the type !!{tag}")
     if event.anchor:
         document.anchors[event.anchor] = (value, 1)
-    document.take(value, 1)
+    document.take(_MERGE if event.value == "<<" and not tag and event.implicit[0] and document.expects_key else value, 1)
 
 
 _SCALARS = {"int": ("int",), "float": ("int", "float"), "bool": ("bool",), "null": ("NoneType",)}

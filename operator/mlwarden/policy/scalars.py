@@ -20,6 +20,8 @@ _NOT_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _INTEGER = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|0[0-7]*|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
+_BETWEEN_DIGITS = re.compile(r"(?<=[0-9])_(?=[0-9])")
+"""Go's ParseFloat skips these (strconv, `underscoreOK`); behind a digit yaml takes all underscores out before."""
 _LARGEST = 2**64
 _DIGITS = 80
 """Of 64 bits in base 2, with sign and prefix: longer numbers fit nowhere."""
@@ -44,7 +46,7 @@ def plain(text: str) -> Json:
         if (found := _integer(number)) is not None:
             return found
         return _float(number, otherwise=text_)
-    return _float(text, otherwise=text)
+    return _float(_BETWEEN_DIGITS.sub("", text), otherwise=text)
 
 
 def _integer(number: str) -> int | None:
