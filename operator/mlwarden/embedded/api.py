@@ -68,13 +68,16 @@ class Api:
             connection, fresh = self._idle.pop(), False
         except IndexError:
             connection, fresh = self._connect(), True
+        sent = False
         try:
             connection.request(method, target, data, headers)
+            sent = True
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            if not fresh and (method == "GET" or isinstance(error, http.client.RemoteDisconnected)):
+            # The server closes connections that nobody used for a while: it did nothing with what could not even be sent.
+            if not fresh and (method == "GET" or not sent or isinstance(error, http.client.RemoteDisconnected)):
                 return self.request(method, path, body, query=query, content_type=content_type)
             raise ApiError(f"{method} {path}: no answer from the API server: {error}") from error
         self._idle.append(connection)
