@@ -63,7 +63,7 @@ class Informer:
         self._keep, self._on_change = keep, on_change
         self._store: dict[Key, tuple[str, dict[str, Any]]] = {}
         self._version = ""  # to go on from; empty where a list is needed
-        self._failures = 0
+        self._failures, self._said = 0, ""
         self._heard = time.monotonic()
         self.synced = asyncio.Event()
         self.unreadable: dict[Key, str] = {}
@@ -97,7 +97,9 @@ class Informer:
             except ApiError as error:
                 if not isinstance(error, UnreachableError) or self._failures >= _ATTEMPTS:
                     self._version = ""
-                LOG.warning("%s: %s", self._kind.plural, error)
+                said = str(error)
+                LOG.log(logging.DEBUG if said == self._said else logging.WARNING, "%s: %s", self._kind.plural, said)
+                self._said = said  # an outage is one line, not one every few seconds
             delay = min(_QUICKEST * 2.0 ** min(self._failures, 10), _SLOWEST)
             self._failures += 1
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads retries, hides nothing
