@@ -103,6 +103,11 @@ def judge(found: Sequence[Manifest], rules: Policies, settings: Settings, *, pro
     return judged
 
 
+def shipped() -> Policies:
+    """Returns the policies that come with mlwarden; every one of them compiles."""
+    return Policies(compiled=tuple(map(policy.compile_policy, policy.shipped())), broken={})
+
+
 def report(judged: Iterable[Judged]) -> Report:
     """Returns the verdict over everything and all findings, in the order of the input, each object's worst first."""
     verdicts = [item.verdict for item in judged if item.verdict is not None]
@@ -117,6 +122,15 @@ def text(item: Judged) -> str:
     if item.verdict.decision is Decision.DENY:
         return engine.refusal(item.verdict, item.workload)
     return "\n".join(f"Warning: {line}" for line in engine.warnings(item.verdict))
+
+
+def _more(item: Judged) -> list[str]:
+    """What the cluster's answer only counts: every finding, where there is more than the one that a refusal shows."""
+    lines = messages.every(item.verdict) if item.verdict else []
+    refused = item.verdict is not None and item.verdict.decision is Decision.DENY
+    if not lines or (refused and sum(not line.startswith(" ") for line in lines) == 1):
+        return []
+    return ["every finding, and what helps:", *(f"  {line}" for line in lines)]
 
 
 def _facts(namespace: Mapping[str, Any] | None, name: str, profile: str, now: datetime) -> Facts:
@@ -197,7 +211,10 @@ def _print(judged: Sequence[Judged], *, unread: int) -> None:
             tint = {Decision.DENY: _RED, Decision.HOLD: _YELLOW}.get(decision, _DIM) if decision else _DIM
             head = f"{clean(item.source)}: {messages.named(item.workload.resource)}"
             print(f"{tint}{head}{_RESET}" if colour else head)
-            print(f"{said}\n")
+            print(said)
+            for line in _more(item):
+                print(f"  {line}")
+            print()
     parts = [
         f"{counts['Deny']} denied",
         f"{counts['Hold']} held until there is evidence",

@@ -1,7 +1,8 @@
 """`mlwarden demo`: the main job, end to end, on a real API server, as the people who meet it see it.
 
-A dozen workloads are applied as a data scientist; for each it says what happened and whether that is what should happen. Then every
-mlwarden process is killed, three more are applied, and it comes back. Exit 1 if anything was not as it should be.
+The workloads of `examples/` are applied as a data scientist; for each it says what happened, whether that is what should happen, and
+whether `mlwarden check` had said the same. Then every mlwarden process is killed, three more are applied, and it comes back. Exit 1 if
+anything was not as it should be.
 """
 
 from __future__ import annotations
@@ -9,22 +10,34 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from mlwarden import policy
+from mlwarden.cli import check
+from mlwarden.cli.manifests import Manifest
+from mlwarden.embedded import build
 from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.installed import NAMESPACE, Installation, install_ml_kinds, push_demo_images
 from mlwarden.embedded.kubelet import HostKubelet
 from mlwarden.embedded.processes import wait_until
+from mlwarden.model.finding import Decision
+from mlwarden.model.policy import Settings
 
-_NAMESPACES = {"sandbox": "", "research": "experiment", "serving": "production"}
+_PLACEHOLDER = "registry.example.com"
 _SECONDS = 30.0
+_DENIED = " denied the request: "
+Say = Callable[[str], None]
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,18 +45,16 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Attributes:
         title: for a person.
-        namespace: where alice applies it.
+        file: below `examples/`.
         expect: refused, held, runs or admitted.
         says: what the refusal, the Event or the warning must contain.
         never: what must not be printed.
         phase: `` or `outage`: applied while every mlwarden process is dead.
-        manifest: the object.
     """
 
     title: str
-    namespace: str
+    file: str
     expect: str
-    manifest: dict[str, Any]
     says: str = ""
     never: str = ""
     phase: str = ""
@@ -53,17 +64,40 @@ class Seen(msgspec.Struct, kw_only=True):
     """What happened: what kubectl printed, what became of it, and whether that is right."""
 
     case: Case
+    manifest: dict[str, Any]
     printed: str
     refused: bool
     outcome: str = ""
     detail: str = ""
     right: bool = False
+    wrong: str = ""
+
+    @property
+    def namespace(self) -> str:
+        """Where it was applied."""
+        return str(self.manifest["metadata"]["namespace"])
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return str(self.manifest["metadata"]["name"])
 
 
-def cases(registry: str) -> list[Case]:
-    """Returns the workloads with `REGISTRY` replaced."""
+def examples() -> Path:
+    """Returns the folder of the examples."""
+    return build.source_tree() / "examples"
+
+
+def cases() -> list[Case]:
+    """Returns what is applied, in order."""
     text = resources.files("mlwarden.cli").joinpath("demo_workloads.yaml").read_text(encoding="utf-8")
-    return msgspec.convert(yaml.safe_load(text.replace("REGISTRY", registry)), list[Case])
+    return msgspec.convert(policy.yaml_loads(text)[0], list[Case])
+
+
+def manifests(file: str, registry: str) -> list[dict[str, Any]]:
+    """Returns the objects of one of the examples, with their images in the embedded registry."""
+    text = (examples() / file).read_text(encoding="utf-8")
+    return policy.yaml_loads(text.replace(_PLACEHOLDER, registry))
 
 
 def main(argv: list[str]) -> int:
@@ -86,20 +120,25 @@ def main(argv: list[str]) -> int:
         push_demo_images(cluster)
         say("helm install mlwarden charts/mlwarden")
         Installation(cluster, kubelet).install()
-        for name, profile in _NAMESPACES.items():
-            cluster.create_namespace(name, labels={"mlwarden.io/profile": profile} if profile else {})
-            cluster.grant("alice", "edit", name)
+        namespaces = manifests("namespaces.yaml", cluster.registry)
+        for namespace in namespaces:
+            metadata = namespace["metadata"]
+            cluster.create_namespace(metadata["name"], labels=metadata.get("labels", {}))
+            cluster.grant("alice", "edit", metadata["name"])
         say("ready; applying workloads as alice, a data scientist")
         results = _run(cluster, kubelet, say)
+        _compare(results, namespaces)
         wrong = _report(console, results)
+        _show(console, cluster)
         console.print(f"\n{len(results) - wrong} of {len(results)} as they should be, in {time.monotonic() - started:.0f} s")
+        console.print(f"mlwarden check examples/ says the same of {sum(not seen.wrong for seen in results)} of {len(results)}")
         if options.keep:
             _keep(console, cluster)
     return 1 if wrong else 0
 
 
-def _run(cluster: EmbeddedCluster, kubelet: HostKubelet, say: Any) -> list[Seen]:
-    everything = cases(cluster.registry)
+def _run(cluster: EmbeddedCluster, kubelet: HostKubelet, say: Say) -> list[Seen]:
+    everything = cases()
     results = [_apply(cluster, case) for case in everything if not case.phase]
     for seen in results:
         _observe(cluster, seen)
@@ -117,34 +156,54 @@ def _run(cluster: EmbeddedCluster, kubelet: HostKubelet, say: Any) -> list[Seen]
 
 
 def _apply(cluster: EmbeddedCluster, case: Case) -> Seen:
-    manifest = json.dumps(case.manifest)
-    printed = cluster.kubectl("apply", "--namespace", case.namespace, "--filename", "-", user="alice", input=manifest, check=False)
-    created = f"{case.manifest['metadata']['name']} created" in printed
-    return Seen(case=case, printed=printed.strip(), refused=not created)
+    (manifest,) = manifests(case.file, cluster.registry)
+    printed = cluster.kubectl("apply", "--filename", "-", user="alice", input=json.dumps(manifest), check=False)
+    created = f"{manifest['metadata']['name']} created" in printed
+    return Seen(case=case, manifest=manifest, printed=printed.strip(), refused=not created)
 
 
-def _pods(cluster: EmbeddedCluster, case: Case) -> list[dict[str, Any]]:
+def _compare(results: list[Seen], namespaces: list[dict[str, Any]]) -> None:
+    """`mlwarden check` of the same manifests, against what the cluster did: refused or not, and in the very words where they are long."""
+    found = [Manifest(source="namespaces.yaml", object=namespace) for namespace in namespaces]
+    found += [Manifest(source=seen.case.file, object=seen.manifest) for seen in results]
+    judged = check.judge(found, check.shipped(), Settings(), profile=Settings().default_profile, now=datetime.now(UTC))
+    for seen, item in zip(results, judged[len(namespaces) :], strict=True):
+        decision = item.verdict.decision if item.verdict else None
+        if (decision is Decision.DENY) != seen.refused:
+            seen.wrong = f"mlwarden check says {decision}"
+        elif _DENIED in seen.printed and "admission webhook" in seen.printed:
+            theirs, ours = _first_finding(seen.printed.partition(_DENIED)[2]), _first_finding(check.text(item))
+            if theirs != ours:
+                seen.wrong = f"mlwarden check has other words: {ours}"
+        if seen.wrong:
+            seen.right = False
+
+
+def _first_finding(text: str) -> str:
+    """All but the line that counts the others: with evidence at hand the cluster has fewer of them than a laptop."""
+    return "\n".join(line for line in text.strip().splitlines() if not line.startswith("and "))
+
+
+def _pods(cluster: EmbeddedCluster, seen: Seen) -> list[dict[str, Any]]:
     """The pods of a case: itself, or those whose names begin with its name."""
-    listed = cluster.api().get(f"/api/v1/namespaces/{case.namespace}/pods")["items"]
-    name = case.manifest["metadata"]["name"]
-    if case.manifest["kind"] == "Pod":
-        return [pod for pod in listed if pod["metadata"]["name"] == name]
-    return [pod for pod in listed if pod["metadata"]["name"].startswith(f"{name}-") and pod["metadata"].get("ownerReferences")]
+    listed = cluster.api().get(f"/api/v1/namespaces/{seen.namespace}/pods")["items"]
+    if seen.manifest["kind"] == "Pod":
+        return [pod for pod in listed if pod["metadata"]["name"] == seen.name]
+    return [pod for pod in listed if pod["metadata"]["name"].startswith(f"{seen.name}-") and pod["metadata"].get("ownerReferences")]
 
 
-def _phases(cluster: EmbeddedCluster, case: Case) -> set[str]:
-    return {"Held" if pod["spec"].get("schedulingGates") else pod["status"].get("phase", "") for pod in _pods(cluster, case)}
+def _phases(cluster: EmbeddedCluster, seen: Seen) -> set[str]:
+    return {"Held" if pod["spec"].get("schedulingGates") else pod["status"].get("phase", "") for pod in _pods(cluster, seen)}
 
 
-def _events(cluster: EmbeddedCluster, case: Case) -> list[str]:
-    name = case.manifest["metadata"]["name"]
-    listed = cluster.api().get(f"/api/v1/namespaces/{case.namespace}/events")["items"]
-    return [event.get("message", "") for event in listed if event["involvedObject"].get("name", "") == name]
+def _events(cluster: EmbeddedCluster, seen: Seen) -> list[str]:
+    listed = cluster.api().get(f"/api/v1/namespaces/{seen.namespace}/events")["items"]
+    return [event.get("message", "") for event in listed if event["involvedObject"].get("name", "") == seen.name]
 
 
 def _stays_held(cluster: EmbeddedCluster, seen: Seen) -> None:
     """In the dark: refused by a compiled policy, or there and held. Anything that started would be wrong."""
-    phases = _phases(cluster, seen.case)
+    phases = _phases(cluster, seen)
     if seen.case.expect == "refused":
         seen.right = seen.refused and seen.case.says in seen.printed
         seen.outcome = "refused by the API server itself"
@@ -164,16 +223,16 @@ def _observe(cluster: EmbeddedCluster, seen: Seen) -> None:
     elif case.expect == "admitted":
         seen.right, seen.outcome = case.says in seen.printed, "admitted"
     elif case.expect == "runs":
-        wait_until(lambda: _phases(cluster, case) == {"Running"}, seconds=_SECONDS)
-        phases = _phases(cluster, case)
+        wait_until(lambda: _phases(cluster, seen) == {"Running"}, seconds=_SECONDS)
+        phases = _phases(cluster, seen)
         seen.right = phases == {"Running"} and case.says in seen.printed
         seen.outcome = " → ".join(filter(None, [before, "runs" if phases == {"Running"} else ", ".join(phases)]))
     else:
-        said = wait_until(lambda: [text for text in _events(cluster, case) if case.says in text], seconds=_SECONDS)
-        phases = _phases(cluster, case)
+        said = wait_until(lambda: [text for text in _events(cluster, seen) if case.says in text], seconds=_SECONDS)
+        phases = _phases(cluster, seen)
         seen.right = bool(said) and phases == {"Held"}
         seen.outcome = " → ".join(filter(None, [before, "stays held" if phases == {"Held"} else ", ".join(phases)]))
-        seen.detail = said[-1] if said else "; ".join(_events(cluster, case))
+        seen.detail = said[-1] if said else "; ".join(_events(cluster, seen))
     if case.never and case.never in seen.printed + seen.detail:
         seen.right, seen.outcome = False, "printed a secret"
 
@@ -181,15 +240,26 @@ def _observe(cluster: EmbeddedCluster, seen: Seen) -> None:
 def _report(console: Console, results: list[Seen]) -> int:
     for seen in results:
         mark = "[green]✓[/green]" if seen.right else "[red]✗[/red]"
-        title = f"[bold]{escape(seen.case.title)}[/bold] [dim]({seen.case.namespace})[/dim]"
+        title = f"[bold]{escape(seen.case.title)}[/bold] [dim](examples/{escape(seen.case.file)})[/dim]"
         console.print(f"\n{mark} {title}: {escape(seen.outcome)}", soft_wrap=True)
         if not seen.right:
-            console.print(f"  expected: {seen.case.expect}, with {seen.case.says!r}", style="red", markup=False)
+            reason = seen.wrong or f"expected: {seen.case.expect}, with {seen.case.says!r}"
+            console.print(f"  {reason}", style="red", markup=False, soft_wrap=True)
         for line in seen.printed.splitlines():
             console.print(f"    {line}", style="dim", markup=False, soft_wrap=True)
         if seen.detail:
             console.print(f"    Event: {seen.detail}", style="dim", markup=False, soft_wrap=True)
     return sum(not seen.right for seen in results)
+
+
+def _show(console: Console, cluster: EmbeddedCluster) -> None:
+    """What alice sees when she looks."""
+    console.print("\n$ kubectl get pods -n serving", markup=False)
+    console.print(cluster.kubectl("get", "pods", "-n", "serving", user="alice").rstrip(), style="dim", markup=False, soft_wrap=True)
+    console.print("\n$ kubectl mlwarden why old-requests -n serving", markup=False)
+    command = [sys.executable, "-m", "mlwarden.cli.main", "why", "old-requests", "-n", "serving"]
+    answer = subprocess.run(command, env=cluster.environment("alice"), capture_output=True, text=True, check=False)
+    console.print((answer.stdout + answer.stderr).rstrip(), style="dim", markup=False, soft_wrap=True)
 
 
 def _keep(console: Console, cluster: EmbeddedCluster) -> None:

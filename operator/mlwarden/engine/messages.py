@@ -21,6 +21,7 @@ _AUDIT_LENGTH = 1000
 _NAMED = 8
 
 _DONE = {Decision.DENY: "refused", Decision.HOLD: "held", Decision.ADMIT: "warned about"}
+_WHAT = {Action.DENY.value: "refused by", HOLD: "held by", Action.WARN.value: "warning of"}
 _TOLD = frozenset({Action.DENY.value, HOLD, Action.WARN.value})
 _GOOD = frozenset({Outcome.PASS, Outcome.EXCEPTED})
 
@@ -60,6 +61,17 @@ def warnings(verdict: Verdict) -> list[str]:
         kept = WARNINGS - 1
         shown = [*shown[:kept], f"and {len(shown) - kept} more: mlwarden check shows all of them"]
     return shown
+
+
+def every(verdict: Verdict) -> list[str]:
+    """Returns two lines for every finding that is told: what and where, and what helps. For a reader with a screen, not for a refusal."""
+    lines = []
+    for finding in _told(verdict):
+        where = f" ({clean(finding.path, 200)})" if finding.path else ""
+        lines.append(f"{_WHAT[finding.action]} {finding.policy}: {clean(finding.message)}{where}")
+        if finding.fix:
+            lines.append(f"  fix: {clean(finding.fix)}")
+    return lines
 
 
 def held(verdict: Verdict) -> str:
