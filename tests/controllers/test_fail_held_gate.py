@@ -371,10 +371,10 @@ class TestBreakGlass:
         assert not is_gated(held.admin.patch(path, body))
 
         def audited() -> list[str]:
-            events = [event for event in held.cluster.audit_events() if event.get("objectRef", {}).get("name") == "glass"]
+            events = [event for event in held.cluster.audit_events() if event.get("objectRef", {}).get("namespace") == home]
             return [value for event in events for key, value in event.get("annotations", {}).items() if key.endswith("/break-glass")]
 
-        assert held.until(audited) == [f"admin released {home}/glass: INC-42 scanner down"]
+        assert held.until(audited) == [f"admin breaks the glass of {home}/glass: INC-42 scanner down"]
 
     def test_an_older_reason_does_not_count(self, held: "FailHeld", home: str) -> None:
         held.create(home, a_pod("stale-glass"))

@@ -28,22 +28,30 @@ from mlwarden.admission.app import App
 from mlwarden.cluster import SECRET, Client, Informer, Snapshot, SnapshotSource
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
-from mlwarden.errors import Error
+from mlwarden.errors import Error, InputError
 from mlwarden.evidence.requests import Requests
 
 LOG = logging.getLogger(__name__)
 _TLS_SECRET = "mlwarden-webhook-tls"  # noqa: S105 -- a name
 _SILENT = 300.0  # seconds without a sign of life on a watch, after which a restart is the better idea
 _QUEUE = 10_000
+_LAST_WORDS = 0.5  # seconds from the last handshake to its request
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its own signal handling: we drain first."""
+    """uvicorn without its own signal handling: we drain first. And without its haste at the end."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves signals alone."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets nobody in any more, and hears out who came in last: uvicorn hangs up on whoever has shaken hands and not asked yet."""
+        for each in (*self.servers, *(sockets or ())):
+            each.close()
+        await asyncio.sleep(_LAST_WORDS)
+        await super().shutdown(sockets)
 
 
 def main(argv: list[str]) -> int:
@@ -186,7 +194,13 @@ def _socket(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "SO_REUSEPORT"):
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listening.bind((host, port))
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}", hint="choose another --host or --port"
+        ) from error
     return listening
 
 

@@ -216,9 +216,10 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
             *_seals(settings),
         ],
         audit={
+            # Written for attempts, too: whether it was allowed is in the audit event. (An audit annotation cannot ask the authorizer.)
             "break-glass": (
-                "variables.wasGated && !variables.gated && !variables.trusted"
-                f" ? request.userInfo.username + ' released ' + variables.where + ': ' + {glass['now']} : ''"
+                f"variables.wasGated && !variables.gated && !variables.trusted && {glass['now']} != ''"
+                f" ? request.userInfo.username + ' breaks the glass of ' + variables.where + ': ' + {glass['now']} : ''"
             ),
         },
     )

@@ -38,6 +38,7 @@ def _namespaces(settings: Settings) -> list[dict[str, Json]]:
     exempt = f"oldObject == null && object.metadata.?name.orValue('') in {cel(settings.never_governed)}"
     stricter = sorted(name for name, holds in settings.profiles.items() if holds)
     free = [settings.default_profile] if settings.holds(settings.default_profile) else [settings.default_profile, *stricter]
+    always = "true || " if settings.require_profile else ""
     return validating(
         "mlwarden-namespaces",
         constraints={
@@ -47,7 +48,7 @@ def _namespaces(settings: Settings) -> list[dict[str, Json]]:
             ],
         },
         conditions={
-            "profile-changes": f"oldObject == null ? ({now} != '{none}' || ({exempt})) : {now} != {before}",
+            "profile-changes": f"oldObject == null ? ({always}{now} != '{none}' || ({exempt})) : {now} != {before}",
         },
         variables={"now": now, "before": f"oldObject == null ? '{none}' : {before}", "exempt": exempt},
         validations=[
@@ -55,9 +56,10 @@ def _namespaces(settings: Settings) -> list[dict[str, Json]]:
                 "expression": f"variables.now == '{none}' || variables.now in {cel(sorted(settings.profiles))}",
                 "message": f"{PROFILE_LABEL} is one of {', '.join(sorted(settings.profiles))}",
             },
+            *(_born_with_a_profile(none) if settings.require_profile else ()),
             {
                 "expression": (
-                    f"(variables.before == '{none}' && variables.now in {cel(free)} && !variables.exempt)"
+                    f"(variables.before == '{none}' && variables.now in {cel([none, *free])} && !variables.exempt)"
                     f" || {may('change', 'profiles', name='object.metadata.name')}"
                 ),
                 "message": f"changing {PROFILE_LABEL} to what may be weaker needs the verb change on profiles.mlwarden.io",
@@ -65,6 +67,16 @@ def _namespaces(settings: Settings) -> list[dict[str, Json]]:
         ],
         actions=("Warn", "Audit") if settings.rollout == "audit" else ("Deny", "Audit"),
     )
+
+
+def _born_with_a_profile(none: str) -> list[dict[str, str]]:
+    """Deleted and made anew without its label, a namespace would be one that does not hold."""
+    return [
+        {
+            "expression": f"oldObject != null || variables.now != '{none}' || {may('change', 'profiles', name='object.metadata.name')}",
+            "message": f"a new namespace carries {PROFILE_LABEL}",
+        }
+    ]
 
 
 def _identity(settings: Settings) -> list[dict[str, Json]]:

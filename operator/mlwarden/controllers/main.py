@@ -25,6 +25,7 @@ from mlwarden.cluster.lease import Lease
 from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
 from mlwarden.controllers import probes, status
 from mlwarden.controllers.applier import Applier
+from mlwarden.controllers.gating import Gate
 from mlwarden.controllers.releaser import Releaser, gained
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.errors import Error, InputError
@@ -111,7 +112,13 @@ class Controller:
         await self.source.ready.wait()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.applier.lead())
+            tasks.create_task(self._say_gate())
             tasks.create_task(status.run(self.connection))
+
+    async def _say_gate(self) -> None:
+        await self.applier.applied.wait()
+        if self.applier.gate is Gate.WEBHOOK:
+            await self.reporter.gate_by_webhook(self.source.current)
 
     def _namespaces_changed(self, snapshot: Snapshot, changes: frozenset[str]) -> None:
         if any(change.startswith("namespace/") for change in changes) or not self._held:

@@ -57,6 +57,17 @@ class Reporter:
         """A pod will not be released as it is."""
         self._put(pod, "NotReleased", reason, warning=True)
 
+    async def gate_by_webhook(self, snapshot: Snapshot) -> None:
+        """Says on mlwarden's own namespace that this cluster cannot add the gate by itself, and what follows from it."""
+        message = (
+            "MutatingAdmissionPolicy is not enforced by this API server (Kubernetes 1.36 and later have it on), so a webhook adds the"
+            " gate: while no webhook answers, no pod can be created in a namespace that holds"
+        )
+        try:
+            await self._write(_namespace(snapshot, snapshot.settings.namespace), "GateByWebhook", message, warning=True)
+        except ApiError as error:
+            LOG.warning("%s; no Event says so: %s", message, error)
+
     async def report_existing(self, snapshot: Snapshot, namespace: str) -> None:
         """Reports the pods that were there before the namespace held any. Nothing is deleted, and nothing can be held afterwards.
 
@@ -89,9 +100,7 @@ class Reporter:
                 f"{verdicts.total()} pods ran here before profile {profile} held them: {verdicts[Decision.ADMIT]} good,"
                 f" {verdicts[Decision.DENY]} would be refused, {verdicts[Decision.HOLD]} would wait for evidence. They are left alone."
             )
-            uid = str(snapshot.namespaces.get(namespace, {}).get("uid", ""))
-            subject = Subject(api_version="v1", kind="Namespace", namespace="", name=namespace, uid=uid)
-            await self._write(subject, "PodsFromBefore", message, warning=bool(verdicts[Decision.DENY]))
+            await self._write(_namespace(snapshot, namespace), "PodsFromBefore", message, warning=bool(verdicts[Decision.DENY]))
             LOG.info("namespace %s: %s", namespace, message)
 
     def _put(self, pod: Json, reason: str, message: str, *, warning: bool) -> None:
@@ -131,3 +140,8 @@ class Reporter:
             known = await self._client.get(EVENT, made["metadata"]["name"], namespace=where)
             more = {"count": int(known.get("count") or 0) + 1, "lastTimestamp": made["lastTimestamp"]}
             await self._client.patch(EVENT, made["metadata"]["name"], more, namespace=where)
+
+
+def _namespace(snapshot: Snapshot, name: str) -> Subject:
+    uid = str(snapshot.namespaces.get(name, {}).get("uid", ""))
+    return Subject(api_version="v1", kind="Namespace", namespace="", name=name, uid=uid)

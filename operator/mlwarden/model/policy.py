@@ -268,6 +268,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         default_profile: profile of a namespace without the label `mlwarden.io/profile`.
         profiles: every profile there is → whether it holds pods.
         rollout: `enforce`, or `audit`, which turns every refusal into a warning.
+        require_profile: a new namespace must carry the label, unless somebody with the verb `change` makes it.
         exempt_namespaces: never governed, by compiled rule.
         gate: `auto` finds out with a dry-run pod whether MutatingAdmissionPolicy is enforced; `policy` and `webhook` say so.
         webhook_url: base URL of the webhook where the API server cannot reach a Service (development); else the Service is used.
@@ -282,6 +283,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     default_profile: str = "baseline"
     profiles: dict[str, bool] = msgspec.field(default_factory=lambda: {"baseline": False, "experiment": True, "production": True})
     rollout: str = "enforce"
+    require_profile: bool = False
     exempt_namespaces: tuple[str, ...] = ("kube-system", "kube-public", "kube-node-lease")
     gate: str = "auto"
     webhook_url: str = ""
