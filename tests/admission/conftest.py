@@ -1,7 +1,9 @@
+"""Fixtures of the request path's tests: a snapshot to ask, and `mlwarden webhook` as a process that a real API server asks."""
+
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -9,6 +11,11 @@ from mlwarden import policy
 from mlwarden.admission import Answer, handle
 from mlwarden.cluster import Snapshot
 from mlwarden.model.policy import PROFILE_LABEL, Settings
+
+from .serving import Installed, Serving, good_pod  # type: ignore[import-not-found]
+
+if TYPE_CHECKING:
+    from mlwarden.embedded.cluster import EmbeddedCluster
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -68,20 +75,26 @@ def review(obj: Any, *, resource: str = "pods", group: str = "", namespace: str 
 @pytest.fixture
 def good() -> dict[str, Any]:
     """A pod with nothing wrong but that its image was not scanned yet."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "good", "namespace": "production"},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "main",
-                    "image": "registry.example.com/team/app:1.0",
-                    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                }
-            ],
-        },
-    }
+    return good_pod("good", "registry.example.com/team/app:1.0", namespace="production")
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: "EmbeddedCluster", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """What the chart and the controller put into the cluster for the webhook; gone, and waited for, at the end of the module."""
+    made = Installed(cluster, tmp_path_factory.mktemp("webhook"))
+    try:
+        made.install()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def serving(installed: Installed) -> Iterator[Serving]:
+    """Starts webhooks; a good certificate lies ready. They end with the test, and their logs are shown with a failure."""
+    found = Serving(installed)
+    try:
+        found.renew()
+        yield found
+    finally:
+        found.close()
