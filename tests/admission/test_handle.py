@@ -282,7 +282,33 @@ def test_paths_gate_and_annotations_are_those_of_what_the_controller_generates()
     from mlwarden.controllers import gate, webhooks
 
     assert set(OWN_ANNOTATIONS) == set(gate.OWN_ANNOTATIONS)
-    assert {webhooks.MUTATE, webhooks.VALIDATE, webhooks.GATE_PATH} == PATHS
+    assert {webhooks.MUTATE, webhooks.VALIDATE, webhooks.GATE_PATH, webhooks.POLICY} == PATHS
+
+
+def test_a_policy_that_does_not_compile_is_refused_with_the_place(ask: Callable[..., Any]) -> None:
+    def policy(expression: str) -> dict[str, Any]:
+        spec = {"profiles": {"*": "Deny"}, "message": "m", "why": "w", "fix": {"text": "t"}}
+        requirement = {"expression": {"forEach": "pod", "expression": expression}}
+        return {
+            "apiVersion": "mlwarden.io/v1alpha1",
+            "kind": "WardenPolicy",
+            "metadata": {"name": "p"},
+            "spec": {**spec, "requirement": requirement},
+        }
+
+    def asked(expression: str, **changes: Any) -> dict[str, Any]:
+        where = {"resource": "wardenpolicies", "group": "mlwarden.io", "namespace": ""}
+        _, response = ask(policy(expression), "/policy", **{**where, **changes})
+        found: dict[str, Any] = response
+        return found
+
+    assert asked("object.spec.hostNetwork != true")["allowed"]
+    refused = asked("object.spec.hostNetwork !=")
+    assert not refused["allowed"]
+    assert "does not compile: policy p: spec.requirement.expression: CEL: " in refused["status"]["message"]
+    assert not asked("authorizer.path('/healthz').check('get').allowed()")["allowed"]
+    assert not asked("true", resource="pods")["allowed"]
+    assert asked("object.spec.hostNetwork !=", operation="DELETE")["allowed"]
 
 
 def test_the_warnings_are_single_lines(ask: Callable[..., Any], good: dict[str, Any]) -> None:

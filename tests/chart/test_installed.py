@@ -53,6 +53,19 @@ def test_every_process_has_the_rights_it_needs_and_no_more(installed: "Installed
         assert not may(account, "list", "secrets", own)
 
 
+def test_a_policy_that_does_not_compile_is_refused_when_it_is_applied(installed: "Installed") -> None:
+    spec = {"profiles": {"experiment": "Deny"}, "message": "m", "why": "w", "fix": {"text": "t"}}
+    requirement = {"expression": {"forEach": "container", "expression": "container.image.startsWith('x'"}}
+    body = {
+        "apiVersion": "mlwarden.io/v1alpha1",
+        "kind": "WardenPolicy",
+        "metadata": {"name": "own"},
+        "spec": {**spec, "requirement": requirement},
+    }
+    said = installed.cluster.kubectl("apply", "--filename", "-", input=json.dumps(body), check=False)
+    assert "this policy does not compile: policy own: spec.requirement.expression: CEL: expected ')'" in said
+
+
 def test_a_notebook_as_root_is_refused_and_told_what_where_why_and_how(installed: "Installed") -> None:
     namespace = installed.namespace("chart-research", "experiment")
     pod = installed.pod("x")["spec"]

@@ -9,6 +9,7 @@ meanwhile. In a namespace that is not known yet (created milliseconds ago) it sp
 `/validate` judges what cannot be held, and fails closed: ephemeral containers, and pods that name their node. In a namespace that is not
 known yet it refuses with "try again", because the profile decides and nothing judges these again.
 `/gate` adds the scheduling gate where the API server cannot.
+`/policy` refuses a `WardenPolicy` that does not compile; one that came in while nobody answered is `Unknown` wherever it would be in force.
 """
 
 import logging
@@ -17,20 +18,22 @@ from datetime import datetime
 
 import msgspec
 
-from mlwarden import engine
+from mlwarden import engine, policy
 from mlwarden.admission import response, review
+from mlwarden.checks.text import clean
 from mlwarden.cluster import Snapshot
-from mlwarden.errors import InputError
+from mlwarden.errors import Error, InputError
 from mlwarden.model.finding import Decision
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Workload
 from mlwarden.workloads import extract
 
 LOG = logging.getLogger(__name__)
-MUTATE, VALIDATE, GATE_PATH = "/mutate", "/validate", "/gate"
-PATHS = frozenset({MUTATE, VALIDATE, GATE_PATH})
+MUTATE, VALIDATE, GATE_PATH, POLICY = "/mutate", "/validate", "/gate", "/policy"
+PATHS = frozenset({MUTATE, VALIDATE, GATE_PATH, POLICY})
 OWN_ANNOTATIONS = ("mlwarden.io/judged", "mlwarden.io/break-glass")
 """What nobody brings along on a pod that is created; the same two as the gating policy takes off."""
+EPHEMERAL = "ephemeralcontainers"
 _PASS = frozenset({"DELETE", "CONNECT"})
 _NOTHING_RUNS = frozenset({"status", "scale"})
 
@@ -78,21 +81,18 @@ def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
 
 def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetime) -> Answer:
     namespace = request.namespace or ""
-    governed = path == GATE_PATH or snapshot.governed(namespace)  # the pod that finds out whether the gate works is in our own namespace
+    # Policies have no namespace, and the pod that finds out whether the gate works is in our own.
+    governed = path in {GATE_PATH, POLICY} or snapshot.governed(namespace)
     if request.operation in _PASS or not governed or request.sub_resource in _NOTHING_RUNS:
         return Answer(body=response.allow(request.uid), decision="skip")
-    if request.operation not in {"CREATE", "UPDATE"}:
-        return _refuse(request, f"mlwarden does not know the operation {request.operation[:40]!r}", code=400)
-    ephemeral = request.resource.resource == "pods" and request.sub_resource == "ephemeralcontainers"
-    if request.sub_resource and not ephemeral:
-        return _refuse(request, f"mlwarden does not know the subresource {request.sub_resource[:60]!r}", code=400)
-    obj = request.object
-    if obj is None:
-        return _refuse(request, f"mlwarden refuses a {request.operation} without an object", code=400)
-    if obj.get("kind") != request.kind.kind or obj.get("apiVersion") != request.kind.api_version:
-        return _refuse(request, f"mlwarden refuses an object that is not the {request.kind.kind[:60]!r} it was sent as", code=400)
+    obj, reason = request.object, _not_understood(request)
+    if obj is None or reason:
+        return _refuse(request, reason, code=400)
     if path == GATE_PATH:
         return _gate(request, obj)
+    if path == POLICY:
+        return _policy(request, obj)
+    ephemeral = request.sub_resource == EPHEMERAL
     old = request.old_object if request.operation == "UPDATE" else None
     workload = _placed(extract(obj), namespace, request.name or "")
     if old is not None and ((_is_going(old) and not ephemeral) or not engine.relevant_change(extract(old), workload)):
@@ -119,6 +119,20 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
     patch = response.pins(verdict.pins, obj) if path == MUTATE and workload.is_pod else []
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     return Answer(body=response.allow(request.uid, warnings=warnings, audit=audit, patch=patch), decision=decision, wanted=wanted)
+
+
+def _not_understood(request: review.Request) -> str:
+    """What mlwarden does not know of a request, in words; `""` where it can be judged."""
+    if request.operation not in {"CREATE", "UPDATE"}:
+        return f"mlwarden does not know the operation {request.operation[:40]!r}"
+    if request.sub_resource and (request.resource.resource, request.sub_resource) != ("pods", EPHEMERAL):
+        return f"mlwarden does not know the subresource {request.sub_resource[:60]!r}"
+    obj = request.object
+    if obj is None:
+        return f"mlwarden refuses a {request.operation} without an object"
+    if obj.get("kind") != request.kind.kind or obj.get("apiVersion") != request.kind.api_version:
+        return f"mlwarden refuses an object that is not the {request.kind.kind[:60]!r} it was sent as"
+    return ""
 
 
 def _placed(workload: Workload, namespace: str, name: str) -> Workload:
@@ -156,6 +170,18 @@ def _gate(request: review.Request, obj: Mapping[str, Json]) -> Answer:
     if spec.get("nodeName"):
         patch = [operation for operation in patch if operation["op"] == "remove"]
     return Answer(body=response.allow(request.uid, patch=patch), decision="hold")
+
+
+def _policy(request: review.Request, obj: Mapping[str, Json]) -> Answer:
+    if request.resource.resource != "wardenpolicies":
+        return _refuse(request, f"mlwarden judges no {request.resource.resource[:60]!r} here", code=400)
+    try:
+        policy.compile_policy(policy.parse(obj))
+    except Error as error:
+        return Answer(
+            body=response.deny(request.uid, f"this policy does not compile: {clean(error.message, 900)}", code=422), decision="deny"
+        )
+    return Answer(body=response.allow(request.uid), decision="allow")
 
 
 def _refuse(request: review.Request, message: str, *, code: int) -> Answer:

@@ -24,6 +24,7 @@ MUTATE = "/mutate"
 VALIDATE = "/validate"
 GATE_PATH = "/gate"
 """Adds the gate and nothing else, without looking at policies or evidence. Called only where MutatingAdmissionPolicy is not enforced."""
+POLICY = "/policy"
 
 _PODS: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}
 _EPHEMERAL: dict[str, Json] = {**_PODS, "operations": ["UPDATE"], "resources": ["pods/ephemeralcontainers"]}
@@ -49,7 +50,7 @@ def webhook_configurations(
     mutating = [make.workloads(kinds), make.ephemeral(MUTATE), make.ephemeral_lenient(MUTATE)]
     if gate and settings.rollout != "audit":
         mutating = [make.gate(), make.gate_probe(), *mutating]
-    validating = [make.node(), make.ephemeral(VALIDATE), make.ephemeral_lenient(VALIDATE)]
+    validating = [make.policies(), make.node(), make.ephemeral(VALIDATE), make.ephemeral_lenient(VALIDATE)]
     return [
         _configuration("MutatingWebhookConfiguration", mutating),
         _configuration("ValidatingWebhookConfiguration", validating),
@@ -108,6 +109,16 @@ class _Maker:
             "rules": [_PODS],
             "sideEffects": "None",
             "reinvocationPolicy": "Never",
+        }
+
+    def policies(self) -> dict[str, Json]:
+        """Policies that do not compile are refused; while nobody answers they come in, and are Unknown wherever they would be in force."""
+        rule = {"apiGroups": ["mlwarden.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": ["wardenpolicies"]}
+        changed = {"says-something-else": "oldObject == null || object.?spec != oldObject.?spec"}
+        return {
+            **self._webhook("policies.mlwarden.io", POLICY, {}, policy="Ignore", conditions=changed),
+            "rules": [{**rule, "scope": "Cluster"}],
+            "sideEffects": "None",
         }
 
     def ephemeral(self, path: str) -> dict[str, Json]:
