@@ -275,7 +275,7 @@ class HostileWebhook:
                 {
                     "name": "hostile.example.com",
                     "clientConfig": {"url": self.url, "caBundle": b64encode(self.certificates.pem).decode()},
-                    "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                    "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["pods"]}],
                     "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
                     "admissionReviewVersions": ["v1"],
                     "sideEffects": "None",

@@ -333,17 +333,23 @@ class TestTheImagesOfAJudgedPodDoNotChange:
         for user in (held.alice, held.admin):
             refused(lambda user=user: user.patch(path, patch, content_type="application/json-patch+json"), "images of a judged pod")
 
-    def test_but_the_release_itself_pins_them(self, held: "FailHeld", home: str) -> None:
+    def test_in_the_release_itself_either_so_they_are_pinned_before(self, held: "FailHeld", home: str) -> None:
         held.create(home, a_pod("pinned"))
-        pinned = f"registry.example/app:1{DIGEST}"
-        patch = [
-            {"op": "replace", "path": "/spec/containers/0/image", "value": pinned},
-            {"op": "remove", "path": "/spec/schedulingGates/0"},
-        ]
         path = f"/api/v1/namespaces/{home}/pods/pinned"
-        released = held.controller.patch(path, patch, content_type="application/json-patch+json")
-        assert not is_gated(released)
-        assert released["spec"]["containers"][0]["image"] == pinned
+        pin = [{"op": "replace", "path": "/spec/containers/0/image", "value": f"registry.example/app:1{DIGEST}"}]
+        off = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
+        refused(lambda: held.controller.patch(path, pin + off, content_type="application/json-patch+json"), "images of a judged pod")
+        assert is_gated(held.controller.patch(path, pin, content_type="application/json-patch+json"))
+        assert not is_gated(held.controller.patch(path, off, content_type="application/json-patch+json"))
+
+    def test_by_a_webhook_that_meets_the_release(self, held: "FailHeld", hostile: "Callable[[str], HostileWebhook]") -> None:
+        namespace = held.namespace()
+        webhook = hostile(namespace)
+        held.create(namespace, a_pod("exchanged"))
+        webhook.patch = [{"op": "replace", "path": "/spec/containers/0/image", "value": "evil.example/x:1"}]
+        refused(lambda: held.release(namespace, "exchanged"), "images of a judged pod")
+        (pod,) = [pod for pod in held.pods(namespace) if pod["metadata"]["name"] == "exchanged"]
+        assert is_gated(pod)
 
     def test_and_a_change_while_it_is_held_makes_the_release_fail(self, held: "FailHeld", home: str) -> None:
         judged = held.create(home, a_pod("changed"))

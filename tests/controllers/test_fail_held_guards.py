@@ -298,6 +298,7 @@ class TestWebhookConfigurations:
         held.controller.create(path, body)
         refused(lambda: lead.patch(f"{path}/mlwarden", {"metadata": {"labels": {"a": "b"}}}), "are for those with the verb change")
         refused(lambda: lead.delete(f"{path}/mlwarden"), "are for those with the verb change")
+        refused(lambda: lead.delete(path), "are for those with the verb change")
         lead.create(path, {"metadata": {"name": "theirs"}, "webhooks": []}, dryRun="All")
         held.admin.delete(f"{path}/mlwarden")
 

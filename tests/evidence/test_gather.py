@@ -166,9 +166,60 @@ async def test_every_entry_of_an_index_that_our_nodes_could_run_is_scanned(gathe
     assert (await gatherer.scan([f"{registry}/team/index@{other}"])).counts == {"unfixed": 0}
 
 
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"platform": {"os": "Linux", "architecture": "amd64"}},
+        {"platform": {"os": "linux", "architecture": "x86_64"}},
+        {"platform": {"os": "linux", "architecture": "AMD64"}},
+        {"platform": {"os": "linux", "architecture": "386"}},
+        {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+    ],
+)
+async def test_what_containerd_could_pick_from_an_index_is_scanned(gatherer: Gatherer, registry: str, change: dict[str, object]) -> None:
+    clean, bad = images.clean(registry, "team/pick:clean"), images.vulnerable(registry, "team/pick:bad")
+    rows = [
+        {
+            "mediaType": IMAGE,
+            "digest": each,
+            "size": size(registry, "team/pick", each),
+            "platform": {"os": "linux", "architecture": "amd64"},
+        }
+        for each in (bad, clean)
+    ]
+    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**rows[0], **change}, rows[1]]}
+    digest = put(registry, "team/pick", "index", document, INDEX)
+    assert (await gatherer.scan([f"{registry}/team/pick@{digest}"])).counts["CRITICAL"] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "inside"), [("Manifests", False), ("manife\u017fts", False), ("Digest", True), ("Platform", True), ("DIGEST", True)]
+)
+async def test_what_go_reads_otherwise_than_python_is_refused(gatherer: Gatherer, registry: str, key: str, *, inside: bool) -> None:
+    clean, bad = images.clean(registry, "team/fold:clean"), images.vulnerable(registry, "team/fold:bad")
+    row = {"mediaType": IMAGE, "digest": clean, "size": size(registry, "team/fold", clean)}
+    other = {**row, "digest": bad}
+    value: object = {"Digest": bad, "DIGEST": bad, "Platform": {"os": "linux"}}.get(key, [other])
+    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**row, **({key: value} if inside else {})}]}
+    digest = put(registry, "team/fold", "index", document if inside else {**document, key: value}, INDEX)
+    with pytest.raises(DefinitiveError, match="twice, or in another case"):
+        await gatherer.scan([f"{registry}/team/fold@{digest}"])
+
+
+async def test_what_is_an_image_and_an_index_at_once_is_refused(gatherer: Gatherer, registry: str) -> None:
+    clean = images.clean(registry, "team/both:clean")
+    row = {"mediaType": IMAGE, "digest": clean, "size": size(registry, "team/both", clean)}
+    digest = put(registry, "team/both", "both", {"schemaVersion": 2, "mediaType": INDEX, "manifests": [row], "layers": []}, INDEX)
+    with pytest.raises(DefinitiveError, match="neither an image nor an index, or both"):
+        await gatherer.scan([f"{registry}/team/both@{digest}"])
+
+
 async def test_an_index_without_an_image_for_our_nodes_is_blind(gatherer: Gatherer, registry: str) -> None:
     digest = index(registry, "team/index2", (images.clean(registry, "team/index2:x"), "s390x"))
-    assert (await gatherer.scan([f"{registry}/team/index2@{digest}"])).blind == ("the index has no image for linux/amd64",)
+    assert (await gatherer.scan([f"{registry}/team/index2@{digest}"])).blind == ("the index has no image for linux/amd64, linux/386",)
 
 
 async def test_an_index_of_ten_thousand_entries_is_not_scanned_ten_thousand_times(gatherer: Gatherer, registry: str) -> None:

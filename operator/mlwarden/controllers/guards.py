@@ -168,10 +168,11 @@ def _webhooks(settings: Settings) -> list[dict[str, Json]]:
                     "apiVersions": ["*"],
                     "operations": ["CREATE", "UPDATE", "DELETE"],
                     "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-                    "resourceNames": [WEBHOOKS],
                 }
             ],
         },
+        # Not by `resourceNames`: a request that deletes a whole collection has no name, and each of its objects comes by here.
+        conditions={"ours": f"(oldObject == null ? object : oldObject).metadata.?name.orValue('') == '{WEBHOOKS}'"},
         validations=[
             {
                 "expression": f"{is_account(settings, settings.controller)} || {_KUBERNETES} || {may('change', 'profiles')}",

@@ -1,8 +1,9 @@
 """What to do with one held pod, decided without I/O: release it, wait, or leave it where it is and say why.
 
 The pod is judged as it is stored, so whatever changed it on the way in is judged, too. The release is one PATCH: it takes off our gate
-only, pins the images that were judged by digest, leaves a seal, and carries the resource version it judged, so that a pod that changed
-meanwhile is judged again instead (409).
+only, leaves a seal, and carries the resource version it judged, so that a pod that changed meanwhile is judged again instead (409). Images
+by tag are pinned before, while the pod is still held, and judged again as stored: the guard lets no image change in the request that
+releases, or a webhook on updates could exchange it there.
 
 Rejected: a JSON patch with a `test` on the resource version (a mismatch is a 422, which looks like any other invalid patch).
 """
@@ -29,13 +30,15 @@ class Judgement:
 
     Attributes:
         decision: Admit releases, Hold waits, Deny leaves it held until something changes.
-        patch: the strategic merge patch that releases, where decision is Admit.
+        patch: the strategic merge patch that releases or, where `pins`, pins; where decision is Admit.
+        pins: the patch only pins: what comes back is to be judged again.
         reason: one line for a person, where it is not released.
         wanted: image references whose evidence is missing.
     """
 
     decision: Decision
     patch: dict[str, Json] | None = None
+    pins: bool = False
     reason: str = ""
     wanted: tuple[str, ...] = ()
 
@@ -60,7 +63,9 @@ def judge(
     unpinned = unpinnable(workload, verdict)
     if unpinned:
         return Judgement(decision=Decision.DENY, reason=unpinned)
-    return Judgement(decision=Decision.ADMIT, patch=release_patch(pod, verdict, seal=_seal(facts.now, revision)))
+    if verdict.pins:
+        return Judgement(decision=Decision.ADMIT, patch=pin_patch(pod, verdict), pins=True)
+    return Judgement(decision=Decision.ADMIT, patch=release_patch(pod, seal=_seal(facts.now, revision)))
 
 
 def unpinnable(workload: Workload, verdict: Verdict) -> str:
@@ -74,25 +79,30 @@ def unpinnable(workload: Workload, verdict: Verdict) -> str:
     return ""
 
 
-def release_patch(pod: Json, verdict: Verdict, *, seal: str) -> dict[str, Json]:
-    """Returns the strategic merge patch that releases a judged pod."""
-    spec: dict[str, Json] = {"schedulingGates": [{"name": GATE, "$patch": "delete"}]}
+def pin_patch(pod: Json, verdict: Verdict) -> dict[str, Json]:
+    """Returns the strategic merge patch that writes the digests that were judged into a pod that stays held."""
+    spec: dict[str, Json] = {}
     for path, pinned in sorted(verdict.pins.items()):
         found = _CONTAINER_PATH.fullmatch(path)
         if found:
             field, index = found.group(1), int(found.group(2))
             spec.setdefault(field, []).append({"name": pod["spec"][field][index]["name"], "image": pinned})
-    metadata = pod["metadata"]
-    return {
-        "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"], "annotations": {JUDGED: seal}},
-        "spec": spec,
-    }
+    return {"metadata": _precondition(pod), "spec": spec}
+
+
+def release_patch(pod: Json, *, seal: str) -> dict[str, Json]:
+    """Returns the strategic merge patch that releases a judged pod."""
+    metadata = {**_precondition(pod), "annotations": {JUDGED: seal}}
+    return {"metadata": metadata, "spec": {"schedulingGates": [{"name": GATE, "$patch": "delete"}]}}
 
 
 def bare_release(pod: Json, *, why: str, now: datetime) -> dict[str, Json]:
     """Returns the patch that releases a pod nobody holds any more: its namespace is not governed, or mlwarden is being uninstalled."""
-    seal = json.dumps({"at": _instant(now), "because": why}, separators=(",", ":"))
-    return release_patch(pod, Verdict(decision=Decision.ADMIT, findings=()), seal=seal)
+    return release_patch(pod, seal=json.dumps({"at": _instant(now), "because": why}, separators=(",", ":")))
+
+
+def _precondition(pod: Json) -> dict[str, Json]:
+    return {key: pod["metadata"][key] for key in ("uid", "resourceVersion")}
 
 
 def _seal(now: datetime, revision: str) -> str:

@@ -10,6 +10,7 @@ harmless, so a leader that hangs holds nobody up. Only the leader asks for evide
 import asyncio
 import hashlib
 import logging
+import zlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +27,7 @@ from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.release import Judgement, bare_release, judge
 from mlwarden.controllers.reporter import Reporter
+from mlwarden.errors import ClusterError
 from mlwarden.evidence.requests import Requests
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
@@ -80,8 +82,7 @@ class Releaser:
             client,
             POD,
             query={"fieldSelector": "spec.nodeName=,status.phase=Pending"},
-            # Items of a list do not say what they are; extraction goes by that.
-            keep=lambda pod: {**pod, "apiVersion": "v1", "kind": "Pod"} if is_gated(pod) else None,
+            keep=lambda pod: _pack(pod) if is_gated(pod) else None,
             on_change=self._pod_changed,
         )
         source.subscribe(self._snapshot_changed)
@@ -165,7 +166,8 @@ class Releaser:
                 self._queue.done(key)
 
     async def _look(self, key: Key) -> None:
-        pod = self.pods.get(key[1], namespace=key[0])
+        packed = self.pods.get(key[1], namespace=key[0])
+        pod = _unpack(packed) if packed is not None else None
         if pod is None or pod["metadata"].get("deletionTimestamp"):
             return
         snapshot = self._source.current
@@ -173,22 +175,26 @@ class Releaser:
             await self._release(key, pod, bare_release(pod, why="its namespace is not governed", now=self._now()))
             return
         snapshot = await self._certain(snapshot, key[0])
-        now = self._now()
-        judgement = judge(
-            pod,
-            snapshot.policies,
-            snapshot.facts(key[0], now),
-            snapshot.settings,
-            broken=dict(snapshot.broken),
-            revision=self._policies,
-        )
-        JUDGED.labels(judgement.decision.value).inc()
+        judgement = self._judge(key, pod, snapshot)
+        if judgement.pins and judgement.patch is not None:
+            pod = await self._patch(key, judgement.patch)
+            if pod is None:
+                return
+            judgement = self._judge(key, pod, snapshot)
+            if judgement.pins:
+                raise ClusterError("something takes the digests out again that were written into it: a webhook on updates of pods?")
         if judgement.patch is not None:
             await self._release(key, pod, judgement.patch)
             return
         self._index(key, pod, snapshot)
         if self._is_leader():
-            await self._keep(key, pod, judgement, now)
+            await self._keep(key, pod, judgement, self._now())
+
+    def _judge(self, key: Key, pod: Json, snapshot: Snapshot) -> Judgement:
+        facts, broken = snapshot.facts(key[0], self._now()), dict(snapshot.broken)
+        judgement = judge(pod, snapshot.policies, facts, snapshot.settings, broken=broken, revision=self._policies)
+        JUDGED.labels(judgement.decision.value).inc()
+        return judgement
 
     async def _certain(self, snapshot: Snapshot, namespace: str) -> Snapshot:
         """The snapshot, with the namespace as it is now where the one we know would not hold the pod.
@@ -202,18 +208,24 @@ class Releaser:
         return msgspec.structs.replace(snapshot, namespaces={**snapshot.namespaces, namespace: metadata})
 
     async def _release(self, key: Key, pod: Json, patch: dict[str, Json]) -> None:
-        try:
-            await self._client.patch(POD, key[1], patch, namespace=key[0], content_type=STRATEGIC_PATCH)
-        except NotFoundError:
-            return
-        except ConflictError:  # it changed; the watch brings it, and if another replica was faster there is nothing left to do
-            self._queue.add_later(key, 1.0)
+        if await self._patch(key, patch) is None:
             return
         self._queue.forget(key)
         RELEASED.inc()
         age = _age(pod, self._now())
         if age is not None:
             RELEASE_SECONDS.observe(age)
+
+    async def _patch(self, key: Key, patch: dict[str, Json]) -> Json | None:
+        """The pod as it is stored then, None where it is gone or has changed meanwhile."""
+        try:
+            stored = await self._client.patch(POD, key[1], patch, namespace=key[0], content_type=STRATEGIC_PATCH)
+        except NotFoundError:
+            return None
+        except ConflictError:  # it changed; the watch brings it, and if another replica was faster there is nothing left to do
+            self._queue.add_later(key, 1.0)
+            return None
+        return {**stored, "apiVersion": "v1", "kind": "Pod"}
 
     async def _keep(self, key: Key, pod: Json, judgement: Judgement, now: datetime) -> None:
         """It stays held: ask for what is missing, and say so to whoever looks."""
@@ -258,6 +270,18 @@ def gained(snapshot: Snapshot, before: dict[str, bool]) -> list[str]:
     for name in [name for name in before if name not in snapshot.namespaces]:
         del before[name]
     return found
+
+
+def _pack(pod: Json) -> dict[str, Json]:
+    """A held pod as it is kept: decoded, a pod of a megabyte of nothing would take thirty."""
+    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+    # Items of a list do not say what they are; extraction goes by that.
+    whole = {**pod, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}
+    return {"packed": zlib.compress(msgspec.json.encode(whole), 1)}
+
+
+def _unpack(packed: Json) -> Json:
+    return msgspec.json.decode(zlib.decompress(packed["packed"]))
 
 
 def _digest(snapshot: Snapshot) -> str:

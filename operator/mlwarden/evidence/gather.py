@@ -3,10 +3,16 @@
 A digest often names an index, and behind it stand images that have nothing in common but the name. Leaving the choice to trivy was
 rejected: it scans the first match and says nothing of the others, so an index with two entries for one platform would run what nobody
 looked at. Here every entry for the platforms of this cluster is scanned, and the summary is of all of them.
+
+What a node runs is decided by containerd, so its reading counts: platform names in any case and spelling, entries that call themselves
+attestations but name a platform, a 32-bit image where there is no other. Go's JSON takes `Manifests` for `manifests`, and the last of two;
+a document that says one thing to Go and another to us is refused.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -23,8 +29,13 @@ from mlwarden.model.reference import Reference
 MAX_ENTRIES = 8
 """Images behind one digest that are scanned; an index with more for our platforms is not one that people make."""
 _INDEXES = frozenset({"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"})
-_ATTESTATION = "vnd.docker.reference.type"
-"""Annotation that buildkit puts on entries that are no images (with platform unknown/unknown)."""
+_ARCHITECTURES = {"i386": "386", "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm"}
+"""Other spellings (containerd/platforms, `normalizeArch`); all of them in any case."""
+_TOO = {"amd64": ("386",), "arm64": ("arm",)}
+"""What a node runs where an index has nothing better (containerd/platforms, `platformVector`)."""
+_NAMES = ("manifests", "layers", "config", "digest", "mediaType", "platform", "os", "architecture", "urls", "schemaVersion", "size")
+_KEYS = {name.casefold(): name for name in _NAMES}
+"""Keys that decide what runs, by their folded form."""
 
 
 class _Platform(msgspec.Struct, frozen=True):
@@ -36,7 +47,6 @@ class _Descriptor(msgspec.Struct, frozen=True, rename="camel"):
     digest: str = ""
     media_type: str = ""
     platform: _Platform | None = None
-    annotations: dict[str, str] | None = None
     urls: tuple[str, ...] | None = None
 
 
@@ -56,7 +66,8 @@ class Gatherer:
     """
 
     def __init__(self, *, registry: Registry, trivy: Trivy, architectures: Sequence[str] = ("amd64",)) -> None:
-        self._registry, self._trivy, self._architectures = registry, trivy, tuple(architectures)
+        self._registry, self._trivy = registry, trivy
+        self._architectures = tuple(dict.fromkeys(each for own in architectures for each in (own, *_TOO.get(own, ()))))
 
     async def resolve(self, text: str) -> Digest:
         """Returns what an image reference, as written, points at.
@@ -118,8 +129,7 @@ class Gatherer:
 
         An entry without a platform could be run by any of them (containerd, platforms.Only: an absent platform is taken from the config).
         """
-        images = [entry for entry in document.manifests or () if _ATTESTATION not in (entry.annotations or {})]
-        ours = [entry for entry in images if _could_run(entry.platform, self._architectures)]
+        ours = [entry for entry in document.manifests or () if _could_run(entry.platform, self._architectures)]
         if not ours:
             return [], (f"the index has no image for linux/{', linux/'.join(self._architectures)}",)
         try:
@@ -133,9 +143,23 @@ class Gatherer:
 
 def _document(manifest: Manifest) -> _Document:
     try:
-        return msgspec.json.decode(manifest.body, type=_Document)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        json.loads(manifest.body, object_pairs_hook=_exact)
+        document = msgspec.json.decode(manifest.body, type=_Document)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         raise DefinitiveError(f"the manifest {manifest.digest[:19]}… is not one") from None
+    listed, layered = document.manifests is not None, document.layers is not None or document.config is not None
+    if listed == layered or listed != (manifest.media_type in _INDEXES):
+        raise DefinitiveError("the registry's document is neither an image nor an index, or both at once")
+    return document
+
+
+def _exact(pairs: list[tuple[str, Any]]) -> None:
+    """Refuses an object whose keys mean something else to Go, which folds their case and takes the last one."""
+    keys = [key for key, _ in pairs]
+    folded = [key.casefold() for key in keys]
+    odd = any(low in _KEYS and key != _KEYS[low] for key, low in zip(keys, folded, strict=True))
+    if odd or len(set(keys)) != len(keys):
+        raise DefinitiveError("a manifest has a key twice, or in another case: which one counts depends on who reads it")
 
 
 def _unseen_layers(manifest: Manifest) -> tuple[str, ...]:
@@ -148,11 +172,19 @@ def _unseen_layers(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _could_run(platform: _Platform | None, architectures: tuple[str, ...]) -> bool:
-    return platform is None or (platform.os in {"", "linux"} and (not platform.architecture or platform.architecture in architectures))
+    if platform is None:
+        return True
+    architecture = _architecture(platform)
+    return platform.os.lower() in {"", "linux"} and (not architecture or architecture in architectures)
+
+
+def _architecture(platform: _Platform) -> str:
+    low = platform.architecture.lower()
+    return _ARCHITECTURES.get(low, low)
 
 
 def _platform(platform: _Platform | None) -> str:
-    return f"{platform.os or 'linux'}/{platform.architecture}" if platform is not None and platform.architecture else ""
+    return f"{platform.os.lower() or 'linux'}/{_architecture(platform)}" if platform is not None and platform.architecture else ""
 
 
 def _parse(text: str) -> Reference:

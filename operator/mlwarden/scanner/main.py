@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
 import shutil
 import signal
 import socket as sockets
@@ -35,7 +34,8 @@ from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
 
 LOG = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
-_GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_ARCHITECTURES = ("amd64", "arm64")
+"""Unless somebody says what the nodes are: an entry of an index that nobody scanned must not be what a node picks."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR", "MLWARDEN_LOG", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 """What the worker, as a child, inherits of the environment."""
 _EXAMPLE = "example: mlwarden scanner --kubeconfig ~/.kube/config --trivy $(which trivy) --plain-http localhost:5000"
@@ -68,7 +68,6 @@ def _parser(mode: str) -> argparse.ArgumentParser:
 
 
 def _add_worker_options(parser: argparse.ArgumentParser) -> None:
-    here = _GO_ARCHITECTURES.get(platform.machine(), platform.machine())
     parser.add_argument("--trivy", default="trivy", metavar="PROGRAM", help="trivy 0.71 or later")
     parser.add_argument(
         "--trivy-cache", default="", metavar="DIR", help="its cache, with the vulnerability database; default: in --scratch"
@@ -81,7 +80,8 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--docker-config", default="", metavar="FILE", help="registry credentials, a docker config.json")
     parser.add_argument("--registry-ca", default="", metavar="FILE", help="PEM of certificate authorities of registries")
     parser.add_argument("--registry-timeout", type=_positive, default=20, metavar="SECONDS")
-    parser.add_argument("--architecture", action="append", default=[], metavar="ARCH", help=f"of the nodes (repeatable); default: {here}")
+    default = "of the nodes (repeatable); default: amd64 and arm64"
+    parser.add_argument("--architecture", action="append", default=[], metavar="ARCH", help=default)
 
 
 def _positive(text: str) -> int:
@@ -123,8 +123,7 @@ async def _worker(options: argparse.Namespace) -> int:
         plain = frozenset(options.plain_http)
         timeout, ca_file = options.registry_timeout, options.registry_ca
         async with Registry(plain_http=plain, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
-            here = _GO_ARCHITECTURES.get(platform.machine(), platform.machine())
-            gatherer = Gatherer(registry=registry, trivy=trivy, architectures=options.architecture or [here])
+            gatherer = Gatherer(registry=registry, trivy=trivy, architectures=options.architecture or _ARCHITECTURES)
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
                     tasks.create_task(keep_database(trivy))
