@@ -47,6 +47,18 @@ def test_a_dry_run_asks_for_nothing(ask: Callable[..., Any], good: dict[str, Any
     assert answer.wanted == ()
 
 
+def test_what_is_refused_for_what_it_is_asks_for_nothing_and_for_missing_evidence_it_does(
+    ask: Callable[..., Any], good: dict[str, Any]
+) -> None:
+    named = {**good, "spec": {**good["spec"], "nodeName": "node-0"}}
+    answer, response = ask(named, "/validate")
+    assert not response["allowed"]
+    assert answer.wanted == ("registry.example.com/team/app:1.0",)
+    answer, response = ask(privileged(good))
+    assert not response["allowed"]
+    assert answer.wanted == ()
+
+
 def test_the_tag_of_a_pod_is_pinned_while_its_resolution_is_young(snapshot: Snapshot, good: dict[str, Any]) -> None:
     known = msgspec.structs.replace(snapshot, resolutions={"registry.example.com/team/app:1.0": Resolution(digest=digest(D), at=NOW)})
     body = json.dumps(review(good)).encode()

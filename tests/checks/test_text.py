@@ -10,6 +10,20 @@ from hypothesis import strategies as st
 from mlwarden.checks.text import clean, fill, flow, shown
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("https://bob:hunter2@reg.io/x", "https://…@reg.io/x"),
+        ("bob:hunter2@reg.io/x", "…@reg.io/x"),
+        ("image bob:hunter2@reg.io/x is bad", "image …@reg.io/x is bad"),
+        ("reg.io/app:1@sha256:" + "a" * 64, "reg.io/app:1@sha256:" + "a" * 64),
+        ("app:1@sha256:" + "a" * 64, "app:1@sha256:" + "a" * 64),
+    ],
+)
+def test_a_password_before_a_host_is_never_shown(written: str, shown: str) -> None:
+    assert clean(written) == shown
+
+
 @given(st.text(alphabet=st.characters(), max_size=2000), st.integers(10, 300))
 @settings(max_examples=200, deadline=None)
 def test_cleaned_text_is_one_bounded_printable_line(text: str, length: int) -> None:

@@ -37,6 +37,14 @@ def test_a_transient_failure_is_due_when_it_says_and_asking_again_does_not_hurry
     assert at(evidence(DIGEST, phase=Phase.READY, at=NOW - timedelta(hours=1), retry_at=later, asked=NOW)) == later
 
 
+def test_what_was_tried_before_waits_behind_what_was_not() -> None:
+    """Or a registry that hangs would be tried for ever before everybody else."""
+    agenda = Agenda()
+    agenda.put("hangs", due(evidence(asked=NOW - 60 * SECOND, retry_at=NOW - SECOND), TERMS))
+    agenda.put("new", due(evidence(asked=NOW - 5 * SECOND), TERMS))
+    assert [agenda.take(NOW), agenda.take(NOW)] == ["new", "hangs"]
+
+
 def test_what_another_scanner_works_on_is_due_when_its_lease_is_over() -> None:
     assert at(evidence(claimed_by="other", claimed_until=NOW + 30 * SECOND)) == NOW + 30 * SECOND
     assert (

@@ -23,7 +23,7 @@ from mlwarden.admission import response, review
 from mlwarden.checks.text import clean
 from mlwarden.cluster import Snapshot
 from mlwarden.errors import Error, InputError
-from mlwarden.model.finding import Decision
+from mlwarden.model.finding import Action, Decision, Outcome
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Workload
 from mlwarden.workloads import extract
@@ -111,7 +111,9 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         broken=snapshot.broken,
     )
     audit = engine.audit(verdict)
-    wanted = () if request.dry_run else verdict.wanted
+    # What is refused for what it is asks for nothing: or a thousand refused objects would be a thousand images to scan.
+    refused = any(finding.outcome is Outcome.FAIL and finding.action == Action.DENY for finding in verdict.findings)
+    wanted = () if request.dry_run or refused else verdict.wanted
     if verdict.decision is Decision.DENY:
         body = response.deny(request.uid, engine.refusal(verdict, workload), audit=audit)
         return Answer(body=body, decision="deny", wanted=wanted)

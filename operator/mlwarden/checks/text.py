@@ -16,7 +16,8 @@ LINE_LENGTH = 500
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 _AMBIGUOUS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
-_USERINFO = re.compile(r"(://)[^/@\s]*@")
+_USERINFO = re.compile(r"(://)[^/@\s]*@|(?<![\w./-])[^\s/@:]+:[^\s/@]+@(?!sha[0-9]+:)")
+"""With a scheme or, as in an image reference, without; what stands before a digest is a tag."""
 _NOT_SHOWN = "(not shown)"
 # A place below one of these may hold a password whatever the policy's author had in mind. The last ones are of Secrets and of CSI volumes.
 _PRIVATE = frozenset({"env", "args", "command", "data", "stringData", "binaryData", "annotations", "volumeAttributes", "httpHeaders"})
@@ -25,8 +26,8 @@ _STEP = re.compile(r"[^.\[\]'\"]+")
 
 def clean(text: str, length: int = LINE_LENGTH) -> str:
     """Returns `text` on one line of at most `length` characters, what cannot be printed escaped and passwords in URLs cut out."""
-    if "://" in text:
-        text = _USERINFO.sub(r"\1…@", text)  # before cutting: half a password is no better
+    if "@" in text:
+        text = _USERINFO.sub(lambda found: f"{found[1] or ''}…@", text)  # before cutting: half a password is no better
     text = text if len(text) <= length else text[: length - 1] + "…"
     if text.isprintable():
         return text

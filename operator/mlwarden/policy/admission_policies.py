@@ -79,6 +79,8 @@ _ROLES = " + ".join(
 )
 _ROLE_VARIABLE = "mlwarden_each"
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
+_REFERENCE = "^[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+/[A-Za-z0-9._/-]+)?(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]{64})?$"
+"""What of image references may be shown as it is: no user information, no other digest, nothing unprintable."""
 
 
 def admission_policies(policies: Iterable[Policy | CompiledPolicy], settings: Settings) -> list[dict[str, Json]]:
@@ -259,7 +261,8 @@ def _subject(requirement: Expression, over: str, variable: str, body: str) -> st
         case Each.POD:
             return "string(variables.pod.metadata.?name.orValue(object.metadata.?name.orValue('…')))"
         case Each.IMAGE:
-            named = variable
+            # Raw text here would reach terminals as it is, with escapes and with passwords that somebody wrote into a reference.
+            named = f"({variable}.matches({json.dumps(_REFERENCE)}) ? {variable} : '(not an image reference)')"
         case _:
             thing = f"{variable}.container" if variable == _ROLE_VARIABLE else variable
             named = f"{thing}.?name.orValue('…')"

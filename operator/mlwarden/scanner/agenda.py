@@ -50,7 +50,8 @@ def due(evidence: ImageEvidence, terms: Terms) -> Due | None:
     later = max(free, status.retry_at or _EVER)
     since = asked or evidence.metadata.creation_timestamp or _EVER
     if status.phase is Phase.PENDING or status.at is None:
-        return Due(at=later, rank=0, since=since)
+        # Who has been tried waits behind who has not: a registry that hangs must not be tried for ever before everybody else.
+        return Due(at=later, rank=0, since=max(since, status.retry_at or _EVER))
     if evidence.is_asked and asked is not None:
         again = status.at + (AGAIN_RESOLUTION if evidence.is_resolution else AGAIN_SCAN)
         # A definitive failure is asked about again at once: somebody may have pushed the image. A rate limit is not.
