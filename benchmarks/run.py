@@ -32,9 +32,15 @@ from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.installed import NAMESPACE, Installation, push_demo_images
 from mlwarden.embedded.kubelet import HostKubelet
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
+from mlwarden.policy.admission_policies import PREFIX
 
 HERE = Path(__file__).parent
 CLIENTS = (1, 20)
+BEYOND_POD_SECURITY = (
+    *("env-credentials", "gpu-limits", "resource-limits", "image-scanned", "service-account-token"),
+    *("pinned-images", "trusted-registries"),
+)
+"""The shipped policies that are not controls of the Pod Security Standards."""
 
 
 def pod(image: str) -> dict[str, Any]:
@@ -67,7 +73,7 @@ class Load:
         self._cluster = cluster
         self._binary = directory / "load"
         if not self._binary.exists():
-            subprocess.run([build.go(), "build", "-o", self._binary, "."], cwd=HERE / "load", check=True)
+            subprocess.run([build.compiler(HERE / "load" / "go.mod"), "build", "-o", self._binary, "."], cwd=HERE / "load", check=True)
         self._body = directory / "body.json"
         self._body.write_text(json.dumps(body))
         self._url = f"{cluster.server}/api/v1/namespaces/{namespace}/pods"
@@ -160,6 +166,18 @@ def release_times(cluster: EmbeddedCluster, namespace: str, body: dict[str, Any]
     return sorted((released[name] - created[name]) * 1000 for name in released)
 
 
+def without_compiled(cluster: EmbeddedCluster) -> None:
+    """Takes the policies out of the API server: the controller, which would put them back, goes first."""
+    cluster.kubectl("scale", "deployment/mlwarden-controller", "--namespace", NAMESPACE, "--replicas=0")
+    base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+    while any("controller" in item["metadata"]["name"] for item in cluster.api().get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]):
+        time.sleep(0.2)
+    for binding in cluster.api().get(base)["items"]:
+        if binding["spec"]["policyName"].startswith(PREFIX):
+            cluster.api().delete(f"{base}/{binding['metadata']['name']}")
+    time.sleep(2)
+
+
 def outage(cluster: EmbeddedCluster, kubelet: HostKubelet, load: Load, namespace: str, total: int) -> tuple[float, int]:
     """Kills mlwarden, creates `total` pods, brings it back; returns seconds until all are released, and how many were."""
     path = f"/api/v1/namespaces/{namespace}/pods"
@@ -196,7 +214,7 @@ def main() -> int:
         if not options.skip_latency:
             load.run(clients=8, count=1000)
             rows.append(("API server alone", latencies(load, options.count, options.rounds)))
-            for each in gate_objects(Settings()):
+            for each in gate_objects(Settings(), enforced=True):
                 cluster.kubectl("apply", "--server-side", "--filename", "-", input=json.dumps(each))
             time.sleep(2)
             rows.append(("(a) gate and guards", latencies(load, options.count, options.rounds)))
@@ -210,9 +228,14 @@ def main() -> int:
             time.sleep(0.2)
         if not options.skip_latency:
             rows.append(("mlwarden, everything", latencies(load, options.count, options.rounds)))
-            cluster.kubectl("delete", "validatingadmissionpolicybindings", "--selector", "mlwarden.io/compiled=true")
+            without_compiled(cluster)
+            rows.append(("all 25 policies in the webhook only", latencies(load, options.count, options.rounds)))
+            for name in BEYOND_POD_SECURITY:
+                cluster.api().delete(f"/apis/mlwarden.io/v1alpha1/wardenpolicies/{name}")
             time.sleep(2)
-            rows.append(("(c) mlwarden, webhook only", latencies(load, options.count, options.rounds)))
+            rows.append(("(c) Pod Security restricted in the webhook only", latencies(load, options.count, options.rounds)))
+            cluster.kubectl("scale", "deployment/mlwarden-controller", "--namespace", NAMESPACE, "--replicas=2")
+            cluster.kubectl("rollout", "status", "deployment/mlwarden-controller", "--namespace", NAMESPACE)
         held = release_times(cluster, "bench", ready, total=1000, rate=50)
         seconds, freed = outage(cluster, kubelet, load, "bench", 1000)
         load.run(clients=20, count=20000)

@@ -198,9 +198,12 @@ class Client:
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         return decode.whole(await self.request("PATCH", path, body, query=query, content_type=APPLY_PATCH))
 
-    async def delete(self, kind: Kind, name: str, *, namespace: str = "") -> None:
-        """Deletes an object, in the background."""
-        await self.request("DELETE", kind.path(namespace=namespace, name=name), {"propagationPolicy": "Background"})
+    async def delete(self, kind: Kind, name: str, *, namespace: str = "", version: str = "") -> None:
+        """Deletes an object, in the background; with `version` only while it has that resourceVersion (else `ConflictError`)."""
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if version:
+            options["preconditions"] = {"resourceVersion": version}
+        await self.request("DELETE", kind.path(namespace=namespace, name=name), options)
 
     async def watch(
         self, kind: Kind, *, version: str, namespace: str = "", query: Mapping[str, str] | None = None, silence: float = 80.0

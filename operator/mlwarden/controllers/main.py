@@ -23,7 +23,7 @@ from mlwarden import evidence, policy
 from mlwarden.cluster.client import SERVICE_ACCOUNT, Client
 from mlwarden.cluster.lease import Lease
 from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
-from mlwarden.controllers import probes, status
+from mlwarden.controllers import forget, probes, status
 from mlwarden.controllers.applier import Applier
 from mlwarden.controllers.gating import Gate
 from mlwarden.controllers.releaser import Releaser, gained
@@ -113,6 +113,7 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.applier.lead())
             tasks.create_task(self._say_gate())
+            tasks.create_task(forget.run(self.client))
             tasks.create_task(status.run(self.connection))
 
     async def _say_gate(self) -> None:

@@ -10,6 +10,7 @@ harmless, so a leader that hangs holds nobody up. Only the leader asks for evide
 import asyncio
 import hashlib
 import logging
+import random
 import zlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -130,9 +131,11 @@ class Releaser:
             self._enqueue(self._since, spread=_SWEEP / 2)
 
     def _enqueue(self, keys: Iterable[Key], *, spread: float = 0) -> None:
-        wait = 0.0 if self._is_leader() else _FOLLOWER_WAITS
+        leads = self._is_leader()
         every = tuple(keys)
         for number, key in enumerate(every):
+            # Spread, or after an outage, when nobody leads yet, all replicas would release the same pods at the same time.
+            wait = 0.0 if leads else _FOLLOWER_WAITS * random.uniform(1, 2)  # noqa: S311 -- hides nothing
             seconds = wait + spread * number / len(every)
             if seconds:
                 self._queue.add_later(key, seconds)

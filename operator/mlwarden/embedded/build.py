@@ -192,9 +192,9 @@ def _build(name: str, path: Path) -> None:
     """Builds into a name beside the final one and renames: a half-written tool is never found."""
     tool = TOOLS[name]
     tree = source_tree() / "tools" / tool.module
-    compiler = _compiler(tree / "go.mod")
+    go = compiler(tree / "go.mod")
     temporary = path.with_name(f".{name}.{os.getpid()}")
-    command = [str(compiler), "build", *_FLAGS, "-ldflags", _linker_flags(name), "-o", str(temporary), tool.package]
+    command = [str(go), "build", *_FLAGS, "-ldflags", _linker_flags(name), "-o", str(temporary), tool.package]
     environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off", **tool.environment}
     _say(f"{name} {version(name)}: building, usually about {_estimate(tool.minutes)} the first time")
     started = time.monotonic()
@@ -230,8 +230,8 @@ def _run(name: str, command: list[str], environment: Mapping[str, str], tree: Pa
             )
 
 
-def _compiler(go_mod: Path) -> Path:
-    """The Go on PATH when it is new enough for this module, else the pinned one from the cache, fetched first when needed."""
+def compiler(go_mod: Path) -> Path:
+    """Returns the Go on PATH when it is new enough for this module, else the pinned one from the cache, fetched first when needed."""
     directive = re.search(r"^go\s+(\S+)", go_mod.read_text(encoding="utf-8"), re.MULTILINE)
     needed = _numbers(directive.group(1)) if directive else (0,)
     if found := shutil.which("go"):

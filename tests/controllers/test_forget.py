@@ -1,0 +1,40 @@
+"""Evidence ends when nobody asks for it any more."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlwarden import evidence
+from mlwarden.cluster import Client
+from mlwarden.controllers.forget import forget
+
+if TYPE_CHECKING:
+    from conftest import Running
+
+PATH = "/apis/mlwarden.io/v1alpha1/imageevidences"
+TAG, DIGEST = "registry.example/forget:1", "registry.example/forget@sha256:" + "f" * 64
+
+
+@pytest.mark.cluster
+async def test_a_tag_is_forgotten_after_a_day_a_scan_after_a_month_and_what_was_asked_for_stays(running: "Running", client: Client) -> None:
+    webhook = running.held.account(running.settings.webhook)
+    now = datetime.now(UTC)
+
+    def names() -> set[str]:
+        return {obj["metadata"]["name"] for obj in running.admin.get(PATH)["items"]}
+
+    for reference in (TAG, DIGEST):
+        webhook.create(PATH, evidence.pending(reference))
+    tag, digest = evidence.name_for(TAG), evidence.name_for(DIGEST)
+    await forget(client, now=now + timedelta(hours=23))
+    assert {tag, digest} <= names()
+    await forget(client, now=now + timedelta(days=2))
+    assert digest in names()
+    assert tag not in names()
+    asked: dict[str, Any] = {"spec": {"requestedAt": (now + timedelta(days=29)).strftime("%Y-%m-%dT%H:%M:%SZ")}}
+    webhook.patch(f"{PATH}/{digest}", asked)
+    await forget(client, now=now + timedelta(days=31))
+    assert digest in names()
+    await forget(client, now=now + timedelta(days=60))
+    assert digest not in names()
