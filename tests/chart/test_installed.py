@@ -192,6 +192,7 @@ class TestDebug:
 class TestKilled:
     def test_nothing_starts_unjudged_and_nothing_is_lost(self, installed: "Installed") -> None:
         namespace = installed.namespace("chart-outage")
+        digest = images.clean(installed.cluster.registry, "clean:1.0")
         installed.kubelet.kill_all()
         try:
             names = [f"p-{number}" for number in range(30)]
@@ -211,6 +212,8 @@ class TestKilled:
             with pytest.raises(ApiError, match="ValidatingAdmissionPolicy 'mlwarden-policy-"):
                 installed.create(namespace, _privileged(installed.pod("privileged")))
             with pytest.raises(ApiError, match=r"failed calling webhook.*node\.mlwarden\.io"):
+                installed.create(namespace, installed.pod("on-a-node", f"clean:1.0@{digest}", nodeName="node-0"))
+            with pytest.raises(ApiError, match="names its images by digest"):
                 installed.create(namespace, installed.pod("on-a-node", nodeName="node-0"))
         finally:
             installed.kubelet.resume()

@@ -24,6 +24,10 @@ def test_a_password_before_a_host_is_never_shown(written: str, shown: str) -> No
     assert clean(written) == shown
 
 
+def test_what_was_written_to_keep_a_pattern_busy_is_cut_like_anything_else() -> None:
+    assert len(clean("@/" + "!:" * 500_000)) == 500
+
+
 @given(st.text(alphabet=st.characters(), max_size=2000), st.integers(10, 300))
 @settings(max_examples=200, deadline=None)
 def test_cleaned_text_is_one_bounded_printable_line(text: str, length: int) -> None:

@@ -241,8 +241,13 @@ class TestWhatEntersAPodLater:
 
 class TestPodsThatNameTheirNode:
     def test_are_left_to_the_fail_closed_webhook(self, held: "FailHeld") -> None:
-        created = held.create(held.namespace(), a_pod("placed", nodeName="node-0"))
+        created = held.create(
+            held.namespace(), a_pod("placed", containers=[{"name": "main", "image": f"a:1@sha256:{'c' * 64}"}], nodeName="node-0")
+        )
         assert "schedulingGates" not in created["spec"]
+
+    def test_name_their_images_by_digest_because_nobody_judges_them_again(self, held: "FailHeld") -> None:
+        refused(lambda: held.create(held.namespace(), a_pod("placed", nodeName="node-0")), "names its images by digest")
 
     def test_an_empty_name_is_no_name(self, held: "FailHeld") -> None:
         created = held.create(held.namespace(), a_pod("placed", nodeName=""))

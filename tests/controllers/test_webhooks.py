@@ -29,7 +29,7 @@ def a_pod(name: str, **spec: Any) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name},
-        "spec": {"containers": [{"name": "main", "image": "a:1"}], **spec},
+        "spec": {"containers": [{"name": "main", "image": f"a:1@sha256:{'c' * 64}"}], **spec},
     }
 
 

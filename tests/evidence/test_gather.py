@@ -126,6 +126,15 @@ async def test_a_vulnerability_without_a_fix_is_counted_apart(gatherer: Gatherer
     assert (await gatherer.scan([f"{registry}/team/unfixed@{digest}"])).counts == {"unfixed": 1}
 
 
+async def test_a_version_of_the_system_that_trivy_has_no_advisories_for_is_blind(
+    gatherer: Gatherer, registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "ALPINE", "99.1.0")
+    digest = images.vulnerable(registry, "team/tomorrow:1")
+    scan = await gatherer.scan([f"{registry}/team/tomorrow@{digest}"])
+    assert any("does not know this version" in reason for reason in scan.blind)
+
+
 async def test_an_image_without_system_and_packages_is_blind(gatherer: Gatherer, registry: str) -> None:
     digest = images.opaque(registry, "team/opaque:1")
     assert (await gatherer.scan([f"{registry}/team/opaque@{digest}"])).blind == ("no operating system and no packages recognised",)

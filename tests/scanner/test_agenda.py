@@ -131,3 +131,12 @@ def test_the_agenda_gives_out_everything_that_is_due_once_and_nothing_else(steps
     assert sorted(taken) == sorted(name for name, seconds in expected.items() if seconds <= until)
     rest = [seconds for seconds in expected.values() if seconds > until]
     assert agenda.next_at() == (NOW + min(rest) * SECOND if rest else None)
+
+
+def test_what_may_not_be_done_now_waits_and_the_next_one_is_taken() -> None:
+    agenda = Agenda()
+    for seconds, name in ((60, "slow-1"), (50, "slow-2"), (5, "other")):
+        agenda.put(name, due(evidence(asked=NOW - seconds * SECOND), TERMS))
+    assert agenda.take(NOW, may=lambda name: not name.startswith("slow")) == "other"
+    assert agenda.take(NOW, may=lambda name: not name.startswith("slow")) is None
+    assert [agenda.take(NOW), agenda.take(NOW)] == ["slow-1", "slow-2"]

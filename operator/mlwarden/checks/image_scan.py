@@ -88,10 +88,10 @@ def _resolved(reference: str, facts: Facts) -> tuple[Digest | None, str]:
     resolution = facts.resolutions.get(reference)
     if resolution is None:
         return None, "has not been resolved to a digest yet"
-    if not young(resolution, facts.now):
-        return None, "was resolved too long ago and is being resolved again"
     if resolution.digest is None:
         return None, f"cannot be resolved{_because(resolution.reason)}"
+    if not young(resolution, facts.now):
+        return None, "was resolved too long ago and is being resolved again"
     return resolution.digest, ""
 
 

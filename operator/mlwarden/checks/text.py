@@ -16,8 +16,8 @@ LINE_LENGTH = 500
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 _AMBIGUOUS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
-_USERINFO = re.compile(r"(://)[^/@\s]*@|(?<![\w./-])[^\s/@:]+:[^\s/@]+@(?!sha[0-9]+:)")
-"""With a scheme or, as in an image reference, without; what stands before a digest is a tag."""
+_SEPARATORS = " \t\r\n/(\"'=,;"
+_LONGEST = 65536
 _NOT_SHOWN = "(not shown)"
 # A place below one of these may hold a password whatever the policy's author had in mind. The last ones are of Secrets and of CSI volumes.
 _PRIVATE = frozenset({"env", "args", "command", "data", "stringData", "binaryData", "annotations", "volumeAttributes", "httpHeaders"})
@@ -27,12 +27,26 @@ _STEP = re.compile(r"[^.\[\]'\"]+")
 def clean(text: str, length: int = LINE_LENGTH) -> str:
     """Returns `text` on one line of at most `length` characters, what cannot be printed escaped and passwords in URLs cut out."""
     if "@" in text:
-        text = _USERINFO.sub(lambda found: f"{found[1] or ''}…@", text)  # before cutting: half a password is no better
+        text = _without_userinfo(text[:_LONGEST])  # before cutting: half a password is no better
     text = text if len(text) <= length else text[: length - 1] + "…"
     if text.isprintable():
         return text
     text = "".join(char if char.isprintable() else _escape(char) for char in text)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _without_userinfo(text: str) -> str:
+    """Cuts `user:password` before an `@`, with a scheme or, as in an image reference, without; what stands before a digest is a tag.
+
+    By hand and in one pass: this text is the author's, and a pattern for it would be quadratic.
+    """
+    *before, last = text.split("@")
+    kept = []
+    for part, following in zip(before, [*before[1:], last], strict=True):
+        start = max(part.rfind(sign) for sign in _SEPARATORS) + 1
+        secret = (":" in part[start:] or part[:start].endswith("://")) and not following.startswith("sha")
+        kept.append(f"{part[:start]}…" if secret else part)
+    return "@".join([*kept, last])
 
 
 def fill(template: str, *, name: str, value: Any, image: str, path: str) -> str:

@@ -15,9 +15,10 @@ import hashlib
 import json
 
 from mlwarden.controllers import guards
-from mlwarden.controllers.scope import admission, holding, is_account, may, validating
+from mlwarden.controllers.scope import admission, holding, may, validating
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.account import is_account
 
 HOLD = "mlwarden-hold"
 """Name of the gating policy and of its binding."""
@@ -191,6 +192,8 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
             "oldImages": f"oldObject == null ? [] : {_IMAGES.format('oldObject')}",
             # The reason is given in the very request that releases: one that somebody left there earlier is nobody's decision today.
             "glass": f"{glass['now']} != '' && {glass['now']} != {glass['before']} && {_may_release()}",
+            "mirror": "has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups && 'kubernetes.io/config.mirror'"
+            " in object.metadata.?annotations.orValue({})",
             "where": "object.metadata.namespace + '/' + object.metadata.?name.orValue('')",
         },
         validations=[
@@ -211,6 +214,14 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
                 # Not even in the release: there a webhook on updates could exchange what was judged. Images are pinned before.
                 "expression": "request.operation != 'UPDATE' || variables.gated || variables.images == variables.oldImages",
                 "message": "the images of a judged pod do not change; create a new pod",
+            },
+            # Nobody judges these again: what is judged now must be what starts. The webhook pins before; it may have been down.
+            {
+                "expression": (
+                    f"request.operation != 'CREATE' || !({NAMES_NODE}) || variables.mirror"
+                    " || variables.images.all(i, i.matches('@sha256:[0-9a-f]{64}$'))"
+                ),
+                "message": "a pod that names its node names its images by digest (image@sha256:...)",
             },
             *_seals(settings),
         ],

@@ -7,9 +7,10 @@ Rejected: one guard over everything in mlwarden's namespace. Evictions, injected
 too, and a fail-closed rule that breaks `kubectl drain` is worse than the hole it closes.
 """
 
-from mlwarden.controllers.scope import NAME_LABEL, cel, is_account, may, validating
+from mlwarden.controllers.scope import NAME_LABEL, may, validating
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.account import cel, is_account
 
 WEBHOOKS = "mlwarden"
 """Name of the mutating and of the validating webhook configuration."""

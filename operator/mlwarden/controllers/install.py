@@ -148,7 +148,7 @@ async def _take_lease(client: Client, settings: Settings) -> None:
 
 
 async def _held(client: Client) -> list[Json]:
-    pods = await client.list(POD, fieldSelector="spec.nodeName=,status.phase=Pending")
+    pods = await client.list(POD, fieldSelector="spec.nodeName=")
     return [pod for pod in pods if is_gated(pod)]
 
 

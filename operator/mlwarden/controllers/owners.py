@@ -24,20 +24,21 @@ class Owners:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._known: OrderedDict[str, tuple[datetime, Subject | None]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, ...], tuple[datetime, Subject | None]] = OrderedDict()
 
     async def root(self, pod: Json, now: datetime) -> Subject | None:
         """Returns the topmost controller that could be verified, None where the pod has none."""
         reference = _controller(pod)
         if reference is None:
             return None
-        uid = reference["uid"]
-        known = self._known.get(uid)
+        # By everything that is claimed: a reference with somebody else's uid must not find what was verified for them.
+        claim = (pod["metadata"].get("namespace", ""), *(reference[field] for field in ("apiVersion", "kind", "name", "uid")))
+        known = self._known.get(claim)
         if known is not None and now - known[0] < _FRESH:
             return known[1]
         root = await self._walk(pod)
-        self._known[uid] = (now, root)
-        self._known.move_to_end(uid)
+        self._known[claim] = (now, root)
+        self._known.move_to_end(claim)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return root

@@ -82,7 +82,7 @@ class Releaser:
         self.pods = Informer(
             client,
             POD,
-            query={"fieldSelector": "spec.nodeName=,status.phase=Pending"},
+            query={"fieldSelector": "spec.nodeName="},
             keep=lambda pod: _pack(pod) if is_gated(pod) else None,
             on_change=self._pod_changed,
         )

@@ -1,4 +1,4 @@
-"""Which namespaces a generated object is about, and how a setting is written into CEL.
+"""Which namespaces a generated object is about, and the shape of a guard.
 
 Gate, guards and webhooks must agree to the letter on what "a namespace that holds" is: a pod that the gate skips because a webhook judges
 it must really be in that webhook's reach. So the selectors are made here and nowhere else.
@@ -7,11 +7,9 @@ A label selector can say "label absent or not one of these", and "label present 
 these". Whatever is not named is therefore on the strict side: a profile that nobody knows holds.
 """
 
-import json
-from collections.abc import Iterable
-
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.account import cel
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "mlwarden"}
 """On everything generated; nothing without it is ever pruned."""
@@ -51,30 +49,6 @@ def lenient(settings: Settings) -> dict[str, Json] | None:
 
 def _not_exempt(settings: Settings) -> dict[str, Json]:
     return {"key": NAME_LABEL, "operator": "NotIn", "values": sorted(set(settings.never_governed))}
-
-
-def cel(value: str | Iterable[str]) -> str:
-    """Returns a CEL literal of a string or of a list of strings. JSON's escapes are a subset of CEL's."""
-    return json.dumps(value if isinstance(value, str) else list(value))
-
-
-def username(settings: Settings, account: str) -> str:
-    """Returns the user name of one of mlwarden's service accounts."""
-    return f"system:serviceaccount:{settings.namespace}:{account}"
-
-
-def is_account(settings: Settings, *accounts: str) -> str:
-    """Returns CEL that is true for these service accounts of mlwarden, with a token that a kubelet got for a running pod.
-
-    The name alone is not enough: `edit` in mlwarden's namespace includes `impersonate` on its service accounts. An impersonator would also
-    need `impersonate` on `userextras/authentication.kubernetes.io/pod-name`, which no default role has; and a token from
-    `kubectl create token` carries no pod either.
-    """
-    names = cel([username(settings, account) for account in accounts])
-    return (
-        f"(request.userInfo.username in {names} && has(request.userInfo.extra)"
-        " && 'authentication.kubernetes.io/pod-name' in request.userInfo.extra)"
-    )
 
 
 def may(verb: str, resource: str, *, namespace: str = "", name: str = "") -> str:

@@ -16,9 +16,10 @@ from collections.abc import Iterable
 
 from mlwarden.controllers.gate import NAMES_NODE, PROBE_LABEL, revision
 from mlwarden.controllers.guards import WEBHOOKS
-from mlwarden.controllers.scope import MANAGED_BY, NAME_LABEL, governed, holding, is_account, lenient
+from mlwarden.controllers.scope import MANAGED_BY, NAME_LABEL, governed, holding, lenient
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.account import is_account
 
 MUTATE = "/mutate"
 VALIDATE = "/validate"

@@ -17,7 +17,8 @@ import msgspec
 from mlwarden.errors import EvidenceError
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
-_STDERR_TAIL = 16384
+STDERR_TAIL = 16384
+"""Characters of standard error that are kept: its end."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +108,7 @@ class _Collector(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Called with every piece of output."""
         if fd == 2:
-            self.errors = (self.errors + data)[-_STDERR_TAIL:]
+            self.errors = (self.errors + data)[-STDERR_TAIL:]
         elif len(self.output) + len(data) <= self._cap:
             self.output += data
         elif not self.exceeded.done():

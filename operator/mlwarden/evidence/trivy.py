@@ -9,6 +9,7 @@ import asyncio
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +25,7 @@ DENIED = frozenset({(0, 69, 4), (0, 69, 5), (0, 69, 6)})
 """GHSA-69fq-xp46-6x23, CVE-2026-33634: releases made by an attacker. Below the floor anyway; named so that the refusal says why."""
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
 _FLAGS = (
-    *("--format", "json", "--quiet", "--scanners", "vuln", "--image-src", "remote"),
+    *("--format", "json", "--no-progress", "--scanners", "vuln", "--image-src", "remote"),
     *(
         "--skip-db-update",
         "--skip-java-db-update",
@@ -155,7 +156,7 @@ class Trivy:
         if done.code != 0:
             raise failure(done)
         found = report.read(done.output, asked=pull.image, digest=pull.digest, version=version)
-        return msgspec.structs.replace(found, blind=(*found.blind, *blind))
+        return msgspec.structs.replace(found, blind=(*found.blind, *blind, *_said(done.errors)))
 
     async def _image(self, pull: Pull, *, skip: tuple[str, ...]) -> process.Completed:
         arguments = [*_FLAGS, "--cache-dir", str(self._cache.resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
@@ -203,6 +204,14 @@ class Trivy:
         (home / "config.json").write_bytes(docker_config)
         (home / "work").mkdir()
         return home
+
+
+def _said(errors: str) -> Iterator[str]:
+    """What trivy says beside its report, which then looks clean: that it has no advisories for this version of the system."""
+    if "not on the EOL list" in errors:
+        yield "trivy does not know this version of the operating system, and has no advisories for it"
+    if len(errors) >= process.STDERR_TAIL:
+        yield "trivy said more about this image than is kept"
 
 
 def accepted(version: str) -> str:

@@ -27,6 +27,7 @@ from mlwarden.errors import PolicyError
 from mlwarden.model.finding import Action
 from mlwarden.model.policy import PROFILE_LABEL, Each, Expression, LabelSelector, Policy, ResourceRule, Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.account import is_account
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
 
 PREFIX = "mlwarden-policy-"
@@ -137,6 +138,8 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
         "matchConstraints": constraints,
         "matchConditions": [
             {"name": "not-being-deleted", "expression": _NOT_DELETED},
+            # The controller has just judged what it pins or releases, and the guard lets no image change in a release: asked once.
+            {"name": "not-our-release", "expression": f"request.operation != 'UPDATE' || !{is_account(settings, settings.controller)}"},
             {"name": "changed", "expression": _OBJECT_CHANGED if is_object else _POD_CHANGED},
         ],
     }

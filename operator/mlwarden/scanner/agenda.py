@@ -6,6 +6,7 @@ somebody waits for comes before one that is only being renewed, and within a ran
 
 import heapq
 import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -102,18 +103,27 @@ class Agenda:
         self._current[name] = when
         heapq.heappush(self._later, (when.at, next(self._order), name, when))
 
-    def take(self, now: datetime) -> str | None:
-        """Returns what to do next, and forgets it; None where nothing is due."""
+    def take(self, now: datetime, *, may: Callable[[str], bool] = lambda _name: True) -> str | None:
+        """Returns what to do next, and forgets it; None where nothing is due that may be done now."""
         while self._later and self._later[0][0] <= now:
             _, order, name, when = heapq.heappop(self._later)
             if self._current.get(name) is when:
                 heapq.heappush(self._now, (when.rank, when.since, order, name, when))
-        while self._now:
-            *_, name, when = heapq.heappop(self._now)
-            if self._current.get(name) is when:
+        aside: list[tuple[int, datetime, int, str, Due]] = []
+        found = None
+        while self._now and found is None:
+            item = heapq.heappop(self._now)
+            *_, name, when = item
+            if self._current.get(name) is not when:
+                continue
+            if may(name):
                 del self._current[name]
-                return name
-        return None
+                found = name
+            else:
+                aside.append(item)
+        for item in aside:
+            heapq.heappush(self._now, item)
+        return found
 
     def next_at(self) -> datetime | None:
         """When the next one that is not due yet will be."""

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, Informer, InvalidError
-from mlwarden.errors import EvidenceError
+from mlwarden.errors import EvidenceError, InputError
 from mlwarden.evidence import store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.store import ImageEvidence
@@ -52,7 +52,7 @@ class Agent:
     def __init__(self, *, client: Client, worker: Worker, terms: Terms, slots: dict[str, int]) -> None:
         self._client, self._worker, self._terms, self._slots = client, worker, terms, slots
         self._known: dict[str, ImageEvidence] = {}
-        self._running: set[str] = set()
+        self._running: dict[str, str] = {}  # name → registry
         self._agendas = {RESOLVE: Agenda(), SCAN: Agenda()}
         self._changes = {RESOLVE: asyncio.Event(), SCAN: asyncio.Event()}
         self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed)
@@ -85,7 +85,7 @@ class Agent:
         self._plan(name)
 
     def _plan(self, name: str) -> None:
-        lane = RESOLVE if name.startswith("tag-") else SCAN
+        lane = _lane(name)
         known = self._known.get(name)
         self._agendas[lane].put(name, due(known, self._terms) if known is not None and name not in self._running else None)
         self._changes[lane].set()
@@ -111,7 +111,7 @@ class Agent:
             while True:
                 await slots.acquire()
                 name = await self._next(lane)
-                self._running.add(name)
+                self._running[name] = self._host(name)
                 tasks.create_task(self._one(lane, name)).add_done_callback(lambda _: slots.release())
 
     async def _next(self, lane: str) -> str:
@@ -120,13 +120,26 @@ class Agent:
             await self.worker_fit.wait()
             change = self._changes[lane]
             change.clear()
-            name = self._agendas[lane].take(_now())
+            name = self._agendas[lane].take(_now(), may=lambda name: self._may(lane, name))
             if name is not None:
                 return name
             at = self._agendas[lane].next_at()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max((at - _now()).total_seconds(), 0.01) if at is not None else None):
                     await change.wait()
+
+    def _may(self, lane: str, name: str) -> bool:
+        """Whether its registry leaves a slot to others: one that hangs, or sends a byte a second, must not stop every scan."""
+        host = self._host(name)
+        others = sum(busy == host and _lane(each) == lane for each, busy in self._running.items())
+        return others < max(1, self._slots[lane] - 1)
+
+    def _host(self, name: str) -> str:
+        known = self._known.get(name)
+        try:
+            return parse(known.spec.references[0]).registry if known is not None else ""
+        except InputError:
+            return ""
 
     async def _one(self, lane: str, name: str) -> None:
         """One object, from claim to answer. Whatever happens, it is planned again."""
@@ -147,7 +160,7 @@ class Agent:
                 outcome = "defect"
                 await asyncio.sleep(5)
             finally:
-                self._running.discard(name)
+                self._running.pop(name, None)
                 self._plan(name)
         metrics.FINISHED.labels(lane, outcome).inc()
 
@@ -196,6 +209,10 @@ class Agent:
         if known is not None and known.status.phase is not Phase.READY and pinned not in known.spec.references:
             with contextlib.suppress(ConflictError):
                 await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now()))
+
+
+def _lane(name: str) -> str:
+    return RESOLVE if name.startswith("tag-") else SCAN
 
 
 def _definitive(known: ImageEvidence, error: DefinitiveError, now: datetime) -> dict[str, Any]:
