@@ -78,6 +78,13 @@ def test_keys_become_text_as_in_json() -> None:
     assert yaml_loads("on: 1\n2: b\nfalse: c") == [{"true": 1, "2": "b", "false": "c"}]
 
 
+def test_a_key_in_another_notation_is_refused() -> None:
+    for word in ("700e7", "1.0", ".5e1"):
+        with pytest.raises(InputError, match=r"another notation|fraction"):
+            yaml_loads(f"{word}: 1")
+    assert yaml_loads("0xE: 1\n10: 2\ntrue: 3") == [{"14": 1, "10": 2, "true": 3}]
+
+
 def test_documents_are_separate_and_empty_ones_are_left_out() -> None:
     assert yaml_loads("a: 1\n---\n---\n# nothing\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
 

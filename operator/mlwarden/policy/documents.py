@@ -30,6 +30,7 @@ ALIASED = 100_000
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = object()
+_NOTATION = re.compile(r"^[-+]?[0-9_.]*[.eE]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -218,6 +219,8 @@ def _scalar(document: _Document, event: Any) -> None:
         value = scalars.plain(event.value)
         if tag and _kind(value) not in _SCALARS.get(tag, ()):
             raise InputError(f"{event.value[:80]!r} is not of the type !!{tag}")
+    if document.expects_key and isinstance(value, int) and _NOTATION.search(event.value):
+        raise InputError(f"the key {event.value[:80]} is a number in another notation", hint="quote it")  # kubectl makes 7e+09 of 700e7
     if event.anchor:
         document.anchors[event.anchor] = (value, 1)
     document.take(_MERGE if event.value == "<<" and not tag and event.implicit[0] and document.expects_key else value, 1)
