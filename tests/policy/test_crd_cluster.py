@@ -44,16 +44,21 @@ def api(cluster: Any) -> Iterator[Any]:
     found = cluster.api()
     existed = any(each["metadata"]["name"] == policy.crd()["metadata"]["name"] for each in found.get(DEFINITIONS)["items"])
     path = f"{DEFINITIONS}/{policy.crd()['metadata']['name']}"
-    found.apply(path, policy.crd())
-    deadline = time.monotonic() + 30
-    while not served(found):
-        assert time.monotonic() < deadline, found.get(path)["status"]
+    deadline = time.monotonic() + 60
+    while not established(found, path) or not served(found):  # one that another folder deleted may still be going
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     conditions = {each["type"]: each["status"] for each in found.get(path)["status"]["conditions"]}
-    assert conditions["Established"] == "True"
     assert conditions.get("NonStructuralSchema", "False") == "False"
     yield found
     if not existed:
         found.delete(path)
+
+
+def established(api: Any, path: str) -> bool:
+    found = api.apply(path, policy.crd())
+    conditions = {each["type"]: each["status"] for each in found.get("status", {}).get("conditions") or []}
+    return "deletionTimestamp" not in found["metadata"] and conditions.get("Established") == "True"
 
 
 def served(api: Any) -> bool:
