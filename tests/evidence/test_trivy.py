@@ -86,7 +86,7 @@ async def test_a_trivy_that_hangs_is_killed(tmp_path: Path) -> None:
 
 async def test_trivy_sees_no_environment_no_configuration_and_one_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIVY_INSECURE", "true")
-    monkeypatch.setenv("KUBECONFIG", "/root/.kube/config")
+    monkeypatch.setenv("KUBECONFIG", "/home/somebody/.kube/config")
     body = (
         "print(sorted(os.environ), os.listdir(), open(os.environ['DOCKER_CONFIG'] + '/config.json').read(), file=sys.stderr); sys.exit(1)"
     )
