@@ -15,6 +15,8 @@ from mlwarden.checks.text import clean, fill, flow, shown
     [
         ("https://bob:hunter2@reg.io/x", "https://…@reg.io/x"),
         ("bob:hunter2@reg.io/x", "…@reg.io/x"),
+        ("bob:hunter2@shared.io/x", "…@shared.io/x"),
+        ("bob:hunter2@sha256:5000/x", "…@sha256:5000/x"),
         ("image bob:hunter2@reg.io/x is bad", "image …@reg.io/x is bad"),
         ("reg.io/app:1@sha256:" + "a" * 64, "reg.io/app:1@sha256:" + "a" * 64),
         ("app:1@sha256:" + "a" * 64, "app:1@sha256:" + "a" * 64),

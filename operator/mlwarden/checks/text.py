@@ -17,6 +17,7 @@ _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 _AMBIGUOUS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
 _SEPARATORS = " \t\r\n/(\"'=,;"
+_DIGEST = re.compile(r"sha(256|512):[0-9a-f]{6}")  # longer than a port: a host may be called anything
 _LONGEST = 65536
 _NOT_SHOWN = "(not shown)"
 # A place below one of these may hold a password whatever the policy's author had in mind. The last ones are of Secrets and of CSI volumes.
@@ -44,7 +45,7 @@ def _without_userinfo(text: str) -> str:
     kept = []
     for part, following in zip(before, [*before[1:], last], strict=True):
         start = max(part.rfind(sign) for sign in _SEPARATORS) + 1
-        secret = (":" in part[start:] or part[:start].endswith("://")) and not following.startswith("sha")
+        secret = (":" in part[start:] or part[:start].endswith("://")) and not _DIGEST.match(following)
         kept.append(f"{part[:start]}…" if secret else part)
     return "@".join([*kept, last])
 

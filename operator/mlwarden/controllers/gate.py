@@ -32,6 +32,11 @@ BREAK_GLASS = "mlwarden.io/break-glass"
 """Annotation by which somebody with the verb `release` on `pods.mlwarden.io` gives the reason for a release by hand."""
 NAMES_NODE = "has(object.spec.nodeName) && object.spec.nodeName != ''"
 """CEL: the pod names its node. Such a pod is not held; a fail-closed webhook judges it."""
+IS_MIRROR = (
+    "(has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups"
+    " && 'kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"
+)
+"""CEL: a kubelet shows what it runs anyway. The API server lets nobody but nodes make such a pod, and to refuse it would only hide it."""
 OWN_ANNOTATIONS = (JUDGED, BREAK_GLASS)
 
 _PODS: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["*"], "resources": ["pods"]}
@@ -192,8 +197,6 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
             "oldImages": f"oldObject == null ? [] : {_IMAGES.format('oldObject')}",
             # The reason is given in the very request that releases: one that somebody left there earlier is nobody's decision today.
             "glass": f"{glass['now']} != '' && {glass['now']} != {glass['before']} && {_may_release()}",
-            "mirror": "has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups && 'kubernetes.io/config.mirror'"
-            " in object.metadata.?annotations.orValue({})",
             "where": "object.metadata.namespace + '/' + object.metadata.?name.orValue('')",
         },
         validations=[
@@ -218,7 +221,7 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
             # Nobody judges these again: what is judged now must be what starts. The webhook pins before; it may have been down.
             {
                 "expression": (
-                    f"request.operation != 'CREATE' || !({NAMES_NODE}) || variables.mirror"
+                    f"request.operation != 'CREATE' || !({NAMES_NODE}) || {IS_MIRROR}"
                     " || variables.images.all(i, i.matches('@sha256:[0-9a-f]{64}$'))"
                 ),
                 "message": "a pod that names its node names its images by digest (image@sha256:...)",

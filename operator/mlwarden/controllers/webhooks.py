@@ -14,7 +14,7 @@ policy (a call each); `objectSelector` (labels are the author's to choose).
 import base64
 from collections.abc import Iterable
 
-from mlwarden.controllers.gate import NAMES_NODE, PROBE_LABEL, revision
+from mlwarden.controllers.gate import IS_MIRROR, NAMES_NODE, PROBE_LABEL, revision
 from mlwarden.controllers.guards import WEBHOOKS
 from mlwarden.controllers.scope import MANAGED_BY, NAME_LABEL, governed, holding, lenient
 from mlwarden.model.policy import Settings
@@ -29,11 +29,6 @@ POLICY = "/policy"
 
 _PODS: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}
 _EPHEMERAL: dict[str, Json] = {**_PODS, "operations": ["UPDATE"], "resources": ["pods/ephemeralcontainers"]}
-# A mirror pod shows what the kubelet runs anyway; to refuse it would only hide it. The API server lets nobody but nodes make one.
-_NO_MIRROR = (
-    "!(has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups && has(object.metadata.annotations)"
-    " && 'kubernetes.io/config.mirror' in object.metadata.annotations)"
-)
 
 
 def webhook_configurations(
@@ -135,7 +130,7 @@ class _Maker:
 
     def node(self) -> dict[str, Json]:
         """Pods that name their node: the guard of the gate lets them through because this one does not."""
-        conditions = {"names-node": NAMES_NODE, "no-mirror-pod": _NO_MIRROR}
+        conditions = {"names-node": NAMES_NODE, "no-mirror-pod": f"!{IS_MIRROR}"}
         return self._of_pods("node.mlwarden.io", VALIDATE, holding(self._settings), policy=self._closed, rule=_PODS, conditions=conditions)
 
     def _of_pods(
