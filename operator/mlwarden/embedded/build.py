@@ -94,6 +94,23 @@ TOOLS: Mapping[str, Tool] = {
         minutes=5,
         environment={"GOEXPERIMENT": "jsonv2"},
     ),
+    "cosign": Tool(
+        module="cosign",
+        package="github.com/sigstore/cosign/v3/cmd/cosign",
+        source="github.com/sigstore/cosign/v3",
+        stamp="sigs.k8s.io/release-utils/version.gitVersion",
+        minutes=2,
+    ),
+    "fulcio": Tool(module="fulcio", package="github.com/sigstore/fulcio", source="github.com/sigstore/fulcio"),
+    "rekor": Tool(
+        module="rekor", package="github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix", source="github.com/sigstore/rekor-tiles/v2", minutes=0.5
+    ),
+    "timestamp-server": Tool(
+        module="tsa",
+        package="github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server",
+        source="github.com/sigstore/timestamp-authority/v2",
+        minutes=0.5,
+    ),
 }
 
 
