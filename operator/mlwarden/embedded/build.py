@@ -103,7 +103,10 @@ TOOLS: Mapping[str, Tool] = {
     ),
     "fulcio": Tool(module="fulcio", package="github.com/sigstore/fulcio", source="github.com/sigstore/fulcio"),
     "rekor": Tool(
-        module="rekor", package="github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix", source="github.com/sigstore/rekor-tiles/v2", minutes=0.5
+        module="rekor",
+        package="github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix",
+        source="github.com/sigstore/rekor-tiles/v2",
+        minutes=0.5,
     ),
     "timestamp-server": Tool(
         module="tsa",
