@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from mlwarden.model.digest import Digest
+from mlwarden.model.signing import Proof
 
 
 class Phase(StrEnum):
@@ -67,6 +68,22 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     scan: Scan | None = None
 
 
+class Proofs(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known about the signatures of one digest.
+
+    Attributes:
+        digest: of the image.
+        phase: Pending until they were looked at; Failed with `reason` where they cannot be.
+        reason: why it is Pending or Failed, one line.
+        proofs: by demand.
+    """
+
+    digest: Digest
+    phase: Phase
+    reason: str = ""
+    proofs: Mapping[str, Proof] = {}
+
+
 class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     """What a tag pointed at, and when. `digest` is None where resolving failed, with `reason`."""
 
@@ -87,6 +104,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         old: the old object on UPDATE, else None.
         images: digest → what is known.
         resolutions: image reference as written → what it pointed at.
+        proofs: digest → what is known about its signatures.
     """
 
     now: datetime
@@ -97,3 +115,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     old: Mapping[str, object] | None = None
     images: Mapping[Digest, ImageFacts] = {}
     resolutions: Mapping[str, Resolution] = {}
+    proofs: Mapping[Digest, Proofs] = {}

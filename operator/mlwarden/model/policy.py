@@ -13,6 +13,8 @@ from msgspec import Meta
 
 from mlwarden.model.finding import Action, OnUnknown, Severity
 from mlwarden.model.schema import Rule, rules
+from mlwarden.model.signing import ImageAttestation, ImageSignature
+from mlwarden.model.wire import Code, Wire
 
 DURATION = r"[1-9][0-9]{0,5}[smhdw]"
 """A whole number and its unit, which is mandatory: 90s, 15m, 24h, 7d, 2w."""
@@ -20,8 +22,6 @@ DURATION = r"[1-9][0-9]{0,5}[smhdw]"
 _ONE_LINE = rules(Rule("!self.matches('[\\r\\n]')", "one line, without line breaks"))
 Sentence = Annotated[str, Meta(min_length=1, max_length=300, extra_json_schema=_ONE_LINE)]
 """One line for a person."""
-Code = Annotated[str, Meta(min_length=1, max_length=16384)]
-"""A CEL expression."""
 PROFILE = r"\*|[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?"
 """Name of a profile: a label value that is not empty, or `*`."""
 _PROFILES = rules(Rule(f"self.all(profile, profile.matches('^({PROFILE})$'))".replace("\\", "\\\\"), "a profile is a label value, or '*'"))
@@ -33,10 +33,6 @@ def _check_lines(**texts: str) -> None:
     for name, text in texts.items():
         if "\n" in text or "\r" in text:
             raise ValueError(f"{name} must be one line, without line breaks")
-
-
-class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
-    """Base of everything that is part of a custom resource's spec."""
 
 
 class Each(StrEnum):
@@ -98,14 +94,22 @@ class Requirement(Wire, frozen=True, kw_only=True):
     Attributes:
         expression: is a CEL expression over the object true?
         image_scan: was every image scanned, recently enough, with nothing bad found?
+        image_signature: was every image signed by those who may?
+        image_attestation: is there a signed attestation about every image, with the right content?
     """
 
     RULES: ClassVar = (
-        Rule("[has(self.expression), has(self.imageScan)].filter(given, given).size() == 1", "a policy has exactly one requirement"),
+        Rule(
+            "[has(self.expression), has(self.imageScan), has(self.imageSignature), has(self.imageAttestation)]"
+            ".filter(given, given).size() == 1",
+            "a policy has exactly one requirement",
+        ),
     )
 
     expression: Expression | None = None
     image_scan: ImageScan | None = None
+    image_signature: ImageSignature | None = None
+    image_attestation: ImageAttestation | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError unless exactly one is set (the API server says the same by a CEL rule)."""
@@ -151,7 +155,7 @@ class LabelRequirement(Wire, frozen=True, kw_only=True):
 class LabelSelector(Wire, frozen=True, kw_only=True):
     """meta/v1 LabelSelector. Empty matches everything."""
 
-    match_labels: Annotated[dict[str, LabelValue], Meta(max_length=16)] = {}
+    match_labels: Annotated[dict[str, LabelValue], Meta(max_length=16)] = msgspec.field(default_factory=dict)
     match_expressions: Annotated[tuple[LabelRequirement, ...], Meta(max_length=16)] = ()
 
 
@@ -195,7 +199,7 @@ class Fix(Wire, frozen=True, kw_only=True):
         text: otherwise a command or a sentence.
     """
 
-    patch: dict[str, object] = {}
+    patch: dict[str, object] = msgspec.field(default_factory=dict)
     text: Sentence
 
     def __post_init__(self) -> None:

@@ -1,0 +1,290 @@
+"""Who may sign, what is asked about a signature, and what was found: plain values.
+
+A policy names authorities. From them and from what it asks follow *demands*, each one question that one run of cosign can answer about one
+digest; the answer is a *proof*. The check compares demands with proofs and never sees a signature, so a policy is judged without I/O and
+the same everywhere. A demand is known by what it asks, not by the policy that asks it: two policies with the same key share one proof.
+
+Rejected: evidence that says "signed by policy X" (a policy that was changed would go on being satisfied by what its predecessor asked).
+"""
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from mlwarden.model.schema import Rule
+from mlwarden.model.wire import Wire
+
+Pem = Annotated[str, Meta(min_length=1, max_length=16384)]
+Pattern = Annotated[str, Meta(max_length=512)]
+Text = Annotated[str, Meta(max_length=512)]
+
+
+class Identity(Wire, frozen=True, kw_only=True):
+    """Who a certificate was given to, and by whom that was attested: each exactly, or by a regular expression.
+
+    Attributes:
+        issuer: the OpenID Connect issuer, exactly.
+        issuer_reg_exp: RE2; it must match the whole issuer.
+        subject: e-mail address or URI in the certificate, exactly.
+        subject_reg_exp: RE2; it must match the whole subject.
+    """
+
+    RULES: ClassVar = (
+        Rule("has(self.issuer) != has(self.issuerRegExp)", "exactly one of issuer and issuerRegExp"),
+        Rule("has(self.subject) != has(self.subjectRegExp)", "exactly one of subject and subjectRegExp"),
+    )
+
+    issuer: Text = ""
+    issuer_reg_exp: Pattern = ""
+    subject: Text = ""
+    subject_reg_exp: Pattern = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless there is exactly one of each two."""
+        if bool(self.issuer) == bool(self.issuer_reg_exp):
+            raise ValueError("exactly one of issuer and issuerRegExp")
+        if bool(self.subject) == bool(self.subject_reg_exp):
+            raise ValueError("exactly one of subject and subjectRegExp")
+
+
+class SecretKey(Wire, frozen=True, kw_only=True):
+    """A public key in a Secret of mlwarden's own namespace that the chart lets the scanner read (`scanner.keySecrets`).
+
+    Attributes:
+        name: of the Secret.
+        key: in its data.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=253, extra_json_schema={"pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"})]
+    key: Annotated[str, Meta(min_length=1, max_length=253)] = "cosign.pub"
+
+
+class Keyless(Wire, frozen=True, kw_only=True):
+    """Short-lived certificates of Fulcio, or of one's own.
+
+    Attributes:
+        identities: any of them.
+    """
+
+    identities: Annotated[tuple[Identity, ...], Meta(min_length=1, max_length=10)]
+
+
+class Certificate(Wire, frozen=True, kw_only=True):
+    """Certificates of one's own authority, without Fulcio.
+
+    Attributes:
+        chain: PEM: intermediate certificates and the root, or the root alone.
+        identities: any of them.
+    """
+
+    chain: Pem
+    identities: Annotated[tuple[Identity, ...], Meta(min_length=1, max_length=10)]
+
+
+class Authority(Wire, frozen=True, kw_only=True):
+    """Somebody whose signature counts. Exactly one of `key`, `keySecret`, `keyless` and `certificate` (a KMS key will be one more).
+
+    Attributes:
+        name: what people call it; part of messages, not of the question.
+        key: public key, PEM.
+        key_secret: public key in a Secret.
+        keyless: certificate of Fulcio, with an entry in a transparency log.
+        certificate: certificate of one's own authority.
+        log: a signature by key or certificate must be in a transparency log, too.
+        trust_root: name of one of the chart's `scanner.trustRoots`; empty is Sigstore's public one.
+    """
+
+    RULES: ClassVar = (
+        Rule(
+            "[has(self.key), has(self.keySecret), has(self.keyless), has(self.certificate)].filter(given, given).size() == 1",
+            "an authority is exactly one of key, keySecret, keyless and certificate",
+        ),
+    )
+
+    name: Annotated[str, Meta(min_length=1, max_length=63)]
+    key: Annotated[str, Meta(max_length=16384)] = ""
+    key_secret: SecretKey | None = None
+    keyless: Keyless | None = None
+    certificate: Certificate | None = None
+    log: bool = False
+    trust_root: Annotated[str, Meta(max_length=63)] = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless it is exactly one of them."""
+        if sum((bool(self.key), *(each is not None for each in (self.key_secret, self.keyless, self.certificate)))) != 1:
+            raise ValueError("an authority is exactly one of key, keySecret, keyless and certificate")
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """Whose certificates count; none for a key."""
+        return self.keyless.identities if self.keyless else self.certificate.identities if self.certificate else ()
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One question about one digest.
+
+    Attributes:
+        authority: whose signature.
+        predicate_type: URI of an attestation's predicate; empty: a signature of the image itself.
+        condition: CEL over `predicate`, true where all is well; empty: none.
+    """
+
+    authority: Authority
+    predicate_type: str = ""
+    condition: str = ""
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits that are the same for the same question."""
+        asked = msgspec.structs.replace(self, authority=msgspec.structs.replace(self.authority, name="-"))
+        return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
+
+
+class Proven(StrEnum):
+    """What came of a demand."""
+
+    VERIFIED = "Verified"
+    MISSING = "Missing"  # the registry has nothing of the kind
+    INVALID = "Invalid"  # it has something, and it is not what was asked for
+
+
+class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Who signed: a key, or an identity.
+
+    Attributes:
+        key: `sha256:<hex>` of the public key (DER, SubjectPublicKeyInfo).
+        issuer: who attested the identity.
+        subject: the identity.
+    """
+
+    key: Annotated[str, Meta(max_length=71)] = ""
+    issuer: Text = ""
+    subject: Text = ""
+
+    def __str__(self) -> str:
+        """As a person would say it."""
+        return f"{self.subject} (attested by {self.issuer})" if self.subject else f"key {self.key[:19]}…"
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What was found out about one demand.
+
+    Attributes:
+        demand: its id.
+        authority: what the policy that first asked calls it, for people.
+        outcome: Verified, Missing or Invalid.
+        reason: why not Verified, one line.
+        signer: who signed, where Verified.
+        material: sha256 of the key or the trust root it was verified with, 16 hexadecimal digits.
+        at: when it was found out, UTC.
+        made_at: when an attestation says that what it attests was made, UTC.
+    """
+
+    demand: Annotated[str, Meta(max_length=16)]
+    authority: Annotated[str, Meta(max_length=63)] = ""
+    outcome: Proven
+    reason: Annotated[str, Meta(max_length=400)] = ""
+    signer: Signer | None = None
+    material: Annotated[str, Meta(max_length=16)] = ""
+    at: datetime
+    made_at: datetime | None = None
+
+
+_GLOB = r"[a-z0-9.*][a-zA-Z0-9._:*/-]*"
+ImageGlob = Annotated[str, Meta(min_length=1, max_length=255, extra_json_schema={"pattern": f"^{_GLOB}$"})]
+"""Which images: `registry/repository` in full, `*` for part of one segment, `**` for any number of them; anchored at both ends."""
+_IMAGES = Annotated[tuple[ImageGlob, ...], Meta(min_length=1, max_length=64)]
+_AUTHORITIES = Annotated[tuple[Authority, ...], Meta(min_length=1, max_length=10)]
+_AGE = Annotated[str, Meta(max_length=8, extra_json_schema={"pattern": r"^[1-9][0-9]{0,5}[smhdw]$"})]
+_ENOUGH = Rule(
+    "!has(self.required) || self.required >= 1 && self.required <= self.authorities.size()",
+    "required is between 1 and the number of authorities",
+)
+
+
+def _check(required: int, authorities: tuple[Authority, ...]) -> None:
+    if not 1 <= required <= len(authorities):
+        raise ValueError("required is between 1 and the number of authorities")
+    if len({authority.name for authority in authorities}) != len(authorities):
+        raise ValueError("two authorities have the same name")
+    if len({Demand(authority=authority).id for authority in authorities}) != len(authorities):
+        raise ValueError("two authorities are the same: one signature would count twice")
+
+
+class ImageSignature(Wire, frozen=True, kw_only=True):
+    """Does cosign verify this digest for enough of these authorities?
+
+    Attributes:
+        images: which images it is about, by the names they have in full (`docker.io/library/python`); the others are not asked.
+        authorities: whose signatures count.
+        required: how many of them must have signed.
+        max_age: how long a signature that was verified is believed before it is looked at again.
+    """
+
+    RULES: ClassVar = (_ENOUGH,)
+
+    images: _IMAGES = ("**",)
+    authorities: _AUTHORITIES
+    required: int = 1
+    max_age: _AGE = "24h"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the CEL rules refuse."""
+        _check(self.required, self.authorities)
+
+    @property
+    def demands(self) -> tuple[Demand, ...]:
+        """One per authority, in their order."""
+        return tuple(Demand(authority=authority) for authority in self.authorities)
+
+
+class ImageAttestation(Wire, frozen=True, kw_only=True):
+    """Is there a signed attestation of this type, fresh enough, whose content satisfies this CEL?
+
+    Attributes:
+        images: which images it is about, as in `imageSignature`.
+        authorities: whose attestations count.
+        required: how many of them must have attested it.
+        predicate_type: URI of the predicate, or slsaprovenance, slsaprovenance02, slsaprovenance1, vuln, spdx, cyclonedx or openvex.
+        condition: CEL over `predicate`, the attestation's content; true where all is well.
+        fresh: how old what is attested may be (a scan, a build, a list of parts), by its own date; empty: any age.
+        max_age: how long an attestation that was verified is believed before it is looked at again.
+    """
+
+    RULES: ClassVar = (_ENOUGH,)
+
+    images: _IMAGES = ("**",)
+    authorities: _AUTHORITIES
+    required: int = 1
+    predicate_type: Annotated[str, Meta(min_length=1, max_length=253)]
+    condition: Annotated[str, Meta(max_length=16384)] = ""
+    fresh: Annotated[str, Meta(max_length=8, extra_json_schema={"pattern": r"^([1-9][0-9]{0,5}[smhdw])?$"})] = ""
+    max_age: _AGE = "24h"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what the CEL rules refuse."""
+        _check(self.required, self.authorities)
+        if self.predicate_type not in PREDICATES and ":" not in self.predicate_type:
+            raise ValueError(f"predicateType is a URI, or one of {', '.join(PREDICATES)}")
+
+    @property
+    def demands(self) -> tuple[Demand, ...]:
+        """One per authority, in their order."""
+        kind = PREDICATES.get(self.predicate_type, self.predicate_type)
+        return tuple(Demand(authority=authority, predicate_type=kind, condition=self.condition) for authority in self.authorities)
+
+
+PREDICATES = {
+    "slsaprovenance": "https://slsa.dev/provenance/v0.2",
+    "slsaprovenance02": "https://slsa.dev/provenance/v0.2",
+    "slsaprovenance1": "https://slsa.dev/provenance/v1",
+    "vuln": "https://cosign.sigstore.dev/attestation/vuln/v1",
+    "spdx": "https://spdx.dev/Document",
+    "cyclonedx": "https://cyclonedx.org/bom",
+    "openvex": "https://openvex.dev/ns",
+}
+"""cosign's short names (`pkg/cosign/attestation`, `options/predicate.go`)."""
