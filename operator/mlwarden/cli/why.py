@@ -25,8 +25,6 @@ from mlwarden.cluster import (
     kubeconfig,
 )
 from mlwarden.errors import Error, InputError
-from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import ImageFacts, Resolution
 from mlwarden.model.finding import Decision
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.workloads import extract
@@ -102,23 +100,16 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
             compiled.append(policy.compile_policy(policy.parse(each)))
         except Error as error:
             broken[each["metadata"]["name"]] = error.message
-    images: dict[Digest, ImageFacts] = {}
-    resolutions: dict[str, Resolution] = {}
-    for each in known:
-        with contextlib.suppress(Error):
-            about, fact = evidence.to_facts(each)
-            if isinstance(fact, ImageFacts):
-                images[fact.digest] = fact
-            else:
-                resolutions[about] = fact
+    found = evidence.collect(known)
     snapshot = Snapshot(
         revision=1,
         settings=Settings(),
         policies=tuple(compiled),
         broken=broken,
         namespaces={namespace: space["metadata"]},
-        images=images,
-        resolutions=resolutions,
+        images=found.images,
+        resolutions=found.resolutions,
+        proofs=found.proofs,
     )
     workload = extract(pod)
     verdict = engine.evaluate(

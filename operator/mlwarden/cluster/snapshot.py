@@ -22,12 +22,12 @@ from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, WARDEN_POLICY
 from mlwarden.errors import Error, PolicyError
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Facts, ImageFacts, Resolution
+from mlwarden.model.evidence import Facts, ImageFacts, Proofs, Resolution
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.policy import CompiledPolicy
 
 LOG = logging.getLogger(__name__)
-Convert = Callable[[Any], tuple[Digest, ImageFacts] | tuple[str, Resolution]]
+Convert = Callable[[Any], tuple[Digest, ImageFacts] | tuple[str, Resolution] | tuple[Digest, Proofs]]
 """`evidence.to_facts`: raises EvidenceError for what is no evidence."""
 Listener = Callable[["Snapshot", frozenset[str]], None]
 """Called after each swap with what changed: `policies`, `namespace/NAME`, and the digests and references with new evidence."""
@@ -47,6 +47,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         namespaces: name → the Namespace's metadata and nothing else.
         images: digest → evidence.
         resolutions: reference as written → what it pointed at.
+        proofs: digest → what is known about its signatures.
     """
 
     revision: int
@@ -56,6 +57,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     namespaces: Mapping[str, Mapping[str, Any]] = {}
     images: Mapping[Digest, ImageFacts] = {}
     resolutions: Mapping[str, Resolution] = {}
+    proofs: Mapping[Digest, Proofs] = {}
 
     def governed(self, namespace: str) -> bool:
         """Whether mlwarden has a say there: everywhere but where the compiled rule says never."""
@@ -90,6 +92,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             old=old,
             images=self.images,
             resolutions=self.resolutions,
+            proofs=self.proofs,
         )
 
 
@@ -113,6 +116,7 @@ class SnapshotSource:
         self._spaces: dict[str, Mapping[str, Any]] = {}
         self._images: dict[Digest, ImageFacts] = {}
         self._resolutions: dict[str, Resolution] = {}
+        self._proofs: dict[Digest, Proofs] = {}
         self._about: dict[str, str] = {}
         self._changes: set[str] = set()
         self._dirty = asyncio.Event()
@@ -164,6 +168,7 @@ class SnapshotSource:
             namespaces=dict(self._spaces),
             images=dict(self._images),
             resolutions=dict(self._resolutions),
+            proofs=dict(self._proofs),
         )
         for listener in self._listeners:
             listener(self.current, changes)
@@ -206,7 +211,7 @@ class SnapshotSource:
     def _evidence(self, key: Key, obj: dict[str, Any] | None) -> None:
         about = self._about.pop(key[1], None)
         if about is not None:
-            self._images.pop(Digest(about), None)
+            (self._proofs if key[1].startswith("signatures-") else self._images).pop(Digest(about), None)
             self._resolutions.pop(about, None)
         if obj is not None:
             try:
@@ -217,9 +222,12 @@ class SnapshotSource:
                 LOG.exception("evidence %s", key[1])
             else:
                 self._about[key[1]] = about = str(subject)
-                if isinstance(known, ImageFacts):
-                    self._images[known.digest] = known
-                else:
-                    self._resolutions[about] = known
+                match known:
+                    case ImageFacts():
+                        self._images[known.digest] = known
+                    case Proofs():
+                        self._proofs[known.digest] = known
+                    case _:
+                        self._resolutions[about] = known
         if about is not None:
             self._changed(about)

@@ -4,6 +4,6 @@ Every failure is one of two kinds, `DefinitiveError` and `TransientError`, and n
 """
 
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
-from mlwarden.evidence.store import crd, name_for, pending, request, to_facts
+from mlwarden.evidence.store import Known, collect, crd, name_for, pending, request, to_facts
 
-__all__ = ["DefinitiveError", "GatherError", "TransientError", "crd", "name_for", "pending", "request", "to_facts"]
+__all__ = ["DefinitiveError", "GatherError", "Known", "TransientError", "collect", "crd", "name_for", "pending", "request", "to_facts"]

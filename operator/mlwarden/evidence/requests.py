@@ -30,9 +30,9 @@ class Requests:
         self._client = client
         self._asked: OrderedDict[str, datetime] = OrderedDict()
 
-    async def ensure(self, references: Iterable[str], now: datetime) -> None:
-        """Asks for each reference, unless that was done a moment ago."""
-        for reference in references:
+    async def ensure(self, wanted: Iterable[str], now: datetime) -> None:
+        """Asks for everything that is wanted, unless that was done a moment ago."""
+        for reference in wanted:
             last = self._asked.get(reference)
             if last is not None and now - last < _ASKED:
                 continue

@@ -1,9 +1,13 @@
 """`ImageEvidence`: queue, store and memory of resolutions, in the API server.
 
-Two shapes, told apart by name (docs/adr/0004-evidence-objects.md):
+Three shapes, told apart by name (docs/adr/0004-evidence-objects.md):
 
 - `tag-<40 hex of sha256(reference)>`: what a tag pointed at, and when (`status.digest`, `status.at`).
-- `sha256-<hex>`: what is known about a digest (`status.scan`), and the repositories it can be pulled from.
+- `sha256-<hex>`: what is in a digest (`status.scan`), and the repositories it can be pulled from.
+- `signatures-<hex>`: what could be established about a digest's signatures and attestations (`status.proofs`).
+
+What is wanted is named by one string: a reference as written, `repository@sha256:…`, or `signatures of repository@sha256:…`. One object
+per question was chosen over one per digest: a broken scanner must not hold up signatures, nor an unsigned image its scan.
 
 **The queue.** An object whose status has no answer is work. So is one that was asked for again: whoever needs a fresh answer (a
 resolution older than 60 s, a scan older than the policy's `maxAge`) sets `spec.requestedAt` to now, and the scanner answers when that is
@@ -16,6 +20,7 @@ evidence.
 """
 
 import hashlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -24,14 +29,16 @@ import msgspec
 from mlwarden.errors import EvidenceError, InputError
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
-from mlwarden.model.evidence import ImageFacts, Phase, Resolution, Scan
+from mlwarden.model.evidence import SIGNATURES, ImageFacts, Phase, Proofs, Resolution, Scan
 from mlwarden.model.schema import Column, Rule, definition, rules
+from mlwarden.model.signing import Proof
 from mlwarden.model.workload import Json
 
 API_VERSION = "mlwarden.io/v1alpha1"
 KIND = "ImageEvidence"
 PLURAL = "imageevidences"
 MAX_REFERENCES = 16
+MAX_PROOFS = 64
 _WAITING = "waiting for the scanner"
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -61,7 +68,7 @@ class EvidenceSpec(_Wire, frozen=True, kw_only=True):
     """What is asked.
 
     Attributes:
-        references: one image reference as written (`tag-…`), or up to 16 of `repository@sha256:…` to try in turn (`sha256-…`).
+        references: one image reference as written (`tag-…`), or up to 16 of `repository@sha256:…` to try in turn.
         requested_at: when an answer was last asked for; the scanner answers again when it is not `status.answered`.
     """
 
@@ -79,6 +86,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
         at: when the answer was made: of a resolution, of a scan, or of a definitive failure.
         answered: the `spec.requestedAt` that was answered. Compared for equality: clocks of two processes are not.
         scan: the summary of the scan.
+        proofs: what is known about signatures, by demand.
         claimed_by: the scanner that is at it.
         claimed_until: from then on another may take it.
         attempts: failures in a row.
@@ -91,6 +99,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
     at: datetime | None = None
     answered: datetime | None = None
     scan: Scan | None = None
+    proofs: Annotated[tuple[Proof, ...], msgspec.Meta(max_length=MAX_PROOFS)] = ()
     claimed_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
     claimed_until: datetime | None = None
     attempts: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -117,58 +126,76 @@ class ImageEvidence(_Wire, frozen=True, kw_only=True, omit_defaults=False):
         """Whether it is about a tag, not about a digest."""
         return self.metadata.name.startswith("tag-")
 
+    @property
+    def is_signatures(self) -> bool:
+        """Whether it is about a digest's signatures."""
+        return self.metadata.name.startswith("signatures-")
 
-def name_for(reference: str) -> str:
-    """Returns the name of the object about an image reference as written.
+
+def name_for(wanted: str) -> str:
+    """Returns the name of the object about what is wanted.
 
     Raises:
-        InputError: if it is not an image reference.
+        InputError: if it names no image.
     """
+    reference, signatures = _parts(wanted)
     parsed = references.parse(reference)
     if parsed.digest:
-        return digest_name(parsed.digest)
+        return signatures_name(parsed.digest) if signatures else digest_name(parsed.digest)
+    if signatures:
+        raise InputError(f"{reference[:120]!r} is named without a digest, and signatures are of digests")
     return "tag-" + hashlib.sha256(reference.encode()).hexdigest()[:40]
 
 
+def _parts(wanted: str) -> tuple[str, bool]:
+    return wanted.removeprefix(SIGNATURES), wanted.startswith(SIGNATURES)
+
+
 def digest_name(of: Digest) -> str:
-    """Returns the name of the object about a digest."""
+    """Returns the name of the object about what is in a digest."""
     return of.replace(":", "-", 1)
 
 
-def canonical(reference: str) -> str:
+def signatures_name(of: Digest) -> str:
+    """Returns the name of the object about a digest's signatures."""
+    return of.replace("sha256:", "signatures-", 1)
+
+
+def canonical(wanted: str) -> str:
     """Returns what stands in `spec.references`: a tag as written, a digest as `registry/repository@sha256:…` without its tag.
 
     Raises:
-        InputError: if it is not an image reference.
+        InputError: if it names no image.
     """
+    reference, _ = _parts(wanted)
     parsed = references.parse(reference)
     return parsed.at(parsed.digest) if parsed.digest else reference
 
 
-def pending(reference: str) -> dict[str, Json]:
-    """Returns the object to create for a reference without evidence.
+def pending(wanted: str) -> dict[str, Json]:
+    """Returns the object to create for what is wanted and has no evidence.
 
     Raises:
-        InputError: if it is not an image reference.
+        InputError: if it names no image.
     """
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {"name": name_for(reference), "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
-        "spec": {"references": [canonical(reference)]},
+        "metadata": {"name": name_for(wanted), "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
+        "spec": {"references": [canonical(wanted)]},
     }
 
 
-def request(stored: ImageEvidence, reference: str, now: datetime) -> dict[str, Json]:
+def request(stored: ImageEvidence, wanted: str, now: datetime) -> dict[str, Json]:
     """Returns the merge patch that asks again for what is `stored`, and names one more repository to pull it from.
 
     Carries the resource version where it changes the list, so that two requesters do not undo each other: on a conflict read it again.
     When the list is full its oldest entry goes: filling it with repositories that do not have the digest must not spoil it for others.
     """
     spec: dict[str, Json] = {"requestedAt": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
-    if stored.is_resolution or (wanted := canonical(reference)) in stored.spec.references:
+    if stored.is_resolution or (reference := canonical(wanted)) in stored.spec.references:
         return {"spec": spec}
-    spec["references"] = [*stored.spec.references, wanted][-MAX_REFERENCES:]
+    spec["references"] = [*stored.spec.references, reference][-MAX_REFERENCES:]
     return {"metadata": {"resourceVersion": stored.metadata.resource_version}, "spec": spec}
 
 
@@ -191,7 +218,8 @@ def checked(evidence: ImageEvidence) -> ImageEvidence:
         EvidenceError: unless its spec is about what its name says.
     """
     try:
-        names = {name_for(reference) for reference in evidence.spec.references}
+        about = SIGNATURES if evidence.is_signatures else ""
+        names = {name_for(about + reference) for reference in evidence.spec.references}
     except InputError as error:
         raise EvidenceError(f"the ImageEvidence {evidence.metadata.name[:80]} is about no image: {error}") from None
     if names != {evidence.metadata.name} or evidence.kind != KIND or (evidence.is_resolution and len(evidence.spec.references) != 1):
@@ -199,14 +227,18 @@ def checked(evidence: ImageEvidence) -> ImageEvidence:
     return evidence
 
 
-def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str, Resolution]:
-    """Returns what an object says: about a digest, or about a reference as written.
+def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str, Resolution] | tuple[Digest, Proofs]:
+    """Returns what an object says: about a digest, about a reference as written, or about a digest's signatures.
 
     Raises:
         EvidenceError: if it is not evidence; to be treated as if it were not there.
     """
     evidence = checked(obj) if isinstance(obj, ImageEvidence) else read(obj)
     status = evidence.status
+    if evidence.is_signatures:
+        about = digest(evidence.metadata.name.replace("signatures-", "sha256:", 1))
+        proofs = {proof.demand: proof for proof in status.proofs}
+        return about, Proofs(digest=about, phase=status.phase, reason=status.reason or _waiting(status.phase), proofs=proofs)
     if not evidence.is_resolution:
         about = digest(evidence.metadata.name.replace("-", ":", 1))
         if status.phase is Phase.READY and status.scan is None:
@@ -220,6 +252,32 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
         return reference, Resolution(digest=digest(status.digest), at=at, reason=status.reason)
     except InputError:
         return reference, Resolution(digest=None, at=at, reason="the evidence says Ready without a digest")
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a set of objects says together: the three mappings of `Facts`."""
+
+    images: dict[Digest, ImageFacts]
+    resolutions: dict[str, Resolution]
+    proofs: dict[Digest, Proofs]
+
+
+def collect(objects: Iterable[Json | ImageEvidence]) -> Known:
+    """Returns what all objects say; what is no evidence is as if it were not there."""
+    known = Known(images={}, resolutions={}, proofs={})
+    for obj in objects:
+        try:
+            about, fact = to_facts(obj)
+        except EvidenceError:
+            continue
+        match fact:
+            case ImageFacts():
+                known.images[fact.digest] = fact
+            case Proofs():
+                known.proofs[fact.digest] = fact
+            case _:
+                known.resolutions[about] = fact
+    return known
 
 
 def _waiting(phase: Phase) -> str:
@@ -254,17 +312,18 @@ def crd() -> dict[str, Json]:
 
 _OWN_RULES = (
     Rule(
-        "self.metadata.name.matches('^(tag-[0-9a-f]{40}|sha256-[0-9a-f]{64})$')",
-        "the name is derived from what the evidence is about: tag-<hash of the reference> or sha256-<digest>",
+        "self.metadata.name.matches('^(tag-[0-9a-f]{40}|(sha256|signatures)-[0-9a-f]{64})$')",
+        "the name is derived from what the evidence is about: tag-<hash of the reference>, sha256-<digest> or signatures-<digest>",
     ),
     Rule(
         "self.metadata.name.startsWith('tag-') ? self.spec.references.size() == 1 && !self.spec.references[0].contains('@') : "
-        "self.spec.references.all(known, known.endsWith('@sha256:' + self.metadata.name.substring(7)))",
+        "self.spec.references.all(known, known.endsWith('@sha256:' + self.metadata.name.split('-')[1]))",
         "every reference is about what the name says",
     ),
     Rule(
         "!has(self.status) || !has(self.status.phase) || self.status.phase != 'Ready' || "
-        "(self.metadata.name.startsWith('tag-') ? has(self.status.digest) && has(self.status.at) : has(self.status.scan))",
+        "(self.metadata.name.startsWith('tag-') ? has(self.status.digest) && has(self.status.at) : "
+        "self.metadata.name.startsWith('sha256-') ? has(self.status.scan) : has(self.status.at))",
         "Ready means that there is an answer",
     ),
 )

@@ -9,6 +9,9 @@ import msgspec
 from mlwarden.model.digest import Digest
 from mlwarden.model.signing import Proof
 
+SIGNATURES = "signatures of "
+"""Before `repository@sha256:…`: what is wanted is known about its signatures, not about what is in it. No reference has a space."""
+
 
 class Phase(StrEnum):
     """How far gathering has come."""

@@ -88,7 +88,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         decision: Admit, Hold or Deny.
         findings: the worst first; `Pass` only where the caller asked for them.
-        wanted: image references whose evidence is missing, for the scanner's queue: exactly as written, or `name@digest` once resolved.
+        wanted: what evidence is missing, for the scanner's queue: a reference exactly as written, `name@digest` once resolved, or
+            `signatures of name@digest`.
         pins: JSON path of an image string → its pinned form `name:tag@sha256:…`, for pods only.
     """
 
