@@ -166,7 +166,7 @@ def test_env_values_are_never_in_a_message() -> None:
 
 
 def test_a_requirement_is_one_file() -> None:
-    assert set(checks.CHECKS) == {"expression", "image_scan"}
+    assert set(checks.CHECKS) == {"expression", "image_scan", "image_signature", "image_attestation"}
 
 
 @pytest.mark.parametrize("spec", [None, [], "x", {"containers": None}, {"containers": [None, 7, []]}, {"volumes": [None, "x"]}])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from mlwarden import evidence
+from mlwarden import evidence, policy
 
 if TYPE_CHECKING:
     from mlwarden.embedded.cluster import EmbeddedCluster
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RULES = [
     {"apiGroups": ["mlwarden.io"], "resources": ["imageevidences"], "verbs": ["get", "list", "watch", "create", "patch"]},
     {"apiGroups": ["mlwarden.io"], "resources": ["imageevidences/status"], "verbs": ["get", "patch", "update"]},
+    {"apiGroups": ["mlwarden.io"], "resources": ["wardenpolicies"], "verbs": ["get", "list", "watch"]},
 ]
 """What the chart grants the scanner."""
 COLLECTION = "/apis/mlwarden.io/v1alpha1/imageevidences"
@@ -25,17 +26,18 @@ COLLECTION = "/apis/mlwarden.io/v1alpha1/imageevidences"
 
 @pytest.fixture(scope="session")
 def evidence_crd(cluster: "EmbeddedCluster") -> None:
-    """The custom resource, served."""
+    """The custom resources, served."""
     from mlwarden.embedded.api import ApiError
     from mlwarden.embedded.processes import wait_until
 
     api = cluster.api()
-    crd = evidence.crd()
-    api.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}", crd)
+    for crd in (evidence.crd(), policy.crd()):
+        api.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}", crd)
 
     def served() -> bool:
         try:
-            api.get(COLLECTION)
+            for collection in (COLLECTION, "/apis/mlwarden.io/v1alpha1/wardenpolicies"):
+                api.get(collection)
         except ApiError:
             return False
         return True

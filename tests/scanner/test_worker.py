@@ -2,21 +2,25 @@
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan
+from mlwarden.model.signing import Authority, Demand, Proof, Proven
 from mlwarden.scanner.protocol import ANSWER_LIMIT, Worker
 from mlwarden.scanner.worker import Scratch, Service, serve
 
 DIGEST = Digest("sha256:" + "a" * 64)
+DEMAND = Demand(authority=Authority(name="team", key="PEM"))
+PROOF = Proof(demand="one", outcome=Proven.MISSING, at=datetime(2026, 11, 24, tzinfo=UTC))
 SCAN = Scan(scanner="trivy 0.72.0", scanned_at=datetime(2026, 11, 24, tzinfo=UTC), counts={"HIGH": 2})
 
 
@@ -32,10 +36,14 @@ class Gatherer:
     async def scan(self, candidates: tuple[str, ...]) -> object:
         return await self.work()
 
+    async def prove(self, candidates: Sequence[str], demands: Mapping[str, Demand]) -> object:
+        return await self.work()
+
 
 @asynccontextmanager
 async def worker(tmp_path: Path, work: Callable[[], Awaitable[object]]) -> AsyncIterator[Worker]:
-    service = Service(gatherer=Gatherer(work), trivy=None, workers=2)
+    made = Gatherer(work)
+    service = Service(gatherer=made, trivy=None, prove=made.prove, workers=2)
     task = asyncio.create_task(serve(service, tmp_path / "s"))
     async with asyncio.timeout(20):
         while not (tmp_path / "s").exists():
@@ -50,7 +58,7 @@ async def raising(error: Exception) -> object:
 
 
 async def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
-    answers: list[object] = [DIGEST, SCAN]
+    answers: list[object] = [DIGEST, SCAN, (PROOF,)]
 
     async def work() -> object:
         return answers.pop(0)
@@ -58,6 +66,17 @@ async def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
     async with worker(tmp_path, work) as agent:
         assert await agent.resolve("x:1") == DIGEST
         assert await agent.scan((f"x@{DIGEST}",)) == SCAN
+        assert await agent.verify((f"x@{DIGEST}",), {"one": DEMAND}) == (PROOF,)
+
+
+@pytest.mark.parametrize("proofs", [(), ("PROOF", "PROOF"), ("other",)])
+async def test_an_answer_to_other_demands_is_no_answer(tmp_path: Path, proofs: tuple[str, ...]) -> None:
+    async def work() -> object:
+        return tuple(PROOF if each == "PROOF" else msgspec.structs.replace(PROOF, demand=each) for each in proofs)
+
+    async with worker(tmp_path, work) as agent:
+        with pytest.raises(TransientError, match="other demands"):
+            await agent.verify((f"x@{DIGEST}",), {"one": DEMAND})
 
 
 @pytest.mark.parametrize(

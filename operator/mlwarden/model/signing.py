@@ -150,6 +150,7 @@ class Proven(StrEnum):
     VERIFIED = "Verified"
     MISSING = "Missing"  # the registry has nothing of the kind
     INVALID = "Invalid"  # it has something, and it is not what was asked for
+    UNKNOWN = "Unknown"  # it could not be found out
 
 
 class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

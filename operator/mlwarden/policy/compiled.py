@@ -3,15 +3,17 @@
 Compiled once, when a policy arrives or changes, and shared by every evaluation.
 """
 
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mlwarden import cel
 from mlwarden.errors import PolicyError
 from mlwarden.model.finding import Action
 from mlwarden.model.policy import Each, Expression, Policy
+from mlwarden.model.signing import Authority, Demand
 
 VARIABLES: Mapping[Each, tuple[str, ...]] = MappingProxyType(
     {
@@ -26,7 +28,10 @@ VARIABLES: Mapping[Each, tuple[str, ...]] = MappingProxyType(
 CONDITION_VARIABLES = ("object", "namespaceObject", "request")
 """What a match condition sees."""
 EXPRESSION = "expression"
-"""Key of the requirement's program."""
+ATTESTATION = "image_attestation"
+"""Keys of the requirements' programs."""
+ATTESTATION_VARIABLES = ("predicate",)
+"""What the condition of an attestation sees: what was attested."""
 
 _PLACEHOLDERS = {"name", "value", "image"}
 _BRACES = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -40,11 +45,13 @@ class CompiledPolicy:
         policy: as written.
         programs: requirement (name of the field) → its program; empty for a requirement that is not CEL.
         conditions: name → program, of `match.conditions`.
+        demands: what has to be proven about each image, by id, in the order of the authorities.
     """
 
     policy: Policy
     programs: Mapping[str, cel.Program]
     conditions: tuple[tuple[str, cel.Program], ...]
+    demands: Mapping[str, Demand] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -64,11 +71,11 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
         PolicyError: where its CEL does not compile, or a text has a placeholder that is never filled.
     """
     spec = policy.spec
-    for field, text in (("message", spec.message), ("fix.text", spec.fix.text)):
+    for place, text in (("message", spec.message), ("fix.text", spec.fix.text)):
         unknown = [name for name in _BRACES.findall(text) if name not in _PLACEHOLDERS]
         if unknown:
             raise PolicyError(
-                f"policy {policy.name}: spec.{field} has the placeholder {{{unknown[0]}}}",
+                f"policy {policy.name}: spec.{place} has the placeholder {{{unknown[0]}}}",
                 hint="there are {name}, {value} and {image}",
             )
     programs: dict[str, cel.Program] = {}
@@ -78,7 +85,27 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
         (condition.name, _compile(policy.name, f"spec.match.conditions[{condition.name}]", condition.expression, CONDITION_VARIABLES))
         for condition in spec.match.conditions
     )
-    return CompiledPolicy(policy=policy, programs=MappingProxyType(programs), conditions=conditions)
+    demands: tuple[Demand, ...] = ()
+    if asked := spec.requirement.image_signature or spec.requirement.image_attestation:
+        _check_patterns(policy.name, asked.authorities)
+        demands = asked.demands
+    if (attestation := spec.requirement.image_attestation) and attestation.condition:
+        where = "spec.requirement.imageAttestation.condition"
+        programs[ATTESTATION] = _compile(policy.name, where, attestation.condition, ATTESTATION_VARIABLES)
+    return CompiledPolicy(
+        policy=policy,
+        programs=MappingProxyType(programs),
+        conditions=conditions,
+        demands=MappingProxyType({demand.id: demand for demand in demands}),
+    )
+
+
+def _check_patterns(policy: str, authorities: Iterable[Authority]) -> None:
+    """Go is given these patterns; what it would read otherwise than we do, or not at all, is refused when it is written."""
+    for authority in authorities:
+        for identity in authority.identities:
+            for pattern in filter(None, (identity.issuer_reg_exp, identity.subject_reg_exp)):
+                _compile(policy, f"authority {authority.name}", f"text.matches({json.dumps(pattern)})", ("text",))
 
 
 def _expression(policy: str, requirement: Expression) -> cel.Program:

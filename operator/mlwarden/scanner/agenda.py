@@ -6,7 +6,7 @@ somebody waits for comes before one that is only being renewed, and within a ran
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -15,6 +15,7 @@ from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
 from mlwarden.model.evidence import Phase
 
 AGAIN_RESOLUTION = timedelta(seconds=2)
+AGAIN_SIGNATURES = timedelta(seconds=5)
 AGAIN_SCAN = timedelta(seconds=30)
 """Asking again sooner than that after an answer waits until then."""
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,8 +45,14 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     max_age: timedelta
 
 
-def due(evidence: ImageEvidence, terms: Terms) -> Due | None:
-    """Returns when there is work to do for an object, None for never (unless it changes)."""
+def due(evidence: ImageEvidence, terms: Terms, demanded: Collection[str] = ()) -> Due | None:
+    """Returns when there is work to do for an object, None for never (unless it changes).
+
+    Args:
+        evidence: the object.
+        terms: of this scanner.
+        demanded: ids of what policies want proven about it, where it is about signatures.
+    """
     status, asked = evidence.status, evidence.spec.requested_at
     free = _free(status, terms)
     later = max(free, status.retry_at or _EVER)
@@ -54,14 +61,22 @@ def due(evidence: ImageEvidence, terms: Terms) -> Due | None:
         # Who has been tried waits behind who has not: a registry that hangs must not be tried for ever before everybody else.
         return Due(at=later, rank=0, since=max(since, status.retry_at or _EVER))
     if evidence.is_asked and asked is not None:
-        again = status.at + (AGAIN_RESOLUTION if evidence.is_resolution else AGAIN_SCAN)
+        again = status.at + _again(evidence)
         # A definitive failure is asked about again at once: somebody may have pushed the image. A rate limit is not.
         return Due(at=max(free if status.phase is Phase.FAILED else later, again), rank=0, since=asked)
     if status.phase is Phase.FAILED:
         return Due(at=later, rank=1, since=status.at) if status.retry_at else None
+    if evidence.is_signatures and not {proof.demand for proof in status.proofs}.issuperset(demanded):
+        return Due(at=later, rank=1, since=status.at)
     if evidence.is_resolution or not terms.max_age:
         return None
     return Due(at=max(later, status.at + terms.max_age), rank=1, since=status.at)
+
+
+def _again(evidence: ImageEvidence) -> timedelta:
+    if evidence.is_resolution:
+        return AGAIN_RESOLUTION
+    return AGAIN_SIGNATURES if evidence.is_signatures else AGAIN_SCAN
 
 
 def _free(status: EvidenceStatus, terms: Terms) -> datetime:

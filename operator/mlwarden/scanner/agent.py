@@ -14,20 +14,22 @@ from typing import Any
 
 import msgspec
 
-from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, Informer, InvalidError
+from mlwarden.cluster import IMAGE_EVIDENCE, WARDEN_POLICY, ApiError, Client, ConflictError, Informer, InvalidError
 from mlwarden.errors import EvidenceError, InputError
 from mlwarden.evidence import store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.store import ImageEvidence
-from mlwarden.model.evidence import Phase
+from mlwarden.model.evidence import SIGNATURES, Phase
 from mlwarden.model.reference import parse
+from mlwarden.model.signing import Proven
 from mlwarden.scanner import metrics
 from mlwarden.scanner.agenda import Agenda, Terms, backoff, due, long_backoff
 from mlwarden.scanner.claim import Claim, LostError
+from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.protocol import Worker
 
 LOG = logging.getLogger(__name__)
-RESOLVE, SCAN = "resolve", "scan"
+RESOLVE, SCAN, VERIFY = "resolve", "scan", "verify"
 _WORKER_POLL_SECONDS = 5.0
 _WORKER_RETRY_SECONDS = 0.5
 
@@ -46,29 +48,33 @@ class Agent:
         client: of the API server.
         worker: does the work.
         terms: identity, lease and maximum age.
-        slots: how many at the same time, for `resolve` and for `scan`.
+        slots: how many at the same time, for `resolve`, `scan` and `verify`.
     """
 
     def __init__(self, *, client: Client, worker: Worker, terms: Terms, slots: dict[str, int]) -> None:
         self._client, self._worker, self._terms, self._slots = client, worker, terms, slots
         self._known: dict[str, ImageEvidence] = {}
         self._running: dict[str, str] = {}  # name → registry
-        self._agendas = {RESOLVE: Agenda(), SCAN: Agenda()}
-        self._changes = {RESOLVE: asyncio.Event(), SCAN: asyncio.Event()}
+        self._agendas = {lane: Agenda() for lane in (RESOLVE, SCAN, VERIFY)}
+        self._changes = {lane: asyncio.Event() for lane in self._agendas}
+        self._demands = Demands()
         self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed)
+        self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
         self.worker_fit = asyncio.Event()
         for lane, agenda in self._agendas.items():
             metrics.QUEUE.labels(lane).set_function(agenda.__len__)
 
     def ready(self) -> str:
         """Why it cannot work now, `""` where it can."""
-        if not self.informer.synced.is_set():
-            return "the queue was not read yet"
+        if not (self.informer.synced.is_set() and self.policies.synced.is_set()):
+            return "the queue or the policies were not read yet"
         return "" if self.worker_fit.is_set() else "the worker does not answer"
 
     async def run(self) -> None:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.policies.run())
+            await self.policies.synced.wait()
             tasks.create_task(self.informer.run())
             tasks.create_task(self._watch_worker())
             for lane in self._agendas:
@@ -84,10 +90,18 @@ class Agent:
                 LOG.warning("%s", error)
         self._plan(name)
 
+    def _policy_changed(self, key: tuple[str, str], obj: dict[str, Any] | None) -> None:
+        if self._demands.changed(key[1], obj):
+            for name in [name for name in self._known if _lane(name) == VERIFY]:
+                self._plan(name)
+
     def _plan(self, name: str) -> None:
         lane = _lane(name)
         known = self._known.get(name)
-        self._agendas[lane].put(name, due(known, self._terms) if known is not None and name not in self._running else None)
+        when = None
+        if known is not None and name not in self._running:
+            when = due(known, self._terms, self._demands.about(known.spec.references) if lane == VERIFY else ())
+        self._agendas[lane].put(name, when)
         self._changes[lane].set()
 
     async def _watch_worker(self) -> None:
@@ -170,7 +184,7 @@ class Agent:
         outcome = "ready"
         try:
             async with claim.renewed():
-                change = await (self._resolve(known) if lane == RESOLVE else self._scan(known))
+                change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](known)
         except DefinitiveError as error:
             outcome, change = "failed", _definitive(known, error, _now())
         except GatherError as error:
@@ -188,7 +202,10 @@ class Agent:
         """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
         began, reference = _now(), known.spec.references[0]
         found = await self._worker.resolve(reference)
-        await self._ask_for(parse(reference).at(found))
+        pinned = parse(reference).at(found)
+        await self._ask_for(pinned)
+        if self._demands.about((pinned,)):
+            await self._ask_for(SIGNATURES + pinned)
         return {**_ANSWERED, "digest": found, "at": began, "answered": known.spec.requested_at}
 
     async def _scan(self, known: ImageEvidence) -> dict[str, Any]:
@@ -196,6 +213,23 @@ class Agent:
         scan = await self._worker.scan(known.spec.references)
         now = _now()
         return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
+
+    async def _verify(self, known: ImageEvidence) -> dict[str, Any]:
+        """What can be proven. What could not be found out this time leaves what was known, with its age, and is tried again."""
+        demands = self._demands.about(known.spec.references)
+        proofs = await self._worker.verify(known.spec.references, demands) if demands else ()
+        now = _now()
+        before = {proof.demand: proof for proof in known.status.proofs if proof.outcome is not Proven.UNKNOWN}
+        made = [
+            before.get(proof.demand, proof) if proof.outcome is Proven.UNKNOWN else msgspec.structs.replace(proof, at=now)
+            for proof in proofs
+        ]
+        change = {**_ANSWERED, "proofs": tuple(made[: store.MAX_PROOFS]), "at": now}
+        unknown = [proof for proof in proofs if proof.outcome is Proven.UNKNOWN]
+        if not unknown:
+            return {**change, "answered": known.spec.requested_at}
+        again = _transient(known, TransientError(unknown[0].reason), now)
+        return {**change, "reason": again["reason"], "attempts": again["attempts"], "retry_at": again["retry_at"]}
 
     async def _ask_for(self, pinned: str) -> None:
         """Sees to it that there is evidence, or a request for it, about a digest, and that it can be pulled from here too."""
@@ -206,13 +240,13 @@ class Agent:
                 await self._client.create(IMAGE_EVIDENCE, store.pending(pinned))
             except ConflictError:
                 known = store.read(await self._client.get(IMAGE_EVIDENCE, name))
-        if known is not None and known.status.phase is not Phase.READY and pinned not in known.spec.references:
+        if known is not None and known.status.phase is not Phase.READY and store.canonical(pinned) not in known.spec.references:
             with contextlib.suppress(ConflictError):
                 await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now()))
 
 
 def _lane(name: str) -> str:
-    return RESOLVE if name.startswith("tag-") else SCAN
+    return {"tag": RESOLVE, "sha256": SCAN}.get(name.partition("-")[0], VERIFY)
 
 
 def _definitive(known: ImageEvidence, error: DefinitiveError, now: datetime) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mlwarden.errors import InputError
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.process import Limits
+from mlwarden.evidence.proofs import Prover
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
@@ -97,7 +98,7 @@ async def _agent(options: argparse.Namespace) -> int:
         identity=identity[:253], started=datetime.now(UTC), lease=timedelta(seconds=options.lease), max_age=timedelta(hours=options.max_age)
     )
     async with await connect(options) as client:
-        slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers}
+        slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers, agents.VERIFY: 4 * options.workers}
         agent = agents.Agent(client=client, worker=Worker(options.socket), terms=terms, slots=slots)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
@@ -127,7 +128,10 @@ async def _worker(options: argparse.Namespace) -> int:
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
                     tasks.create_task(keep_database(trivy))
-                tasks.create_task(serve(Service(gatherer=gatherer, trivy=trivy, workers=options.workers), Path(options.socket)))
+                service = Service(
+                    gatherer=gatherer, trivy=trivy, prove=Prover(registry=registry, verifier=None).prove, workers=options.workers
+                )
+                tasks.create_task(serve(service, Path(options.socket)))
     finally:
         scratch.close()
     return 0

@@ -15,8 +15,9 @@ from mlwarden.errors import InputError
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Scan
+from mlwarden.model.signing import Demand, Proof
 
-QUESTION_LIMIT = 1 << 16
+QUESTION_LIMIT = 1 << 21
 ANSWER_LIMIT = 1 << 18
 
 
@@ -36,6 +37,13 @@ class Look(_Message, frozen=True, kw_only=True, tag="scan"):
     references: tuple[str, ...]
 
 
+class Verify(_Message, frozen=True, kw_only=True, tag="verify"):
+    """What can be proven about this digest? `references`: `repository@sha256:…`, to try in turn; `demands`: by id, keys filled in."""
+
+    references: tuple[str, ...]
+    demands: dict[str, Demand]
+
+
 class Report(_Message, frozen=True, kw_only=True, tag="state"):
     """How are you?"""
 
@@ -50,6 +58,12 @@ class Scanned(_Message, frozen=True, kw_only=True, tag="scanned"):
     """What is in it."""
 
     scan: Scan
+
+
+class Verified(_Message, frozen=True, kw_only=True, tag="verified"):
+    """What was found out, one per demand."""
+
+    proofs: tuple[Proof, ...]
 
 
 class State(_Message, frozen=True, kw_only=True, tag="state"):
@@ -67,11 +81,11 @@ class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
     retry_after: float = 0
 
 
-Question = Resolve | Look | Report
-Answer = Resolved | Scanned | State | Failed
+Question = Resolve | Look | Verify | Report
+Answer = Resolved | Scanned | Verified | State | Failed
 _ANSWERS: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _QUESTIONS: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
-_T = TypeVar("_T", Resolved, Scanned, State)
+_T = TypeVar("_T", Resolved, Scanned, Verified, State)
 
 
 def encode(message: Question | Answer) -> bytes:
@@ -106,6 +120,13 @@ class Worker:
     async def scan(self, references: tuple[str, ...]) -> Scan:
         """Raises DefinitiveError, TransientError. Cancelling it stops the scan."""
         return (await self._ask(Look(references=references), Scanned)).scan
+
+    async def verify(self, references: tuple[str, ...], demands: dict[str, Demand]) -> tuple[Proof, ...]:
+        """Raises DefinitiveError, TransientError. One proof per demand, or it is no answer."""
+        proofs = (await self._ask(Verify(references=references, demands=demands), Verified)).proofs
+        if sorted(proof.demand for proof in proofs) != sorted(demands):
+            raise TransientError("the scanner's worker answered other demands than it was asked")
+        return proofs
 
     async def state(self) -> State:
         """Raises TransientError while there is no worker."""

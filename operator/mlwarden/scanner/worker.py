@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -21,14 +22,28 @@ from mlwarden.errors import Error
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.trivy import Trivy
+from mlwarden.model.signing import Demand, Proof
 from mlwarden.scanner import protocol
-from mlwarden.scanner.protocol import Answer, Failed, Look, Question, Report, Resolve, Resolved, Scanned, State
+from mlwarden.scanner.protocol import (
+    Answer,
+    Failed,
+    Look,
+    Question,
+    Report,
+    Resolve,
+    Resolved,
+    Scanned,
+    State,
+    Verified,
+    Verify,
+)
 
 LOG = logging.getLogger(__name__)
 _RESOLUTIONS = 32
 _QUESTION_SECONDS = 10
 _UPDATE_SECONDS = 600
 _UPDATE_RETRY_SECONDS = 60
+Prove = Callable[[Sequence[str], Mapping[str, Demand]], Awaitable[tuple[Proof, ...]]]
 
 
 class Service:
@@ -37,11 +52,12 @@ class Service:
     Args:
         gatherer: resolves and scans.
         trivy: whose state is told.
+        prove: answers demands about a digest.
         workers: scans at the same time.
     """
 
-    def __init__(self, *, gatherer: Gatherer, trivy: Trivy, workers: int) -> None:
-        self._gatherer, self._trivy = gatherer, trivy
+    def __init__(self, *, gatherer: Gatherer, trivy: Trivy, prove: Prove, workers: int) -> None:
+        self._gatherer, self._trivy, self._prove = gatherer, trivy, prove
         self._scans, self._resolutions = asyncio.Semaphore(workers), asyncio.Semaphore(_RESOLUTIONS)
 
     async def answer(self, question: Question) -> Answer:
@@ -54,6 +70,8 @@ class Service:
                 case Look(references=references):
                     async with self._scans:
                         return Scanned(scan=await self._gatherer.scan(references))
+                case Verify(references=references, demands=demands):
+                    return Verified(proofs=await self._prove(references, demands))
                 case Report():
                     return await self._state()
         except GatherError as error:

@@ -1,0 +1,106 @@
+"""What `imageSignature` and `imageAttestation` have in common: enough demands with a proof.
+
+A proof counts as long as the policy believes it; that something is not signed is believed for a minute only, because people sign right
+after they push, and right after they were refused. What is missing, old or could not be found out is `Unknown` with the reason, and so is
+an outcome that could still change: of three authorities of which two must have signed, one failure decides nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from mlwarden.checks.age import spoken
+from mlwarden.checks.answer import Answer
+from mlwarden.checks.resolved import BROKEN, Subject, because, unknown
+from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
+from mlwarden.model.evidence import SIGNATURES, Facts, Phase, Proofs
+from mlwarden.model.finding import Outcome
+from mlwarden.model.signing import Demand, Proof, Proven
+
+NEGATIVE_AGE = timedelta(seconds=60)
+"""How long it is believed that something is not signed."""
+SKEW = timedelta(minutes=5)
+"""How far the scanner's clock may be ahead of ours."""
+_SHOWN = 3
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy wants to have proven.
+
+    Attributes:
+        demands: by id, one per authority.
+        required: how many of them.
+        max_age: how long a proof counts.
+        noun: what is looked for: `signature`, `attestation`.
+        fine: why a verified proof does not count after all; `""` where it does.
+    """
+
+    demands: Mapping[str, Demand]
+    required: int
+    max_age: timedelta
+    noun: str
+    fine: Callable[[Proof], str]
+
+
+def proven(subject: Subject, asked: Asked, facts: Facts) -> Answer:
+    """Returns whether enough of what is asked was proven about one image."""
+    known = facts.proofs.get(subject.digest)
+    wanted = SIGNATURES + subject.at
+    states = [_state(name, demand, known, asked, facts.now) for name, demand in asked.demands.items()]
+    good = [state for state in states if state.outcome is Outcome.PASS]
+    if len(good) >= asked.required:
+        return Answer(outcome=Outcome.PASS, element="", path="")
+    open_ = [state for state in states if state.outcome is Outcome.UNKNOWN]
+    if len(good) + len(open_) >= asked.required:
+        reason = _not_there(known) or f"{_listed(open_)}"
+        fix = BROKEN if known is not None and known.phase is Phase.FAILED else ""
+        return unknown(clean(f"the {asked.noun}s of image {subject.name} {reason}"), fix=fix, wanted=wanted)
+    failed = [state for state in states if state.outcome is Outcome.FAIL]
+    of = f"{len(good)} of the {asked.required} {asked.noun}s it needs" if asked.required > 1 else f"no {asked.noun} that counts"
+    # Asked for again although it is known: somebody may have signed it a moment ago.
+    return Answer(outcome=Outcome.FAIL, element="", path="", message=clean(f"it has {of}: {_listed(failed)}"), wanted=wanted)
+
+
+class _State(msgspec.Struct, frozen=True):
+    outcome: Outcome
+    said: str = ""
+
+
+def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, now: datetime) -> _State:
+    name = clean(demand.authority.name, NAME_LENGTH)
+    proof = known.proofs.get(wanted) if known is not None else None
+    if proof is None:
+        return _State(Outcome.UNKNOWN, f"have not been looked at for {name} yet")
+    age = now - proof.at
+    if age < -SKEW:
+        return _State(Outcome.UNKNOWN, f"were looked at in the future for {name}, by the scanner's clock")
+    if proof.outcome is Proven.UNKNOWN:
+        return _State(Outcome.UNKNOWN, f"could not be looked at for {name}{because(proof.reason)}")
+    if proof.outcome is not Proven.VERIFIED:
+        if age > NEGATIVE_AGE:
+            return _State(Outcome.UNKNOWN, f"did not satisfy {name} {spoken(age)} ago and are being looked at again")
+        return _State(Outcome.FAIL, f"{name}: {clean(proof.reason, VALUE_LENGTH) or proof.outcome.value}")
+    if age > asked.max_age:
+        return _State(Outcome.UNKNOWN, f"were verified for {name} {spoken(age)} ago, which is too long")
+    if why := asked.fine(proof):
+        return _State(Outcome.FAIL, f"{name}: {why}")
+    return _State(Outcome.PASS)
+
+
+def _not_there(known: Proofs | None) -> str:
+    if known is None:
+        return "have not been looked at yet"
+    match known.phase:
+        case Phase.PENDING:
+            return f"are being looked at{because(known.reason)}"
+        case Phase.FAILED:
+            return f"cannot be looked at{because(known.reason)}"
+        case Phase.READY:
+            return ""
+
+
+def _listed(states: Iterable[_State]) -> str:
+    said = [state.said for state in states]
+    rest = len(said) - _SHOWN
+    return "; ".join([*said[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])])

@@ -1,0 +1,111 @@
+"""From an image as written to its digest, for every check that looks at evidence.
+
+The way of a reference: as written → its digest (its own, or a resolution at most 60 s old). Whatever is missing or old on that way is an
+`Unknown` with the reason: a tag that was resolved an hour ago says nothing about what the kubelet will pull.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import msgspec
+
+from mlwarden.checks.answer import Answer
+from mlwarden.checks.text import VALUE_LENGTH, clean, fill
+from mlwarden.checks.view import View
+from mlwarden.errors import Error
+from mlwarden.model import reference as references
+from mlwarden.model.digest import Digest
+from mlwarden.model.evidence import Facts, Resolution
+from mlwarden.model.finding import Outcome
+from mlwarden.model.policy import PolicySpec
+
+RESOLUTION_AGE = timedelta(seconds=60)
+"""How long a resolved tag may be believed."""
+BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that a check can look up.
+
+    Attributes:
+        name: as written, safe to print.
+        digest: what it is.
+        at: `registry/repository@sha256:…`, to ask for evidence by.
+    """
+
+    name: str
+    digest: Digest
+    at: str
+
+
+def young(resolution: Resolution, now: datetime) -> bool:
+    """Whether what a tag pointed at may still be relied on; a time from the future may not."""
+    return -RESOLUTION_AGE <= now - resolution.at <= RESOLUTION_AGE
+
+
+def per_image(
+    view: View, facts: Facts, spec: PolicySpec, judged: Callable[[Subject], Answer], *, about: Callable[[str], bool] = lambda _: True
+) -> Iterator[Answer]:
+    """Yields one answer per image reference of the workload; the judgement itself is made once per reference.
+
+    One answer per place, although evidence is keyed by digest: every place is one to be put right.
+
+    Args:
+        view: the workload.
+        facts: resolutions and time.
+        spec: the policy, for its message and its fix where something failed.
+        judged: answers about one image; element and path are filled in here.
+        about: whether a reference is this policy's business.
+    """
+    known: dict[str, Answer] = {}
+    for _, image in view.references():
+        reference = image.reference
+        if not about(reference):
+            continue
+        answer = known.get(reference)
+        if answer is None:
+            subject = resolved(reference, facts)
+            answer = known[reference] = judged(subject) if isinstance(subject, Subject) else subject
+        message, fix = answer.message, answer.fix
+        if answer.outcome is Outcome.FAIL:
+            said = fill(spec.message, name=image.owner, value=reference, image=reference, path=image.path)
+            message = clean(f"{said}: {answer.message}")
+            fix = fix or fill(spec.fix.text, name=image.owner, value=reference, image=reference, path=image.path)
+        yield msgspec.structs.replace(answer, element=image.path, path=image.path, message=message, fix=fix)
+
+
+def resolved(reference: str, facts: Facts) -> Subject | Answer:
+    """Returns which digest a reference is, or the `Unknown` that stands for why that cannot be told."""
+    name = clean(reference, VALUE_LENGTH)
+    try:
+        parsed = references.parse(reference)
+    except Error as error:
+        fix = "name the image as registry/repository:tag or registry/repository@sha256:…"
+        return unknown(clean(f"{name or '(empty)'} is not an image reference: {error.message}"), fix=fix)
+    digest, reason = (parsed.digest, "") if parsed.digest else _pointed_at(reference, facts)
+    if digest is None:
+        fix = BROKEN if reason.startswith("cannot") else ""
+        return unknown(f"the tag of {name} {reason}", fix=fix, wanted=reference)
+    return Subject(name=name, digest=digest, at=parsed.at(digest))
+
+
+def unknown(message: str, *, fix: str = "", wanted: str = "") -> Answer:
+    """Returns an `Unknown`, its place to be filled in."""
+    return Answer(outcome=Outcome.UNKNOWN, element="", path="", message=message, fix=fix, wanted=wanted)
+
+
+def because(reason: str) -> str:
+    """Returns a reason to be appended, `""` where there is none."""
+    return f": {clean(reason, VALUE_LENGTH)}" if reason else ""
+
+
+def _pointed_at(reference: str, facts: Facts) -> tuple[Digest | None, str]:
+    """The digest that a tag points at, or the reason why none can be relied on."""
+    resolution = facts.resolutions.get(reference)
+    if resolution is None:
+        return None, "has not been resolved to a digest yet"
+    if resolution.digest is None:
+        return None, f"cannot be resolved{because(resolution.reason)}"
+    if not young(resolution, facts.now):
+        return None, "was resolved too long ago and is being resolved again"
+    return resolution.digest, ""
