@@ -1,10 +1,11 @@
 """`mlwarden check`: what the cluster would say, before it is asked.
 
-The same functions as in the webhook, with what a laptop knows: the manifests, the policies, and no evidence. What would wait for evidence
-is reported as held and is no failure, because nobody can have it offline; `--strict` makes it one.
+The same functions as in the webhook, with what a laptop knows: the manifests, the policies, and no evidence unless it is gathered
+(`--online`) or was (`--evidence FILE`). What would wait for evidence is reported as held and is no failure; `--strict` makes it one.
 """
 
 import argparse
+import asyncio
 import os
 import sys
 from collections import Counter
@@ -17,15 +18,18 @@ import msgspec
 
 from mlwarden import engine, policy, workloads
 from mlwarden.checks.text import clean
-from mlwarden.cli import manifests
+from mlwarden.cli import manifests, online
 from mlwarden.cli.manifests import Manifest, Problem
+from mlwarden.cli.online import Collection
 from mlwarden.engine import messages
 from mlwarden.errors import Error, InputError, PolicyError
+from mlwarden.evidence import Known
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Decision, Finding, Outcome, Verdict
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Workload
 from mlwarden.policy import CompiledPolicy
+from mlwarden.policy.images import demanded
 
 DENIED = 1
 UNREADABLE = 2
@@ -64,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     rules = _policies(options.policies, problems)
     for item in manifests.read(options.paths, stdin=sys.stdin, values=options.values):
         (problems if isinstance(item, Problem) else found).append(item)  # type: ignore[arg-type]  # the list fits the item
-    judged = judge(found, rules, Settings(), profile=options.profile, now=datetime.now(UTC))
+    judged = asyncio.run(_judged(found, rules, options))
     for problem in problems:
         print(f"{problem.source}: {problem.error.diagnostics()}", file=sys.stderr)
     if not found and not problems:
@@ -79,7 +83,30 @@ def main(argv: Sequence[str]) -> int:
     return DENIED if _fails(judged, strict=options.strict) else 0
 
 
-def judge(found: Sequence[Manifest], rules: Policies, settings: Settings, *, profile: str, now: datetime) -> list[Judged]:
+async def _judged(found: Sequence[Manifest], rules: Policies, options: argparse.Namespace) -> list[Judged]:
+    """With evidence as the command was told: none, a file's, or gathered until nothing more is missing."""
+    file = Path(options.evidence) if options.evidence else None
+    collection = Collection(online.read(file) if file and (not options.online or await asyncio.to_thread(file.exists)) else ())
+
+    def again() -> list[Judged]:
+        now = datetime.now(UTC)
+        return judge(found, rules, Settings(), profile=options.profile, now=now, known=collection.known(now))
+
+    judged = again()
+    if not options.online:
+        return judged
+    async with online.sources(options, online.told) as sources:
+        while wanted := collection.missing(want for item in judged if item.verdict for want in item.verdict.wanted):
+            await collection.gather(wanted, sources, lambda names: demanded(rules.compiled, names), online.told)
+            judged = again()
+    if file:
+        await asyncio.to_thread(online.write, file, collection.objects.values())
+    return judged
+
+
+def judge(
+    found: Sequence[Manifest], rules: Policies, settings: Settings, *, profile: str, now: datetime, known: Known | None = None
+) -> list[Judged]:
     """Judges every object as its CREATE in the cluster would be.
 
     Args:
@@ -88,6 +115,7 @@ def judge(found: Sequence[Manifest], rules: Policies, settings: Settings, *, pro
         settings: of the cluster.
         profile: where no Namespace in the input says it.
         now: the time of the evaluation.
+        known: evidence.
     """
     namespaces = {name: item.object for item in found if (name := _namespace_name(item.object))}
     judged = []
@@ -98,6 +126,8 @@ def judge(found: Sequence[Manifest], rules: Policies, settings: Settings, *, pro
             judged.append(Judged(source=item.source, workload=workload, verdict=None))
             continue
         facts = _facts(namespaces.get(namespace), namespace, profile, now)
+        if known is not None:
+            facts = msgspec.structs.replace(facts, images=known.images, resolutions=known.resolutions, proofs=known.proofs)
         verdict = engine.evaluate(workload, rules.compiled, facts, settings, broken=rules.broken)
         judged.append(Judged(source=item.source, workload=workload, verdict=verdict))
     return judged
@@ -242,8 +272,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(
         prog=f"{program()} check",
-        description="Judges manifests as the cluster would, offline: the same policies, the same words. Missing evidence is a note.",
-        epilog=f"example:\n  kubectl kustomize overlays/prod | {program()} check - --profile production\n\n"
+        description="Judges manifests as the cluster would: the same policies, the same words. Offline unless told otherwise; missing\n"
+        "evidence is then a note.",
+        epilog=f"examples:\n  kubectl kustomize overlays/prod | {program()} check - --profile production\n"
+        f"  {program()} check deploy/ --online --evidence evidence.json   # and later, without a network: --evidence evidence.json\n\n"
         "exit code:\n  0  nothing is denied\n  1  something is denied (with --strict: or not known)\n"
         "  2  input cannot be read, or a policy does not compile",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -260,5 +292,6 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--values", action="append", default=[], metavar="FILE", help="values file for Helm charts; may be repeated")
     parser.add_argument("--output", choices=["text", "json"], default="text", help="text (default) or json, a stable contract")
+    online.add_options(parser)
     parser.add_argument("--strict", action="store_true", help="exit 1 also where something is not known")
     return parser.parse_args(argv)

@@ -17,6 +17,7 @@ from mlwarden.errors import Error
 COMMANDS = {
     "check": ("mlwarden.cli.check", "judge manifests before they are applied, word for word as the cluster would"),
     "why": ("mlwarden.cli.why", "why a pod waits, and what would release it"),
+    "evidence": ("mlwarden.cli.evidence", "what is known about an image: digest, scan, signatures, age, and who runs it"),
     "demo": ("mlwarden.cli.demo", "a throwaway cluster, a dozen workloads, and what becomes of them"),
     "webhook": ("mlwarden.admission.serve", "the admission webhook (a process of the chart)"),
     "controller": ("mlwarden.controllers.main", "the controller (a process of the chart)"),

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
+from mlwarden.model.signing import Demand
+from mlwarden.policy.compiled import CompiledPolicy
 
 _TOKENS = re.compile(r"\*+|[^*]+")
 _HUB = frozenset({"registry-1.docker.io", "registry.docker.io", "registry.hub.docker.com"})
@@ -28,6 +30,18 @@ def about(globs: Iterable[str], reference: str) -> bool:
     host = parsed.registry.lower().removesuffix(":443")
     name = f"{'docker.io' if host in _HUB else host}/{parsed.repository}"
     return any(_matches(glob, name) for glob in globs)
+
+
+def demanded(policies: Iterable[CompiledPolicy], named: Iterable[str]) -> dict[str, Demand]:
+    """Returns what policies want proven about an image that goes by any of these names, by id."""
+    names = tuple(named)
+    found: dict[str, Demand] = {}
+    for compiled in policies:
+        requirement = compiled.policy.spec.requirement
+        asked = requirement.image_signature or requirement.image_attestation
+        if asked and any(about(asked.images, name) for name in names):
+            found.update(compiled.demands)
+    return found
 
 
 @functools.lru_cache(maxsize=16384)

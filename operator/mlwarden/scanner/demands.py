@@ -11,7 +11,8 @@ from typing import Any
 from mlwarden import policy
 from mlwarden.errors import Error
 from mlwarden.model.signing import Demand
-from mlwarden.policy.images import about
+from mlwarden.policy import CompiledPolicy
+from mlwarden.policy.images import demanded
 
 LOG = logging.getLogger(__name__)
 
@@ -20,28 +21,20 @@ class Demands:
     """The demands of all policies."""
 
     def __init__(self) -> None:
-        self._by_policy: dict[str, tuple[tuple[str, ...], Mapping[str, Demand]]] = {}
+        self._policies: dict[str, CompiledPolicy] = {}
 
     def changed(self, name: str, obj: Mapping[str, Any] | None) -> bool:
         """Takes in a policy as it is now, None where it is gone; returns whether that changes any demand."""
-        before = self._by_policy.pop(name, None)
+        before, now = self._policies.pop(name, None), None
         if obj is not None:
             try:
-                compiled = policy.compile_policy(policy.parse(obj))
+                now = policy.compile_policy(policy.parse(obj))
             except Error as error:
                 LOG.warning("policy %s: %s", name, error)
-            else:
-                requirement = compiled.policy.spec.requirement
-                if asked := requirement.image_signature or requirement.image_attestation:
-                    self._by_policy[name] = (asked.images, compiled.demands)
-        return before != self._by_policy.get(name)
+        if now is not None and now.demands:
+            self._policies[name] = now
+        return (before.policy if before else None) != (now.policy if now and now.demands else None)
 
     def about(self, references: Iterable[str]) -> dict[str, Demand]:
         """Returns what is to be proven about an image that goes by any of these names."""
-        names = tuple(references)
-        return {
-            key: demand
-            for globs, demands in self._by_policy.values()
-            if any(about(globs, name) for name in names)
-            for key, demand in demands.items()
-        }
+        return demanded(self._policies.values(), references)

@@ -1,0 +1,234 @@
+"""`mlwarden evidence IMAGE`: what is known about an image, how old that is, and who runs it.
+
+Reads what the cluster keeps and asks nobody else: what is shown is what decides. Evidence is for whom the administrator bound
+`mlwarden-evidence-reader` to; pods are shown as far as the user may list them.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from mlwarden import policy
+from mlwarden.checks.age import spoken
+from mlwarden.checks.text import clean
+from mlwarden.cluster import IMAGE_EVIDENCE, POD, WARDEN_POLICY, Client, ForbiddenError, NotFoundError
+from mlwarden.errors import Error, InputError
+from mlwarden.evidence import store
+from mlwarden.evidence.store import ImageEvidence
+from mlwarden.model import reference as references
+from mlwarden.model.digest import Digest, digest
+from mlwarden.model.evidence import SIGNATURES, Phase, Scan
+from mlwarden.model.signing import Proof, Proven
+from mlwarden.workloads import extract
+
+NOTHING = 1
+_WIDTH = 12
+_PODS = 20
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The JSON form of the answer.
+
+    Attributes:
+        image: as asked.
+        digest: what it is, empty where nobody knows.
+        resolution: of the tag.
+        scan: what is in the digest.
+        signatures: what could be proven about it.
+        policies: demand → policies that ask it.
+        runs: `namespace/pod` and where in it.
+    """
+
+    image: str
+    digest: str = ""
+    resolution: ImageEvidence | None = None
+    scan: ImageEvidence | None = None
+    signatures: ImageEvidence | None = None
+    policies: dict[str, list[str]] = {}
+    runs: tuple[str, ...] = ()
+
+
+def main(argv: list[str]) -> int:
+    """Prints it; returns 0 if anything is known, 1 if nothing is, 2 if it cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="mlwarden evidence",
+        description="Says what is known about an image: digest, scan, signatures, how old that is, and who runs it.",
+        epilog="example: kubectl mlwarden evidence registry.example.com/team/train:1.0",
+    )
+    parser.add_argument("image", metavar="IMAGE", help="as a manifest names it, with a tag or a digest")
+    parser.add_argument("--output", choices=["text", "json"], default="text")
+    parser.add_argument("--kubeconfig", default=None, metavar="FILE")
+    parser.add_argument("--context", default=None)
+    options = parser.parse_args(argv)
+    found = asyncio.run(_look(options))
+    if options.output == "json":
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+    else:
+        print("\n".join(text(found, datetime.now(UTC))))
+    return 0 if found.resolution or found.scan or found.signatures else NOTHING
+
+
+async def _look(options: argparse.Namespace) -> Found:
+    parsed = references.parse(options.image)
+    async with await Client.from_kubeconfig(options.kubeconfig, options.context) as client:
+        try:
+            resolution = None if parsed.digest else await _get(client, options.image)
+            of = parsed.digest or _digest(resolution)
+            scan = await _get(client, parsed.at(of)) if of else None
+            signatures = await _get(client, SIGNATURES + parsed.at(of)) if of else None
+        except ForbiddenError as error:
+            raise InputError(
+                f"you may not read evidence: {error}", hint="an administrator can bind you to the ClusterRole mlwarden-evidence-reader"
+            ) from error
+        return Found(
+            image=options.image,
+            digest=of or "",
+            resolution=resolution,
+            scan=scan,
+            signatures=signatures,
+            policies=await _policies(client),
+            runs=tuple(await _runs(client, options.image, of)),
+        )
+
+
+async def _get(client: Client, wanted: str) -> ImageEvidence | None:
+    try:
+        return store.read(await client.get(IMAGE_EVIDENCE, store.name_for(wanted)))
+    except NotFoundError:
+        return None
+
+
+def _digest(resolution: ImageEvidence | None) -> Digest | None:
+    return digest(resolution.status.digest) if resolution is not None and resolution.status.digest else None
+
+
+async def _policies(client: Client) -> dict[str, list[str]]:
+    """Demand → names of the policies that ask it."""
+    found: dict[str, list[str]] = {}
+    try:
+        listed = await client.list(WARDEN_POLICY)
+    except ForbiddenError:
+        return {}
+    for each in listed:
+        try:
+            compiled = policy.compile_policy(policy.parse(each))
+        except Error:
+            continue
+        for demand in compiled.demands:
+            found.setdefault(demand, []).append(compiled.name)
+    return found
+
+
+async def _runs(client: Client, image: str, of: Digest | None) -> Iterable[str]:
+    """Pods whose spec names it, or whose node says that it runs it."""
+    try:
+        pods = await client.list(POD)
+    except ForbiddenError:
+        return ["(you may not list pods of all namespaces)"]
+    found = []
+    for pod in pods:
+        where = [each.owner for each in extract({**pod, "apiVersion": "v1", "kind": "Pod"}).images if _is(each.reference, image, of)]
+        where += [name for name, running in _running(pod) if of and running.endswith(of) and name not in where]
+        if where:
+            metadata, phase = pod["metadata"], (pod.get("status") or {}).get("phase", "")
+            held = ", held" if pod["spec"].get("schedulingGates") else ""
+            found.append(f"{metadata['namespace']}/{metadata['name']} ({', '.join(where)}; {phase}{held})")
+    return found
+
+
+def _is(reference: str, image: str, of: Digest | None) -> bool:
+    return reference == image or (of is not None and reference.endswith(f"@{of}"))
+
+
+def _running(pod: Mapping[str, Any]) -> list[tuple[str, str]]:
+    status = pod.get("status") or {}
+    lists = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    return [(str(each.get("name")), str(each.get("imageID"))) for name in lists for each in status.get(name) or ()]
+
+
+def text(found: Found, now: datetime) -> list[str]:
+    """Returns the answer for a person, line by line."""
+    lines = [clean(found.image)]
+    if not (found.resolution or found.scan or found.signatures):
+        lines += _row("unknown", ["nothing is known about it: evidence is gathered when a workload names the image exactly so"])
+        return lines + _row("runs", _shortened(found.runs))
+    if found.resolution is not None:
+        lines += _row("digest", [_resolved(found.resolution, now)])
+    elif found.digest:
+        lines += _row("digest", [found.digest])
+    if found.digest:
+        lines += _row("scan", _scan(found.scan, now))
+        lines += _row("signatures", _signatures(found.signatures, found.policies, now))
+        known = found.scan or found.signatures
+        lines += _row("pulled from", [clean(each) for each in known.spec.references] if known else [])
+    return lines + _row("runs", _shortened(found.runs))
+
+
+def _row(name: str, values: Sequence[str]) -> list[str]:
+    shown = values or ["-"]
+    return [f"  {(name if index == 0 else '').ljust(_WIDTH)}{value}" for index, value in enumerate(shown)]
+
+
+def _shortened(pods: Sequence[str]) -> list[str]:
+    rest = len(pods) - _PODS
+    return [clean(each) for each in pods[:_PODS]] + ([f"and {rest} more"] if rest > 0 else []) or ["nobody"]
+
+
+def _resolved(resolution: ImageEvidence, now: datetime) -> str:
+    status = resolution.status
+    if not status.digest:
+        return f"not known: {clean(status.reason) or 'waiting for the scanner'}"
+    return f"{status.digest}, as of {_ago(status.at, now)}"
+
+
+def _scan(evidence: ImageEvidence | None, now: datetime) -> list[str]:
+    if evidence is None:
+        return ["not asked for yet"]
+    status = evidence.status
+    if status.scan is None:
+        return [f"{status.phase.value}: {clean(status.reason) or 'waiting for the scanner'}"]
+    scan = status.scan
+    lines = [f"{scan.scanner}, {_ago(scan.scanned_at, now)}; {clean(scan.os) or 'no operating system'}, {scan.packages} packages"]
+    lines += [f"vulnerability database of {_ago(scan.database_at, now)}"] if scan.database_at else []
+    lines += [f"the scanner does not see everything: {clean('; '.join(scan.blind))}"] if scan.blind else []
+    return [*lines, *_vulnerabilities(scan), *([f"the last refresh failed: {clean(status.reason)}"] if status.reason else [])]
+
+
+def _vulnerabilities(scan: Scan) -> list[str]:
+    if not any(scan.counts.values()):
+        return ["no known vulnerabilities"]
+    counted = ", ".join(f"{count} {clean(severity)}" for severity, count in scan.counts.items() if count)
+    named = [
+        f"  {clean(each.id, 64)} {clean(each.severity, 16)}: {clean(each.package, 80)} {clean(each.installed, 40)}"
+        + (f", fixed in {clean(each.fixed, 60)}" if each.fixed else ", no fix")
+        for each in scan.vulnerabilities
+    ]
+    return [f"with a fix: {counted}".replace(" unfixed", " without a fix"), *named]
+
+
+def _signatures(evidence: ImageEvidence | None, policies: Mapping[str, Sequence[str]], now: datetime) -> list[str]:
+    if evidence is None:
+        return ["no policy asks for them" if not policies else "not asked for yet"]
+    status = evidence.status
+    if status.phase is not Phase.READY:
+        return [f"{status.phase.value}: {clean(status.reason) or 'waiting for the scanner'}"]
+    return [_proof(proof, policies, now) for proof in status.proofs] or ["no policy asks for any"]
+
+
+def _proof(proof: Proof, policies: Mapping[str, Sequence[str]], now: datetime) -> str:
+    asked = ", ".join(policies.get(proof.demand, ())) or "no policy any more"
+    if proof.outcome is Proven.VERIFIED:
+        said = f"Verified: {clean(str(proof.signer))}" if proof.signer else "Verified"
+    else:
+        said = f"{proof.outcome.value}: {clean(proof.reason)}"
+    made = f"; attests something of {_ago(proof.made_at, now)}" if proof.made_at else ""
+    return f"{clean(proof.authority)}: {said}, {_ago(proof.at, now)}{made} (asked by {asked})"
+
+
+def _ago(at: datetime | None, now: datetime) -> str:
+    return "never" if at is None else f"{spoken(max(now - at, now - now))} ago"
