@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlwarden.cluster import Client
     from mlwarden.embedded.cluster import EmbeddedCluster
     from mlwarden.embedded.kubelet import HostKubelet
+    from mlwarden.embedded.sigstore import Sigstore
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +47,15 @@ def kubelet(cluster: "EmbeddedCluster") -> "Iterator[HostKubelet]":
     from mlwarden.embedded.kubelet import HostKubelet
 
     with HostKubelet(cluster) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sigstore(cluster: "EmbeddedCluster") -> "Iterator[Sigstore]":
+    """Keyless signing by the cluster's service accounts, with services and a trust root of its own."""
+    from mlwarden.embedded.sigstore import Sigstore
+
+    with Sigstore(cluster) as running:
         yield running
 
 

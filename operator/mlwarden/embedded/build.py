@@ -110,7 +110,7 @@ TOOLS: Mapping[str, Tool] = {
     ),
     "timestamp-server": Tool(
         module="tsa",
-        package="github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server",
+        package="mlwarden.io/tools/tsa",
         source="github.com/sigstore/timestamp-authority/v2",
         minutes=0.5,
     ),
@@ -180,8 +180,8 @@ def _directory(module: str) -> Path:
     """The folder of one module's tools: its name changes with anything that could change what is built."""
     tree = source_tree() / "tools" / module
     digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum"):
-        digest.update((tree / name).read_bytes())
+    for path in (tree / "go.mod", tree / "go.sum", *sorted(tree.glob("*.go"))):
+        digest.update(path.read_bytes())
     flags = [repr((name, tool, _FLAGS, _linker_flags(name))) for name, tool in TOOLS.items() if tool.module == module]
     digest.update("\n".join([*flags, sys.platform, platform.machine()]).encode())
     return cache() / "tools" / f"{module}-{digest.hexdigest()[:16]}"
