@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
 from mlwarden.model.evidence import Phase
+from mlwarden.model.signing import Proof, Proven
 from mlwarden.scanner.agenda import Agenda, Due, Terms, backoff, due, long_backoff
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -140,3 +141,38 @@ def test_what_may_not_be_done_now_waits_and_the_next_one_is_taken() -> None:
     assert agenda.take(NOW, may=lambda name: not name.startswith("slow")) == "other"
     assert agenda.take(NOW, may=lambda name: not name.startswith("slow")) is None
     assert [agenda.take(NOW), agenda.take(NOW)] == ["slow-1", "slow-2"]
+
+
+SIGNATURES = "signatures-" + "a" * 64
+
+
+def proven(demand: str, key: str = "") -> Proof:
+    return Proof(demand=demand, outcome=Proven.VERIFIED, material=key, at=NOW)
+
+
+def test_what_policies_began_to_demand_is_looked_at_and_what_they_ask_no_more_is_not() -> None:
+    known = evidence(SIGNATURES, phase=Phase.READY, at=NOW, proofs=(proven("one"),))
+    as_it_is = due(known, TERMS, {"one": ""})
+    assert as_it_is is not None
+    assert as_it_is.at == NOW + TERMS.max_age
+    when = due(known, TERMS, {"one": "", "two": ""})
+    assert when is not None
+    assert when.at <= NOW
+    assert when.rank == 1
+
+
+def test_a_key_that_was_exchanged_makes_its_proofs_again() -> None:
+    known = evidence(SIGNATURES, phase=Phase.READY, at=NOW, proofs=(proven("one", "old"),))
+    later = due(known, TERMS, {"one": "old"})
+    again = due(known, TERMS, {"one": "new"})
+    assert later is not None
+    assert again is not None
+    assert later.at == NOW + TERMS.max_age
+    assert again.at <= NOW
+
+
+def test_signatures_are_looked_at_again_soon_after_somebody_asks() -> None:
+    known = evidence(SIGNATURES, phase=Phase.READY, at=NOW, asked=NOW + SECOND, proofs=(proven("one"),))
+    when = due(known, TERMS, {"one": ""})
+    assert when is not None
+    assert (when.at, when.rank) == (NOW + 5 * SECOND, 0)

@@ -20,7 +20,7 @@ def known(agent: Agent, letter: str, registry: str) -> str:
 
 @pytest.mark.parametrize(("slots", "at_once"), [(1, 1), (2, 1), (3, 2)])
 def test_a_registry_gets_all_slots_but_one(slots: int, at_once: int) -> None:
-    agent = Agent(client=None, worker=None, terms=TERMS, slots={SCAN: slots, RESOLVE: 4})  # type: ignore[arg-type]  # neither is asked
+    agent = Agent(client=None, worker=None, terms=TERMS, slots={SCAN: slots, RESOLVE: 4}, keys=None)  # type: ignore[arg-type]  # neither is asked
     running = 0
     for letter in "abcd":
         name = known(agent, letter, "slow.example")

@@ -6,8 +6,9 @@ somebody waits for comes before one that is only being renewed, and within a ran
 
 import heapq
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import msgspec
 
@@ -45,13 +46,14 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     max_age: timedelta
 
 
-def due(evidence: ImageEvidence, terms: Terms, demanded: Collection[str] = ()) -> Due | None:
+def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = MappingProxyType({})) -> Due | None:
     """Returns when there is work to do for an object, None for never (unless it changes).
 
     Args:
         evidence: the object.
         terms: of this scanner.
-        demanded: ids of what policies want proven about it, where it is about signatures.
+        demanded: what policies want proven about it, where it is about signatures: demand → the key it is now to be proven with, `""`
+            where that does not change.
     """
     status, asked = evidence.status, evidence.spec.requested_at
     free = _free(status, terms)
@@ -66,7 +68,8 @@ def due(evidence: ImageEvidence, terms: Terms, demanded: Collection[str] = ()) -
         return Due(at=max(free if status.phase is Phase.FAILED else later, again), rank=0, since=asked)
     if status.phase is Phase.FAILED:
         return Due(at=later, rank=1, since=status.at) if status.retry_at else None
-    if evidence.is_signatures and not {proof.demand for proof in status.proofs}.issuperset(demanded):
+    made_with = {proof.demand: proof.material for proof in status.proofs}
+    if any(name not in made_with or (key and key != made_with[name]) for name, key in demanded.items()):
         return Due(at=later, rank=1, since=status.at)
     if evidence.is_resolution or not terms.max_age:
         return None

@@ -21,17 +21,19 @@ from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientErr
 from mlwarden.evidence.store import ImageEvidence
 from mlwarden.model.evidence import SIGNATURES, Phase
 from mlwarden.model.reference import parse
-from mlwarden.model.signing import Proven
+from mlwarden.model.signing import Proof, Proven
 from mlwarden.scanner import metrics
 from mlwarden.scanner.agenda import Agenda, Terms, backoff, due, long_backoff
 from mlwarden.scanner.claim import Claim, LostError
 from mlwarden.scanner.demands import Demands
+from mlwarden.scanner.keys import Keys, material
 from mlwarden.scanner.protocol import Worker
 
 LOG = logging.getLogger(__name__)
 RESOLVE, SCAN, VERIFY = "resolve", "scan", "verify"
 _WORKER_POLL_SECONDS = 5.0
 _WORKER_RETRY_SECONDS = 0.5
+_KEYS_SECONDS = 30.0
 
 
 def _now() -> datetime:
@@ -49,10 +51,12 @@ class Agent:
         worker: does the work.
         terms: identity, lease and maximum age.
         slots: how many at the same time, for `resolve`, `scan` and `verify`.
+        keys: reads the keys that policies keep in Secrets.
     """
 
-    def __init__(self, *, client: Client, worker: Worker, terms: Terms, slots: dict[str, int]) -> None:
+    def __init__(self, *, client: Client, worker: Worker, terms: Terms, slots: dict[str, int], keys: Keys) -> None:
         self._client, self._worker, self._terms, self._slots = client, worker, terms, slots
+        self._keys, self._materials = keys, dict[str, str]()
         self._known: dict[str, ImageEvidence] = {}
         self._running: dict[str, str] = {}  # name → registry
         self._agendas = {lane: Agenda() for lane in (RESOLVE, SCAN, VERIFY)}
@@ -77,6 +81,7 @@ class Agent:
             await self.policies.synced.wait()
             tasks.create_task(self.informer.run())
             tasks.create_task(self._watch_worker())
+            tasks.create_task(self._watch_keys())
             for lane in self._agendas:
                 tasks.create_task(self._dispatch(lane))
 
@@ -92,15 +97,19 @@ class Agent:
 
     def _policy_changed(self, key: tuple[str, str], obj: dict[str, Any] | None) -> None:
         if self._demands.changed(key[1], obj):
-            for name in [name for name in self._known if _lane(name) == VERIFY]:
-                self._plan(name)
+            self._plan_signatures()
+
+    def _plan_signatures(self) -> None:
+        for name in [name for name in self._known if _lane(name) == VERIFY]:
+            self._plan(name)
 
     def _plan(self, name: str) -> None:
         lane = _lane(name)
         known = self._known.get(name)
         when = None
         if known is not None and name not in self._running:
-            when = due(known, self._terms, self._demands.about(known.spec.references) if lane == VERIFY else ())
+            demands = self._demands.about(known.spec.references) if lane == VERIFY else {}
+            when = due(known, self._terms, {demand: self._materials.get(demand, "") for demand in demands})
         self._agendas[lane].put(name, when)
         self._changes[lane].set()
 
@@ -118,6 +127,15 @@ class Agent:
             self.worker_fit.set()
             metrics.worker(state)
             await asyncio.sleep(_WORKER_POLL_SECONDS)
+
+    async def _watch_keys(self) -> None:
+        """Notices that a key in a Secret was exchanged: what was proven with the old one is looked at again."""
+        while True:
+            materials = await self._keys.materials(self._demands.every)
+            if materials != self._materials:
+                self._materials = materials
+                self._plan_signatures()
+            await asyncio.sleep(_KEYS_SECONDS)
 
     async def _dispatch(self, lane: str) -> None:
         slots = asyncio.Semaphore(self._slots[lane])
@@ -217,8 +235,14 @@ class Agent:
     async def _verify(self, known: ImageEvidence) -> dict[str, Any]:
         """What can be proven. What could not be found out this time leaves what was known, with its age, and is tried again."""
         demands = self._demands.about(known.spec.references)
-        proofs = await self._worker.verify(known.spec.references, demands) if demands else ()
+        filled, failed = await self._keys.filled(demands)
+        proofs = await self._worker.verify(known.spec.references, filled) if filled else ()
         now = _now()
+        proofs = tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand])) for proof in proofs)
+        proofs += tuple(
+            Proof(demand=name, authority=demands[name].authority.name, outcome=Proven.UNKNOWN, reason=reason, at=now)
+            for name, reason in failed.items()
+        )
         before = {proof.demand: proof for proof in known.status.proofs if proof.outcome is not Proven.UNKNOWN}
         made = [
             before.get(proof.demand, proof) if proof.outcome is Proven.UNKNOWN else msgspec.structs.replace(proof, at=now)

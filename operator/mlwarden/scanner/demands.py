@@ -35,6 +35,11 @@ class Demands:
             self._policies[name] = now
         return (before.policy if before else None) != (now.policy if now and now.demands else None)
 
+    @property
+    def every(self) -> dict[str, Demand]:
+        """All demands, by id."""
+        return {name: demand for compiled in self._policies.values() for name, demand in compiled.demands.items()}
+
     def about(self, references: Iterable[str]) -> dict[str, Demand]:
         """Returns what is to be proven about an image that goes by any of these names."""
         return demanded(self._policies.values(), references)

@@ -30,6 +30,7 @@ from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
 from mlwarden.scanner.agenda import Terms
+from mlwarden.scanner.keys import Keys
 from mlwarden.scanner.protocol import Worker
 from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
 
@@ -63,6 +64,8 @@ def _parser(mode: str) -> argparse.ArgumentParser:
         parser.add_argument("--identity", default="", metavar="NAME", help="name in claims; default: POD_NAME, else host and process")
         parser.add_argument("--lease", type=_positive, default=45, metavar="SECONDS", help="what a killed scanner had claimed is free then")
         parser.add_argument("--max-age", type=float, default=24, metavar="HOURS", help="scans older than this are made again; 0: never")
+        namespace = os.environ.get("POD_NAMESPACE", "mlwarden-system")
+        parser.add_argument("--key-namespace", default=namespace, metavar="NAME", help="of Secrets with public keys that policies name")
     if mode != "agent":
         _add_worker_options(parser)
     return parser
@@ -99,7 +102,8 @@ async def _agent(options: argparse.Namespace) -> int:
     )
     async with await connect(options) as client:
         slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers, agents.VERIFY: 4 * options.workers}
-        agent = agents.Agent(client=client, worker=Worker(options.socket), terms=terms, slots=slots)
+        keys = Keys(client, options.key_namespace)
+        agent = agents.Agent(client=client, worker=Worker(options.socket), terms=terms, slots=slots, keys=keys)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
             tasks.create_task(agent.run())

@@ -1,0 +1,78 @@
+"""Public keys that policies keep in Secrets, read by the side that has the token.
+
+A key is no secret, but a Secret is where people keep what cosign made, and where a rotation happens without touching the policy. So a key
+is read again every half minute, and what it is goes into each proof: a proof by a key that is not there any more is made again.
+"""
+
+import base64
+import binascii
+import hashlib
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from mlwarden.cluster import SECRET, ApiError, Client
+from mlwarden.errors import EvidenceError
+from mlwarden.model.signing import Demand, SecretKey
+
+_FRESH_SECONDS = 30.0
+_LONGEST = 16384
+_BEGIN = "-----BEGIN PUBLIC KEY-----"
+
+
+class Keys:
+    """Reads keys, and remembers them for a moment.
+
+    Args:
+        client: may get the Secrets that the chart names.
+        namespace: mlwarden's own, where they are.
+    """
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._client, self._namespace = client, namespace
+        self._known: dict[SecretKey, tuple[float, str]] = {}
+
+    async def filled(self, demands: Mapping[str, Demand]) -> tuple[dict[str, Demand], dict[str, str]]:
+        """Returns the demands with every key in them, and, by demand, why its key cannot be had."""
+        found: dict[str, Demand] = {}
+        failed: dict[str, str] = {}
+        for name, demand in demands.items():
+            authority = demand.authority
+            if authority.key_secret is None:
+                found[name] = demand
+                continue
+            try:
+                pem = await self._pem(authority.key_secret)
+            except EvidenceError as error:
+                failed[name] = error.message
+            else:
+                inline = msgspec.structs.replace(authority, key=pem, key_secret=None)
+                found[name] = msgspec.structs.replace(demand, authority=inline)
+        return found, failed
+
+    async def materials(self, demands: Mapping[str, Demand]) -> dict[str, str]:
+        """Returns, by demand, what its key is now; demands whose key is not in a Secret, or cannot be had, are left out."""
+        found, _ = await self.filled({name: demand for name, demand in demands.items() if demand.authority.key_secret})
+        return {name: material(demand) for name, demand in found.items()}
+
+    async def _pem(self, where: SecretKey) -> str:
+        at, pem = self._known.get(where, (0.0, ""))
+        if pem and time.monotonic() - at < _FRESH_SECONDS:
+            return pem
+        try:
+            secret = await self._client.get(SECRET, where.name, namespace=self._namespace)
+            pem = base64.b64decode((secret.get("data") or {}).get(where.key) or "", validate=True).decode()
+        except ApiError as error:
+            raise EvidenceError(f"the key in Secret {where.name} cannot be read ({error.code})") from None
+        except (binascii.Error, UnicodeDecodeError, AttributeError):
+            pem = ""
+        if _BEGIN not in pem or len(pem) > _LONGEST:
+            raise EvidenceError(f"Secret {where.name} has no public key under {where.key}")
+        self._known[where] = (time.monotonic(), pem)
+        return pem
+
+
+def material(demand: Demand) -> str:
+    """Returns what stands in a proof for the key it was made with, filled in: 16 hexadecimal digits, empty where there is none."""
+    return hashlib.sha256(demand.authority.key.strip().encode()).hexdigest()[:16] if demand.authority.key else ""

@@ -1,0 +1,79 @@
+"""Which images which policies demand signatures of, and the keys that they keep in Secrets, on the real API server."""
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlwarden.model.signing import Authority, Demand, SecretKey
+from mlwarden.scanner import keys
+from mlwarden.scanner.demands import Demands
+from mlwarden.scanner.keys import Keys, material
+
+if TYPE_CHECKING:
+    from mlwarden.cluster import Client
+    from mlwarden.embedded.cluster import EmbeddedCluster
+
+DIGEST = "sha256:" + "a" * 64
+PEM = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
+DEMAND = Demand(authority=Authority(name="team", key_secret=SecretKey(name="team-key")))
+
+
+def policy(*, images: str = "**", key: str = "PEM") -> dict[str, Any]:
+    return {
+        "apiVersion": "mlwarden.io/v1alpha1",
+        "kind": "WardenPolicy",
+        "metadata": {"name": "signed"},
+        "spec": {
+            "profiles": {"production": "Deny"},
+            "requirement": {"imageSignature": {"images": [images], "authorities": [{"name": "team", "key": key}]}},
+            "message": "unsigned",
+            "why": "w",
+            "fix": {"text": "f"},
+        },
+    }
+
+
+def test_a_policy_demands_of_the_images_it_is_about_until_it_is_gone() -> None:
+    demands = Demands()
+    assert demands.changed("signed", policy(images="a.example/**"))
+    assert not demands.changed("signed", policy(images="a.example/**"))
+    assert demands.about([f"a.example/x@{DIGEST}"])
+    assert not demands.about([f"b.example/x@{DIGEST}"])
+    assert demands.about([f"b.example/x@{DIGEST}", f"a.example/x@{DIGEST}"])
+    assert demands.changed("signed", policy(images="b.example/**"))
+    assert demands.about([f"b.example/x@{DIGEST}"])
+    assert demands.changed("signed", None)
+    assert demands.every == {}
+
+
+def test_a_policy_that_does_not_compile_demands_nothing() -> None:
+    demands = Demands()
+    assert not demands.changed("signed", {"spec": "nonsense"})
+    assert demands.every == {}
+
+
+async def test_a_key_is_read_from_its_secret_and_noticed_when_it_is_exchanged(
+    client: "Client", cluster: "EmbeddedCluster", namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_FRESH_SECONDS", 0.0)
+    secrets = f"/api/v1/namespaces/{namespace}/secrets"
+    reader = Keys(client, namespace)
+    _, failed = await reader.filled({"one": DEMAND})
+    assert failed == {"one": "the key in Secret team-key cannot be read (404)"}
+
+    cluster.api().create(secrets, {"metadata": {"name": "team-key"}, "data": {"cosign.pub": base64.b64encode(PEM.encode()).decode()}})
+    found, failed = await reader.filled({"one": DEMAND})
+    assert failed == {}
+    assert found["one"].authority.key == PEM
+    assert found["one"].authority.key_secret is None
+    before = await reader.materials({"one": DEMAND})
+    assert before == {"one": material(found["one"])}
+
+    other = base64.b64encode(PEM.replace("MFkw", "MFkx").encode()).decode()
+    cluster.api().patch(f"{secrets}/team-key", {"data": {"cosign.pub": other}})
+    assert await reader.materials({"one": DEMAND}) != before
+
+    cluster.api().patch(f"{secrets}/team-key", {"data": {"cosign.pub": base64.b64encode(b"a private key").decode()}})
+    _, failed = await reader.filled({"one": DEMAND})
+    assert failed == {"one": "Secret team-key has no public key under cosign.pub"}
