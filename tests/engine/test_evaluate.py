@@ -190,6 +190,34 @@ def test_an_update_of_a_pod_is_judged_by_what_it_adds(make: Make) -> None:
     assert [finding.path for finding in verdict.findings] == ["spec.ephemeralContainers[0].good"]
 
 
+OLD = [{"name": "first", "image": "a:1"}, {"name": "second", "image": "b:1"}]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param([{"name": "new", "image": TAGGED, "good": 1}, *OLD], id="the new one first, as a strategic merge patch puts it"),
+        pytest.param([OLD[1], {"name": "new", "image": TAGGED, "good": 1}, OLD[0]], id="shuffled"),
+    ],
+)
+def test_old_ephemeral_containers_are_neither_judged_nor_pinned_wherever_they_stand(
+    listed: list[dict[str, Any]], make: Make, scan: policy.CompiledPolicy
+) -> None:
+    old, new = pod(ephemeralContainers=OLD), pod(ephemeralContainers=listed)
+    young = {reference: Resolution(digest=DIGEST, at=NOW) for reference in ("a:1", "b:1", TAGGED)}
+    verdict = judged(
+        new, make(), scan, known=facts(old=old, operation="UPDATE", resolutions=young, images=CLEAN, profile="production"), holdable=False
+    )
+    assert verdict.decision is Decision.ADMIT, verdict.findings
+    assert verdict.pins == {f"spec.ephemeralContainers[{[each['name'] for each in listed].index('new')}].image": f"{TAGGED}@{DIGEST}"}
+
+
+def test_an_old_ephemeral_container_lends_its_name_to_no_other_image(make: Make) -> None:
+    old, new = pod(ephemeralContainers=OLD), pod(ephemeralContainers=[{"name": "second", "image": "evil:1"}, OLD[0]])
+    verdict = judged(new, make(), known=facts(old=old, operation="UPDATE"), holdable=False)
+    assert [finding.path for finding in verdict.findings] == ["spec.ephemeralContainers[0].good"]
+
+
 def test_an_image_that_changes_to_another_bad_one_is_judged(make: Make) -> None:
     old, new = pod({"name": "main", "image": "a"}), pod({"name": "main", "image": "b"})
     assert judged(new, make(), known=facts(old=old, operation="UPDATE")).decision is Decision.DENY

@@ -11,14 +11,16 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from mlwarden import policy
+from mlwarden import engine, policy, workloads
 from mlwarden.checks import Answer
+from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import Settings
 from mlwarden.policy import CompiledPolicy
@@ -32,6 +34,13 @@ Ours = Callable[[dict[str, Any]], frozenset[str]]
 Standard = dict[str, set[str]]
 Table = list[tuple[str, str, dict[str, Any]]]
 SECONDS = 30
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What `kubectl debug --profile=restricted` sets."""
 RESOURCES = {
     "Deployment": "apps/v1/{}/deployments",
     "StatefulSet": "apps/v1/{}/statefulsets",
@@ -71,6 +80,17 @@ class Server:
         assert "resulted in error" not in warnings, warnings
         assert "truncated" not in warnings
         return Said(response.status, body.get("message", ""), frozenset(FAILED.findall(warnings)), "PodSecurity" in warnings, warnings)
+
+    def debug(self, old: dict[str, Any], container: dict[str, Any], namespace: str) -> Said:
+        """Adds an ephemeral container to a pod that is there, with dryRun=All."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{old['metadata']['name']}/ephemeralcontainers?dryRun=All"
+        patch = [{"op": "add", "path": "/spec/ephemeralContainers/-", "value": container}]
+        self._connection.request("PATCH", path, json.dumps(patch), {**self._headers, "Content-Type": "application/json-patch+json"})
+        response = self._connection.getresponse()
+        body = json.loads(response.read())
+        warnings = "\n".join(response.headers.get_all("Warning") or [])
+        assert "resulted in error" not in warnings, warnings
+        return Said(response.status, body.get("message", ""), frozenset(FAILED.findall(warnings)), False, warnings)
 
     def close(self) -> None:
         self._connection.close()
@@ -305,3 +325,75 @@ def test_both_engines_and_pod_security_agree_on_generated_pods(
         volume["name"] = f"v{index}"
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sample", "namespace": "default"}, "spec": copy.deepcopy(spec)}
     event("valid" if agree(pod if kind == "Pod" else template(pod, kind), server, ours, standard) else "not valid")
+
+
+EPHEMERAL = st.fixed_dictionaries(
+    {"image": st.sampled_from(["a", "a:1", "b/a:latest", "quay.io/b/a:1", "r.example.com/debug/a:1"])},
+    optional={
+        "securityContext": CONTAINER_SECURITY,
+        "env": st.sampled_from([[], [{"name": "HF_TOKEN", "value": "x"}], [{"name": "A", "value": "http://a:b@c"}]]),
+        "targetContainerName": st.sampled_from(["main", ""]),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def debugged(cluster: Any, server: Server, build: Build) -> list[dict[str, Any]]:
+    """Two pods that are there, each with an ephemeral container: one that every policy is content with, and one that none is."""
+    assert server.create(build({}), "agreement-baseline").status == 201
+    bad = {
+        "spec": {"automountServiceAccountToken": True, "securityContext": {"runAsNonRoot": None, "seccompProfile": None}},
+        "container": {"image": "quay.io/b/a", "securityContext": None, "resources": None},
+    }
+    pods = "/api/v1/namespaces/agreement-baseline/pods"
+    found = []
+    for name, sample, first in (
+        ("content", {}, build({})["spec"]["containers"][0]),
+        ("old", bad, {"image": "quay.io/b/a", "securityContext": {"privileged": True}}),
+    ):
+        api, pod = cluster.api(), build(sample)
+        pod["metadata"] = {"name": name, "namespace": "agreement-baseline"}
+        api.create(pods, pod)
+        container = {key: value for key, value in first.items() if key != "resources"} | {"name": "first"}
+        patch = {"spec": {"ephemeralContainers": [container]}}
+        api.patch(f"{pods}/{name}/ephemeralcontainers", patch, content_type="application/strategic-merge-patch+json")
+        found.append(api.get(f"{pods}/{name}"))
+    return found
+
+
+def update(old: dict[str, Any], container: dict[str, Any], shipped: Mapping[str, CompiledPolicy]) -> frozenset[str]:
+    """Names of the policies that fail for what the update adds, in our own engine."""
+    new = copy.deepcopy(old)
+    new["spec"]["ephemeralContainers"].append(container)
+    facts = Facts(
+        now=datetime(2026, 11, 24, tzinfo=UTC), namespace={"metadata": {"name": "x"}}, profile="production", operation="UPDATE", old=old
+    )
+    compiled = [each for each in shipped.values() if not policy.not_compiled(each.policy)]
+    verdict = engine.evaluate(workloads.extract(new), compiled, facts, Settings())
+    assert {finding.outcome for finding in verdict.findings} <= {Outcome.FAIL}
+    return frozenset(finding.policy for finding in verdict.findings)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["a good pod", "a pod from before"])
+def test_both_engines_agree_on_what_kubectl_debug_adds(
+    *, which: int, server: Server, debugged: list[dict[str, Any]], shipped: Mapping[str, CompiledPolicy]
+) -> None:
+    seen: set[str] = set()
+
+    @settings(max_examples=60, deadline=None)
+    @given(container=EPHEMERAL)
+    @example(
+        container={"image": "quay.io/b/a", "securityContext": {"privileged": True, "runAsUser": 0, "capabilities": {"add": ["NET_ADMIN"]}}}
+    )
+    @example(container={"image": "r.example.com/debug/a:1", "securityContext": RESTRICTED})
+    def compared(container: dict[str, Any]) -> None:
+        container = {"name": "added", "terminationMessagePolicy": "File", **container}
+        said = server.debug(debugged[which], container, "agreement-baseline")
+        if said.status == 422:
+            return
+        assert said.status == 200, said.message
+        assert said.policies == update(debugged[which], container, shipped), said.warnings
+        seen.update(said.policies)
+
+    compared()
+    assert {"privileged-containers", "dangerous-capabilities", "root-user", "pinned-images", "trusted-registries"} <= seen

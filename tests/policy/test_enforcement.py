@@ -53,6 +53,10 @@ OWN = [
             "expression": {"forEach": "container", "expression": "role == 'initContainer' ? container.name.startsWith('i') : true"}
         },
     ),
+    own(
+        "few",
+        requirement={"expression": {"forEach": "pod", "expression": "object.spec.?ephemeralContainers.orValue([]).size() < 2"}},
+    ),
     own("shape", requirement={"expression": {"expression": "object.kind == 'Pod' && object.apiVersion == 'v1' && has(object.metadata)"}}),
     own(
         "objects",
@@ -237,3 +241,55 @@ def test_a_pod_is_judged_again_when_its_image_changes_and_only_then(api: Any, bu
         api.patch(f"{path}/gated", {"spec": {"schedulingGates": None}})
     finally:
         api.delete(f"{path}/gated", {"gracePeriodSeconds": 0})
+
+
+@pytest.fixture(scope="module")
+def debug(api: Any, cluster: Any, build: Build) -> Iterator[Callable[..., str]]:
+    """`debug(namespace, profile)`: what the real kubectl says. The pods are from before: they break the policies of production."""
+    old = build({"container": {"securityContext": {"privileged": True, "allowPrivilegeEscalation": True}}})
+    paths = [f"/api/v1/namespaces/enforced-{name}/pods" for name in ("none", "production")]
+    # What is enforced refuses such a pod; an exempt moment is what "before" was.
+    label = {"metadata": {"labels": {LABEL: None}}}
+    for name, path in zip(("none", "production"), paths, strict=True):
+        space = api.get(f"/api/v1/namespaces/enforced-{name}")["metadata"]["labels"][LABEL]
+        api.patch(f"/api/v1/namespaces/enforced-{name}", label)
+        deadline = time.monotonic() + SECONDS
+        while refused(api, old, f"enforced-{name}"):
+            assert time.monotonic() < deadline
+        api.create(path, {**old, "metadata": {"name": "old"}})
+        api.patch(f"/api/v1/namespaces/enforced-{name}", {"metadata": {"labels": {LABEL: space}}})
+        while not refused(api, old, f"enforced-{name}"):
+            assert time.monotonic() < deadline
+
+    def said(namespace: str, profile: str, *arguments: str) -> str:
+        image = "--image=registry.example.com/debug/tools:1.0"
+        command = ["debug", "old", "-n", f"enforced-{namespace}", image, f"--profile={profile}", "--attach=false", *arguments]
+        return str(cluster.kubectl(*command, check=False))
+
+    yield said
+    for path in paths:
+        api.delete(f"{path}/old", {"gracePeriodSeconds": 0})
+
+
+class TestDebug:
+    """`kubectl debug` where no webhook answers: what is dangerous is refused by the API server itself."""
+
+    @pytest.mark.parametrize(
+        ("profile", "policy_"),
+        [
+            ("sysadmin", "privileged-containers"),
+            ("netadmin", "dangerous-capabilities"),
+            ("general", "dangerous-capabilities"),
+        ],
+    )
+    def test_a_privileged_profile_is_refused_in_every_namespace(self, debug: Callable[..., str], profile: str, policy_: str) -> None:
+        said = debug("none", profile)
+        assert f"ValidatingAdmissionPolicy 'mlwarden-policy-{policy_}'" in said, said
+        assert "denied request" in said
+        assert "denied request" in debug("production", profile)  # several policies refuse it there, and the API server names one
+
+    def test_what_the_pod_was_before_is_in_nobodys_way_and_whole_pods_count_once(self, api: Any, debug: Callable[..., str]) -> None:
+        path = "/api/v1/namespaces/enforced-production/pods/old"
+        assert "denied" not in debug("production", "restricted", "--container=one")
+        assert "few: old" in debug("production", "restricted", "--container=two")
+        assert [each["name"] for each in api.get(path)["spec"]["ephemeralContainers"]] == ["one"]

@@ -2,6 +2,10 @@
 
 A pod's spec hardly changes: an answer that was the same about the same element before the update is not this update's doing. Updates of
 anything else are judged as a whole: their pods are created anew.
+
+A container is the one of the same name and role before, wherever it stood: the API server lets an update put ephemeral containers in
+another order, and a strategic merge patch puts what it adds first. Compared by position, the old ones would be judged again and their tags
+pinned, which the API server refuses as a change of an existing ephemeral container: the pod could not be debugged any more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +14,7 @@ from functools import cached_property
 from mlwarden import workloads
 from mlwarden.checks import Answer, View
 from mlwarden.model.evidence import Facts
-from mlwarden.model.workload import Json, Workload
+from mlwarden.model.workload import Json, Role, Workload
 from mlwarden.policy import CompiledPolicy
 
 Ask = Callable[[CompiledPolicy, Workload, Facts, View], Sequence[Answer]]
@@ -32,10 +36,9 @@ class Before:
         self._ask = ask
         self._answers: dict[str, frozenset[tuple[str, str, str, str]]] = {}
 
-    @cached_property
-    def images(self) -> Mapping[str, str]:
-        """JSON path → reference, before the update."""
-        return {image.path: image.reference for image in self._old.images} if self._old else {}
+    def image(self, path: str) -> str | None:
+        """Returns the reference that stood before the update where this one stands now; None where there was none."""
+        return self._images.get(self._origin(path)) if self._old else None
 
     def said(self, compiled: CompiledPolicy, answer: Answer) -> bool:
         """Whether this answer was the same before the update, about an element that the update leaves as it was."""
@@ -45,14 +48,33 @@ class Before:
         if known is None:
             answers = self._ask(compiled, self._old, self._facts, self._view)
             known = self._answers[compiled.name] = frozenset(map(_key, answers))
-        return _key(answer) in known and self._unchanged(answer.element)
+        key = answer.outcome.value, self._origin(answer.element), self._origin(answer.path), answer.message
+        return key in known and self._unchanged(answer.element)
 
     def _unchanged(self, path: str) -> bool:
         """Whether the element is what it was; the pod as a whole and its volumes are told by the answer alone."""
+        origin = self._origin(path)
         try:
-            return path not in self._now or (path in self._then and bool(self._then[path] == self._now[path]))
+            return path not in self._now or (origin in self._then and bool(self._then[origin] == self._now[path]))
         except RecursionError:
             return False
+
+    def _origin(self, path: str) -> str:
+        """The path before the update, of what is at `path` now."""
+        head, bracket, rest = path.partition("]")
+        then = self._moved.get(head + bracket)
+        return path if then is None else then + rest
+
+    @cached_property
+    def _moved(self) -> Mapping[str, str]:
+        """Containers that stand elsewhere: path now → path before, `""` for one that was not there."""
+        before = _places(self._old) if self._old else {}
+        moved = {path: before.get(who, "") for who, path in _places(self._new).items()}
+        return {now: then for now, then in moved.items() if now != then}
+
+    @cached_property
+    def _images(self) -> Mapping[str, str]:
+        return {image.path: image.reference for image in self._old.images} if self._old else {}
 
     @cached_property
     def _view(self) -> View:
@@ -65,6 +87,11 @@ class Before:
     @cached_property
     def _now(self) -> Mapping[str, Json]:
         return _elements(self._new)
+
+
+def _places(workload: Workload) -> Mapping[tuple[Role, str], str]:
+    """Role and name → path. Of two containers of one name, which the API server refuses, the last."""
+    return {(container.role, container.name): container.path for pod in workload.pods for container in pod.containers}
 
 
 def _elements(workload: Workload) -> Mapping[str, Json]:

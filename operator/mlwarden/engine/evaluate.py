@@ -219,7 +219,6 @@ def _pins(workload: Workload, facts: Facts, before: Before) -> dict[str, str]:
     """Every tag of a pod whose resolution is young, by its digest. Templates are left as they were written."""
     if not workload.is_pod or not facts.resolutions:
         return {}
-    unchanged = before.images
     pins = {}
     for image in workload.images:
         resolution = facts.resolutions.get(image.reference)
@@ -227,7 +226,7 @@ def _pins(workload: Workload, facts: Facts, before: Before) -> dict[str, str]:
             resolution is None
             or resolution.digest is None
             or not young(resolution, facts.now)
-            or unchanged.get(image.path) == image.reference
+            or before.image(image.path) == image.reference
         ):
             continue
         try:

@@ -5,8 +5,10 @@ Only a pure `expression` without exceptions can be compiled: evidence and grants
 - **What is judged.** Pods and the built-in kinds that make pods, on CREATE and UPDATE. On UPDATE only where the containers of a pod, or
   the spec or annotations of a template changed, and never what is being deleted (nothing starts from it): scaling down, finalizers and
   labels always pass. A pod that has ended is not treated apart: its containers can change, but nobody does that.
-- **`pods/ephemeralcontainers` is left to the webhook**, which fails closed there. Only what the update adds is to be judged; seen as a
-  whole, one old container that breaks a newer policy would make the pod impossible to debug for ever.
+- **`kubectl debug` (`pods/ephemeralcontainers`) is judged by what it adds**, as in the engine: seen as a whole, one old container that
+  breaks a newer policy would make the pod impossible to debug for ever. A policy about whole pods counts there only where it names
+  `ephemeralContainers` (nothing else can change), and only where the pod satisfied it before; one about volumes never does.
+  Rejected: leaving it to the webhook, which fails open where nothing is held: during an outage a privileged container came in.
 - **`failurePolicy: Fail`.** A runtime error must not be a pass. It makes the action of the binding happen: a denial where the policy
   denies, a warning where it warns. So shipped expressions are total: they use optional fields, and a test has the real API server evaluate
   them on generated pods.
@@ -19,7 +21,7 @@ Only a pure `expression` without exceptions can be compiled: evidence and grants
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mlwarden import cel
@@ -43,9 +45,10 @@ WORKLOADS: Mapping[str, tuple[str, ...]] = {
 """The built-in kinds that run pods. Others have no schema the API server would vouch for: the webhook judges them."""
 
 _TEMPLATE = "dyn({0}).?spec.?jobTemplate.?spec.?template.or(dyn({0}).?spec.?template)"
+_LISTS = {"container": "containers", "initContainer": "initContainers", "ephemeralContainer": "ephemeralContainers"}
 _POD_CHANGED = (
     "request.operation == 'CREATE' || "
-    + " || ".join(f"dyn(object).?spec.?{field} != dyn(oldObject).?spec.?{field}" for field in ("containers", "initContainers"))
+    + " || ".join(f"dyn(object).?spec.?{field} != dyn(oldObject).?spec.?{field}" for field in _LISTS.values())
     + " || "
     + " || ".join(
         f"{_TEMPLATE.format('object')}.?{field} != {_TEMPLATE.format('oldObject')}.?{field}" for field in ("spec", "metadata.?annotations")
@@ -56,28 +59,49 @@ _OBJECT_CHANGED = (
     "dyn(object).exists(key, !(key in ['metadata', 'status']) && (!(key in dyn(oldObject)) || dyn(object)[key] != dyn(oldObject)[key])) || "
     "dyn(oldObject).exists(key, !(key in ['metadata', 'status']) && !(key in dyn(object)))"
 )
-_NOT_DELETED = "!has(object.metadata.deletionTimestamp)"
+_EPHEMERAL = "pods/ephemeralcontainers"
+_DEBUGGED = "request.?subResource.orValue('') == 'ephemeralcontainers'"
+_NOT_DELETED = f"!has(object.metadata.deletionTimestamp) || {_DEBUGGED}"
+"""Nothing starts from what is being deleted, but for ephemeral containers, until the last moment."""
 
-_LISTS = {"container": "containers", "initContainer": "initContainers", "ephemeralContainer": "ephemeralContainers"}
 _POD = {
     "template": f"{_TEMPLATE.format('object')}.orValue(dyn(object))",
     "pod": "{'apiVersion': dyn('v1'), 'kind': dyn('Pod'), 'metadata': dyn(variables.template.?metadata.orValue({})), "
     "'spec': dyn(variables.template.?spec.orValue({}))}",
 }
+_ADDED = {
+    "debugged": _DEBUGGED,
+    # Evaluated only where `debugged` is true: there always is an oldObject then.
+    "added": "variables.pod.spec.?ephemeralContainers.orValue([])"
+    ".filter(each, !(each in dyn(oldObject).?spec.?ephemeralContainers.orValue([])))",
+}
+_BEFORE = {
+    "debugged": _DEBUGGED,
+    "before": "{'apiVersion': dyn('v1'), 'kind': dyn('Pod'), 'metadata': dyn(oldObject).?metadata.orValue(dyn({})), "
+    "'spec': dyn(oldObject).?spec.orValue(dyn({}))}",
+}
+
+
+def _each(of: Callable[[str, str], str], *more: str) -> str:
+    """CEL for a list over the containers of every role; of what an update adds where that is all it can do."""
+    every = " + ".join((*(of(f"variables.pod.spec.?{field}.orValue([])", role) for role, field in _LISTS.items()), *more))
+    return f"variables.debugged ? {of('variables.added', 'ephemeralContainer')} : {every}"
+
+
 _ELEMENTS: Mapping[Each, Mapping[str, str]] = {
     Each.POD: {},
     Each.OBJECT: {},
-    Each.CONTAINER: {"containers": " + ".join(f"variables.pod.spec.?{field}.orValue([])" for field in _LISTS.values())},
+    Each.CONTAINER: {**_ADDED, "containers": _each(lambda listed, _role: listed)},
     Each.VOLUME: {"volumes": "variables.pod.spec.?volumes.orValue([])"},
     Each.IMAGE: {
-        "images": " + ".join(f"variables.pod.spec.?{field}.orValue([]).map(each, each.?image.orValue(''))" for field in _LISTS.values())
-        + " + variables.pod.spec.?volumes.orValue([]).filter(each, has(each.image)).map(each, each.image.?reference.orValue(''))"
+        **_ADDED,
+        "images": _each(
+            lambda listed, _role: f"{listed}.map(each, each.?image.orValue(''))",
+            "variables.pod.spec.?volumes.orValue([]).filter(each, has(each.image)).map(each, each.image.?reference.orValue(''))",
+        ),
     },
 }
-_ROLES = " + ".join(
-    f"variables.pod.spec.?{field}.orValue([]).map(each, {{'container': dyn(each), 'role': dyn('{role}')}})"
-    for role, field in _LISTS.items()
-)
+_ROLES = _each(lambda listed, role: f"{listed}.map(each, {{'container': dyn(each), 'role': dyn('{role}')}})")
 _ROLE_VARIABLE = "mlwarden_each"
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
 _REFERENCE = "^[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+/[A-Za-z0-9._/-]+)?(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]{64})?$"
@@ -192,12 +216,31 @@ def _rules(policy: Policy, requirement: Expression) -> list[Json]:
         named = [name for name in resources if not wanted or any(_names(rule, group, name) for rule in wanted)]
         if named:
             rules.append(_rule([group], named))
+        if "pods" in named and _sees_ephemeral(requirement):
+            rules.append(_rule([""], [_EPHEMERAL], "UPDATE"))
     return rules
 
 
-def _rule(groups: list[str], resources: list[str]) -> Json:
+def _rule(groups: list[str], resources: list[str], *operations: str) -> Json:
     """Namespaced only: a binding's selector lets all cluster-scoped objects through, which would get every profile's action at once."""
-    return {"apiGroups": groups, "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": resources, "scope": "Namespaced"}
+    return {
+        "apiGroups": groups,
+        "apiVersions": ["*"],
+        "operations": list(operations) or ["CREATE", "UPDATE"],
+        "resources": resources,
+        "scope": "Namespaced",
+    }
+
+
+def _sees_ephemeral(requirement: Expression) -> bool:
+    """Whether an ephemeral container that is added can make a difference."""
+    match requirement.for_each:
+        case Each.CONTAINER | Each.IMAGE:
+            return True
+        case Each.POD:
+            return "ephemeralContainers" in requirement.expression
+        case _:
+            return False
 
 
 def _names(rule: ResourceRule, group: str, resource: str) -> bool:
@@ -213,6 +256,8 @@ def _variables(policy: Policy, requirement: Expression) -> dict[str, str]:
     if requirement.for_each is not Each.OBJECT:
         found.update(_POD)
         found.update(_ELEMENTS[requirement.for_each])
+        if requirement.for_each is Each.POD and _sees_ephemeral(requirement):
+            found.update(_BEFORE)
         if _sees_role(requirement):
             found["roles"] = _ROLES
     if policy.spec.match.conditions:
@@ -224,6 +269,8 @@ def _validation(policy: Policy, requirement: Expression) -> dict[str, str]:
     over, variable, names = _loop(requirement)
     body = cel.rename_root(requirement.expression, names)
     every = f"{over}.all({variable}, {body})" if over else body
+    if requirement.for_each is Each.POD and _sees_ephemeral(requirement):
+        every = f"({body}) || variables.debugged && !({cel.rename_root(requirement.expression, {'object': 'variables.before'})})"
     # a condition also makes the type of the whole known to be bool, which a bare field's is not
     guard = "!variables.applies" if policy.spec.match.conditions else "false"
     spec = policy.spec
