@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from mlwarden import policy
 from mlwarden.cli import check
@@ -31,6 +32,7 @@ from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.installed import NAMESPACE, Installation, install_ml_kinds, push_demo_images
 from mlwarden.embedded.kubelet import HostKubelet
 from mlwarden.embedded.processes import wait_until
+from mlwarden.embedded.ways import RUNS, SPACE, STATES, Ways
 from mlwarden.model.finding import Decision
 from mlwarden.model.policy import Settings
 
@@ -130,6 +132,7 @@ def main(argv: list[str]) -> int:
         _compare(results, namespaces)
         wrong = _report(console, results)
         _show(console, cluster)
+        wrong += _ways(console, cluster, say)
         console.print(f"\n{len(results) - wrong} of {len(results)} as they should be, in {time.monotonic() - started:.0f} s")
         console.print(f"mlwarden check examples/ says the same of {sum(not seen.wrong for seen in results)} of {len(results)}")
         if options.keep:
@@ -254,12 +257,49 @@ def _report(console: Console, results: list[Seen]) -> int:
 
 def _show(console: Console, cluster: EmbeddedCluster) -> None:
     """What alice sees when she looks."""
-    console.print("\n$ kubectl get pods -n serving", markup=False)
-    console.print(cluster.kubectl("get", "pods", "-n", "serving", user="alice").rstrip(), style="dim", markup=False, soft_wrap=True)
-    console.print("\n$ kubectl mlwarden why old-requests -n serving", markup=False)
+    _said(console, "kubectl get pods -n serving", cluster.kubectl("get", "pods", "-n", "serving", user="alice"))
     command = [sys.executable, "-m", "mlwarden.cli.main", "why", "old-requests", "-n", "serving"]
     answer = subprocess.run(command, env=cluster.environment("alice"), capture_output=True, text=True, check=False)
-    console.print((answer.stdout + answer.stderr).rstrip(), style="dim", markup=False, soft_wrap=True)
+    _said(console, "kubectl mlwarden why old-requests -n serving", answer.stdout + answer.stderr)
+
+
+def _ways(console: Console, cluster: EmbeddedCluster, say: Say) -> int:
+    """Every way in which an image gets into a pod, with every kind of image; returns how many cells are wrong."""
+    console.print("\n[bold]Every way in which an image gets into a pod[/bold]; only what is scanned, signed and good may start\n", soft_wrap=True)
+    ways = Ways(cluster, say)
+    cells = ways.run()
+    table = Table(box=None, pad_edge=False)
+    for name in ("", *STATES):
+        table.add_column(name, no_wrap=True)
+    for way in dict.fromkeys(cell.way for cell in cells):
+        row = [cell for cell in cells if cell.way == way]
+        table.add_row(way, *(f"[{'green' if cell.right else 'bold red'}]{cell.outcome}[/]" for cell in row))
+    console.print(table, width=120)
+    console.print("admitted: a template runs nothing by itself; its pods are held when they come", style="dim")
+    wrong = [cell for cell in cells if not cell.right]
+    for cell in wrong:
+        console.print(f"✗ {cell.way}, {cell.state}: {cell.outcome} {cell.said}", style="red", markup=False, soft_wrap=True)
+    (refused,) = [cell for cell in cells if (cell.way, cell.state) == ("kubectl debug", "unscanned")]
+    image = ways.images["unscanned"].rpartition("@")[0]
+    _said(console, f"kubectl debug target -n {SPACE} --image={image}@…", refused.said)
+    held = ways.come_back()
+    for each in held:
+        console.print(f"✗ {each}: still held with the scanner back", style="red", markup=False)
+    again = ways.debug_again("unscanned")
+    _said(console, f"kubectl debug target -n {SPACE} --image={image}@…", again.said or "(admitted, and pinned to its digest)")
+    _evidence(console, cluster, ways.images["vulnerable"])
+    return len(wrong) + len(held) + (again.outcome != RUNS)
+
+
+def _evidence(console: Console, cluster: EmbeddedCluster, image: str) -> None:
+    command = [sys.executable, "-m", "mlwarden.cli.main", "evidence", image]
+    answer = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, check=False)
+    _said(console, f"kubectl mlwarden evidence {image}", answer.stdout + answer.stderr)
+
+
+def _said(console: Console, command: str, text: str) -> None:
+    console.print(f"\n$ {command}", markup=False, soft_wrap=True)
+    console.print(text.rstrip(), style="dim", markup=False, soft_wrap=True)
 
 
 def _keep(console: Console, cluster: EmbeddedCluster) -> None:

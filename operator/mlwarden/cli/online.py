@@ -20,11 +20,12 @@ import msgspec
 
 from mlwarden.errors import Error, EvidenceError, InputError
 from mlwarden.evidence import store
+from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.process import Limits
-from mlwarden.evidence.proofs import Prover
+from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Known
 from mlwarden.evidence.trivy import Trivy
@@ -65,6 +66,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--trivy", metavar="PROGRAM", default="trivy", help="trivy 0.71 or later (default: on PATH)")
     group.add_argument("--cosign", metavar="PROGRAM", default="cosign", help="cosign 3.1.2 or later (default: on PATH)")
+    text = "trusted_root.json that policies call NAME (repeatable)"
+    group.add_argument("--trust-root", metavar="NAME=FILE", action="append", default=[], help=text)
     group.add_argument("--trivy-cache", metavar="DIR", default="", help="trivy's cache, with its database (default: trivy's own)")
     group.add_argument(
         "--plain-http", metavar="HOST", action="append", default=[], help="registry spoken to in plain HTTP; may be repeated"
@@ -177,7 +180,8 @@ async def sources(options: argparse.Namespace, say: Say) -> AsyncIterator[Source
         await _database(trivy, say)
         plain = frozenset(options.plain_http)
         async with Registry(plain_http=plain, credentials=_credentials(), ca_file=options.registry_ca) as registry:
-            yield Sources(gatherer=Gatherer(registry=registry, trivy=trivy), prover=Prover(registry=registry, verifier=None))
+            prover = Prover(registry=registry, verifier=_cosign(options, Path(scratch)))
+            yield Sources(gatherer=Gatherer(registry=registry, trivy=trivy), prover=prover)
 
 
 def _trivy(options: argparse.Namespace, scratch: Path) -> Trivy:
@@ -187,6 +191,12 @@ def _trivy(options: argparse.Namespace, scratch: Path) -> Trivy:
     limits = Limits(seconds=_SCAN_SECONDS, cpu_seconds=4 * _SCAN_SECONDS)
     cache = Path(options.trivy_cache or _trivy_cache())
     return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch, limits=limits, ca_file=options.registry_ca)
+
+
+def _cosign(options: argparse.Namespace, scratch: Path) -> Cosign | None:
+    binary = shutil.which(options.cosign)
+    roots = trust_roots(options.trust_root)
+    return Cosign(binary=Path(binary).resolve(), scratch=scratch, ca_file=options.registry_ca, trust_roots=roots) if binary else None
 
 
 def _credentials() -> Credentials | None:

@@ -47,7 +47,7 @@ def values(cluster: EmbeddedCluster, kubelet: HostKubelet, **changes: Any) -> di
         },
         "scanner": {
             "plainHTTP": [cluster.registry],
-            "extraArgs": [f"--trivy={build.binary('trivy')}", f"--trivy-cache={database}"],
+            "extraArgs": [f"--trivy={build.binary('trivy')}", f"--trivy-cache={database}", f"--cosign={build.binary('cosign')}"],
         },
         "nodeSelector": {"kubernetes.io/hostname": HOST_NODE},
         "tolerations": [{"key": "mlwarden.io/host", "operator": "Exists", "effect": "NoSchedule"}],

@@ -10,6 +10,7 @@ held starts by itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,14 +25,14 @@ from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.installed import NAMESPACE
 from mlwarden.embedded.processes import wait_until
-from mlwarden.embedded.signer import KeyPair, Signer
+from mlwarden.embedded.signer import Signer
 from mlwarden.errors import ClusterError
 
 SPACE = "ways"
 STATES = ("unsigned", "wrong signer", "vulnerable", "unscanned", "stale scan", "good")
 WITHOUT_SCANNER = ("unscanned", "stale scan")
 REFUSED, HELD, RUNS, ADMITTED = "refused", "held", "runs", "admitted"
-POLICY = "ways-signed"
+POLICY, _FRESH = "ways-signed", "ways-fresh"
 _SECONDS = 60.0
 _EVIDENCE = "/apis/mlwarden.io/v1alpha1/imageevidences"
 _POLICIES = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
@@ -99,15 +100,17 @@ class Ways:
         self._observe()
         self._say("the scanner is stopped: what is unscanned stays so, what is old is not scanned again")
         self._scale(0)
-        self._age(self.images["stale scan"])
+        self._admin.apply(f"{_POLICIES}/{_FRESH}", _policy(_FRESH, {"imageScan": {"maxAge": "5s"}}, "image {image} has known holes"))
+        self._wait(self._is_old, "the scan does not grow old")
         self._attempts(WITHOUT_SCANNER)
         self._observe()
         self.cells.sort(key=lambda cell: (list(self._ways).index(cell.way), STATES.index(cell.state)))
         return self.cells
 
     def come_back(self) -> list[str]:
-        """Starts the scanner again; returns what was held without it and does not run by itself then."""
+        """Starts the scanner again, with scans that may be older than seconds; returns what was held and does not run by itself then."""
         self._say("the scanner comes back")
+        self._admin.delete(f"{_POLICIES}/{_FRESH}")
         self._scale(1)
         held = [cell for cell in self.cells if cell.state in WITHOUT_SCANNER and cell.outcome == HELD]
         wait_until(lambda: all(self._phase(_name(cell)) == RUNS for cell in held), seconds=_SECONDS)
@@ -126,8 +129,9 @@ class Ways:
 
     def clean(self) -> None:
         """Takes everything away again."""
-        for path in (f"{_POLICIES}/{POLICY}", f"/api/v1/namespaces/{SPACE}"):
-            self._admin.delete(path)
+        for path in (f"{_POLICIES}/{POLICY}", f"{_POLICIES}/{_FRESH}", f"/api/v1/namespaces/{SPACE}"):
+            with contextlib.suppress(ApiError):
+                self._admin.delete(path)
 
     # Before.
 
@@ -145,7 +149,8 @@ class Ways:
                 self.images[state] = f"{cluster.registry}/{name}@{make(cluster.registry, f'{name}:1')}"
                 if state != "unsigned":
                     signer.sign(self.images[state], theirs if state == "wrong signer" else ours)
-            self._admin.apply(f"{_POLICIES}/{POLICY}", _policy(ours))
+            signed = {"imageSignature": {"authorities": [{"name": "release", "key": ours.pem}]}}
+            self._admin.apply(f"{_POLICIES}/{POLICY}", _policy(POLICY, signed, "image {image} is not signed by the release key"))
         self._prewarm()
         self._create(_PODS, {"metadata": {"name": _TARGET}, "spec": _spec(self.images["good"])})
         self._wait(lambda: self._phase(_TARGET) == RUNS, "a good pod does not run")
@@ -154,13 +159,13 @@ class Ways:
         """`edit` does not include ephemeral containers."""
         rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SPACE}"
         rule = {"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["patch", "update"]}
-        self._admin.apply(f"{rbac}/roles/debug", {"metadata": {"name": "debug"}, "rules": [rule]})
+        self._admin.create(f"{rbac}/roles", {"metadata": {"name": "debug"}, "rules": [rule]})
         body = {
             "metadata": {"name": "debug"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "debug"},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}],
         }
-        self._admin.apply(f"{rbac}/rolebindings/debug", body)
+        self._admin.create(f"{rbac}/rolebindings", body)
 
     def _prewarm(self) -> None:
         """A template without replicas names all images; their evidence is there before any pod is."""
@@ -181,12 +186,10 @@ class Ways:
         except ApiError:
             return False
 
-    def _age(self, image: str) -> None:
-        """Makes a scan look as if it had been made ten days ago; only an administrator can."""
-        path = f"{_EVIDENCE}/sha256-{image.rpartition('sha256:')[2]}"
-        then = (datetime.now(UTC) - timedelta(days=10)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        scan = {**self._admin.get(path)["status"]["scan"], "scannedAt": then, "databaseAt": then}
-        self._admin.patch(f"{path}/status", {"status": {"scan": scan}})
+    def _is_old(self) -> bool:
+        digest = self.images["stale scan"].rpartition("sha256:")[2]
+        scanned = self._admin.get(f"{_EVIDENCE}/sha256-{digest}")["status"]["scan"]["scannedAt"]
+        return datetime.now(UTC) - datetime.fromisoformat(scanned) > timedelta(seconds=6)
 
     def _scale(self, replicas: int) -> None:
         path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/mlwarden-scanner"
@@ -269,7 +272,8 @@ class Ways:
 
     def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
         if not wait_until(condition, seconds=_SECONDS):
-            raise ClusterError(f"{complaint}, after {_SECONDS:.0f} s")
+            said = {event.get("message", "") for event in self._admin.get(f"/api/v1/namespaces/{SPACE}/events")["items"]}
+            raise ClusterError(f"{complaint}, after {_SECONDS:.0f} s; Events: {'; '.join(sorted(said)) or 'none'}")
 
 
 def _name(cell: Cell) -> str:
@@ -306,20 +310,20 @@ def _deployment(name: str, spec: dict[str, Any], *, replicas: int = 1) -> dict[s
     return {"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}}
 
 
-def _policy(key: KeyPair) -> dict[str, Any]:
+def _policy(name: str, requirement: dict[str, Any], message: str) -> dict[str, Any]:
     return {
         "apiVersion": "mlwarden.io/v1alpha1",
         "kind": "WardenPolicy",
-        "metadata": {"name": POLICY},
+        "metadata": {"name": name},
         "spec": {
             "profiles": {"production": "Deny"},
             "severity": "critical",
             "match": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": SPACE}}},
-            "requirement": {"imageSignature": {"authorities": [{"name": "release", "key": key.pem}]}},
-            "message": "image {image} is not signed by the release key",
+            "requirement": requirement,
+            "message": message,
             "why": "what nobody signed may have been pushed by anybody: a signature says that it went through the review of the release",
             "references": ["OWASP ML Security Top 10 ML06:2023 AI Supply Chain Attacks"],
-            "fix": {"text": "have the release pipeline sign it: cosign sign --key … IMAGE@sha256:…"},
+            "fix": {"text": "have the release pipeline build, scan and sign it: cosign sign --key … IMAGE@sha256:…"},
         },
     }
 

@@ -18,7 +18,7 @@ from mlwarden.errors import EvidenceError
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 STDERR_TAIL = 16384
-"""Characters of standard error that are kept: its end."""
+"""Bytes of standard error that are kept where nothing else is said: its end."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seconds: wall clock; then the whole process group is killed.
         output: bytes of standard output; one more and it is killed.
+        errors: bytes of standard error that are kept: its end.
         cpu_seconds: RLIMIT_CPU.
         file_bytes: RLIMIT_FSIZE, the largest file it may write.
         address_space: RLIMIT_AS in bytes, 0 for none. Go reserves far more than it uses: below about 2 GiB its programs do not start.
@@ -35,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float = 300
     output: int = 64 << 20
+    errors: int = STDERR_TAIL
     cpu_seconds: int = 1200
     file_bytes: int = 32 << 30
     address_space: int = 32 << 30
@@ -42,11 +44,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. `code` is negative for the signal that killed it; `errors` is the end of standard error."""
+    """How a run ended.
+
+    Attributes:
+        code: the exit code; negative for the signal that killed it.
+        output: standard output.
+        errors: the end of standard error.
+        cut: there was more of that.
+    """
 
     code: int
     output: bytes
     errors: str
+    cut: bool = False
 
 
 class TimedOutError(EvidenceError):
@@ -69,7 +79,7 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
     launch = (sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()))
     numbers = (limits.cpu_seconds, limits.file_bytes, limits.address_space)
     transport, collected = await asyncio.get_running_loop().subprocess_exec(
-        lambda: _Collector(limits.output),
+        lambda: _Collector(limits.output, limits.errors),
         *(*launch, *(str(number) for number in numbers), "--", *argv),
         stdin=asyncio.subprocess.DEVNULL,
         cwd=directory,
@@ -90,7 +100,7 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
     if collected.exceeded.done():
         raise OutputTooLargeError(f"{Path(argv[0]).name} wrote more than {limits.output >> 20} MiB and was killed")
     errors = collected.errors.decode(errors="replace")
-    return Completed(code=transport.get_returncode() or 0, output=bytes(collected.output), errors=errors)
+    return Completed(code=transport.get_returncode() or 0, output=bytes(collected.output), errors=errors, cut=collected.cut)
 
 
 class _Collector(asyncio.SubprocessProtocol):
@@ -99,16 +109,18 @@ class _Collector(asyncio.SubprocessProtocol):
     Streams were rejected: one that nobody reads any more keeps its pipe open, and the process never counts as ended.
     """
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, tail: int) -> None:
         loop = asyncio.get_running_loop()
-        self.output, self.errors, self._cap = bytearray(), b"", cap
+        self.output, self.errors, self._cap, self._tail = bytearray(), b"", cap, tail
+        self.cut = False
         self.ended: asyncio.Future[None] = loop.create_future()
         self.exceeded: asyncio.Future[None] = loop.create_future()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Called with every piece of output."""
         if fd == 2:
-            self.errors = (self.errors + data)[-STDERR_TAIL:]
+            self.cut = self.cut or len(self.errors) + len(data) > self._tail
+            self.errors = (self.errors + data)[-self._tail :]
         elif len(self.output) + len(data) <= self._cap:
             self.output += data
         elif not self.exceeded.done():

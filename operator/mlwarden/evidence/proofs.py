@@ -5,8 +5,9 @@ the same image. That there are none is known only when every repository has said
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -86,6 +87,21 @@ class Prover:
         )
         async with self._processes:
             return await self._verifier.establish(pull, demand)
+
+
+def trust_roots(named: Iterable[str]) -> dict[str, Path]:
+    """Returns what `NAME=FILE` says on a command line.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    found = {}
+    for text in named:
+        name, equals, path = text.partition("=")
+        if not equals or not Path(path).is_file():
+            raise InputError(f"{text!r} is not NAME=FILE of a trusted_root.json", hint="make one with cosign trusted-root create")
+        found[name] = Path(path)
+    return found
 
 
 def _proof(outcome: Proven, error: EvidenceError | InputError) -> Proof:

@@ -62,6 +62,7 @@ class Agent:
         self._agendas = {lane: Agenda() for lane in (RESOLVE, SCAN, VERIFY)}
         self._changes = {lane: asyncio.Event() for lane in self._agendas}
         self._demands = Demands()
+        self._unproven: asyncio.Queue[str] = asyncio.Queue()
         self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed)
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
         self.worker_fit = asyncio.Event()
@@ -82,6 +83,7 @@ class Agent:
             tasks.create_task(self.informer.run())
             tasks.create_task(self._watch_worker())
             tasks.create_task(self._watch_keys())
+            tasks.create_task(self._prewarm())
             for lane in self._agendas:
                 tasks.create_task(self._dispatch(lane))
 
@@ -94,10 +96,14 @@ class Agent:
             except EvidenceError as error:
                 LOG.warning("%s", error)
         self._plan(name)
+        if _lane(name) == SCAN and obj is not None:
+            self._unproven.put_nowait(name)
 
     def _policy_changed(self, key: tuple[str, str], obj: dict[str, Any] | None) -> None:
         if self._demands.changed(key[1], obj):
             self._plan_signatures()
+            for name in [name for name in self._known if _lane(name) == SCAN]:
+                self._unproven.put_nowait(name)
 
     def _plan_signatures(self) -> None:
         for name in [name for name in self._known if _lane(name) == VERIFY]:
@@ -127,6 +133,18 @@ class Agent:
             self.worker_fit.set()
             metrics.worker(state)
             await asyncio.sleep(_WORKER_POLL_SECONDS)
+
+    async def _prewarm(self) -> None:
+        """Sees to it that the signatures of every known digest are looked at once a policy demands any: before a pod waits for them."""
+        while True:
+            known = self._known.get(await self._unproven.get())
+            if known is None or f"signatures-{known.metadata.name.partition('-')[2]}" in self._known:
+                continue
+            if self._demands.about(known.spec.references):
+                try:
+                    await self._ask_for(SIGNATURES + known.spec.references[-1])
+                except ApiError as error:
+                    LOG.warning("signatures of %s cannot be asked for: %s", known.metadata.name, error)
 
     async def _watch_keys(self) -> None:
         """Notices that a key in a Secret was exchanged: what was proven with the old one is looked at again."""
@@ -220,10 +238,7 @@ class Agent:
         """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
         began, reference = _now(), known.spec.references[0]
         found = await self._worker.resolve(reference)
-        pinned = parse(reference).at(found)
-        await self._ask_for(pinned)
-        if self._demands.about((pinned,)):
-            await self._ask_for(SIGNATURES + pinned)
+        await self._ask_for(parse(reference).at(found))
         return {**_ANSWERED, "digest": found, "at": began, "answered": known.spec.requested_at}
 
     async def _scan(self, known: ImageEvidence) -> dict[str, Any]:

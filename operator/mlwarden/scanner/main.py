@@ -22,10 +22,11 @@ from typing import Any
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, start_logging
 from mlwarden.errors import InputError
+from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.process import Limits
-from mlwarden.evidence.proofs import Prover
+from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
@@ -76,6 +77,9 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trivy-cache", default="", metavar="DIR", help="its cache, with the vulnerability database; default: in --scratch"
     )
+    parser.add_argument("--cosign", default="cosign", metavar="PROGRAM", help="cosign 3.1.2 or later")
+    text = "trusted_root.json that policies call NAME; an empty NAME replaces Sigstore's public one (repeatable)"
+    parser.add_argument("--trust-root", action="append", default=[], metavar="NAME=FILE", help=text)
     parser.add_argument("--no-database-update", action="store_true", help="never fetch the vulnerability database")
     parser.add_argument("--scratch", default=tempfile.gettempdir(), metavar="DIR", help="where images are unpacked")
     parser.add_argument("--scan-timeout", type=_positive, default=900, metavar="SECONDS")
@@ -119,11 +123,22 @@ def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
     return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca)
 
 
+def _cosign(options: argparse.Namespace, scratch: Scratch) -> Cosign | None:
+    """None where there is none: images are scanned, and signatures are `Unknown` with this as the reason."""
+    binary = shutil.which(options.cosign)
+    if binary is None:
+        LOG.warning("there is no program %s: no signature can be verified", options.cosign)
+        return None
+    roots = trust_roots(options.trust_root)
+    tuf = Path(options.scratch) / "mlwarden-tuf-cache"
+    return Cosign(binary=Path(binary).resolve(), scratch=scratch.path, ca_file=options.registry_ca, trust_roots=roots, tuf=tuf)
+
+
 async def _worker(options: argparse.Namespace) -> int:
     scratch = Scratch(Path(options.scratch))
     try:
-        trivy = _trivy(options, scratch)
-        LOG.info("trivy %s", await trivy.version())
+        trivy, cosign = _trivy(options, scratch), _cosign(options, scratch)
+        LOG.info("trivy %s, cosign %s", await trivy.version(), await cosign.version() if cosign else "none")
         credentials = Credentials.load(Path(options.docker_config)) if options.docker_config else None
         plain = frozenset(options.plain_http)
         timeout, ca_file = options.registry_timeout, options.registry_ca
@@ -132,9 +147,8 @@ async def _worker(options: argparse.Namespace) -> int:
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
                     tasks.create_task(keep_database(trivy))
-                service = Service(
-                    gatherer=gatherer, trivy=trivy, prove=Prover(registry=registry, verifier=None).prove, workers=options.workers
-                )
+                prove = Prover(registry=registry, verifier=cosign).prove
+                service = Service(gatherer=gatherer, trivy=trivy, prove=prove, workers=options.workers)
                 tasks.create_task(serve(service, Path(options.socket)))
     finally:
         scratch.close()

@@ -1,0 +1,231 @@
+"""cosign as a subprocess: the one place that knows its command line, its versions and what its failures mean.
+
+One process answers one question about one digest: cosign decides by the first image which form of storage it looks at. Its exit code alone
+is never believed, neither 0 (attestations count as signatures; see `attestations`) nor anything else (a failing registry looks like an
+image without signatures; see `exchanges`). Each run has a home, a configuration and an environment of its own, and no credentials but
+those of the one registry.
+
+Both forms of storage are looked at. cosign itself looks at bundles only, as soon as there is one of whatever kind, so a second run asks for
+the older form where the first one did not verify anything.
+
+Rejected: verifying in this process (key, certificate, log and timestamp rules are not ours to write a second time), and cosign's own
+policies in CUE or Rego (people here write CEL, and one failing document of several fails them all).
+"""
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from mlwarden.errors import EvidenceError
+from mlwarden.evidence import candidates, process
+from mlwarden.evidence.attestations import Attested
+from mlwarden.evidence.authority import Asked, Question, ask, exactly
+from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
+from mlwarden.evidence.outcome import Outcome, dated, judged, read
+from mlwarden.evidence.trivy import Pull
+from mlwarden.model.signing import Demand, Proof, Proven, Signer
+
+FLOOR = (3, 1, 2)
+_CHAINS = (3, 1, 3)
+"""The first version with `--allow-certificate-chain`; the ones before refuse bundles with a chain."""
+_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
+_LIMITS = process.Limits(seconds=60, errors=1 << 20, cpu_seconds=120, file_bytes=128 << 20, heap=256 << 20)
+_MAX_CANDIDATES = 8
+
+
+class Cosign:
+    """Runs one cosign binary.
+
+    Args:
+        binary: path of the program.
+        scratch: directory in which each run has its own below it, wiped afterwards.
+        limits: of one run.
+        ca_file: PEM file of certificate authorities of registries, empty for the system's.
+        trust_roots: name → `trusted_root.json`; the name "" replaces Sigstore's public trust root.
+        tuf: where Sigstore's public trust root is cached between runs, when it is used.
+    """
+
+    def __init__(
+        self,
+        *,
+        binary: Path,
+        scratch: Path,
+        limits: process.Limits | None = None,
+        ca_file: str = "",
+        trust_roots: Mapping[str, Path] | None = None,
+        tuf: Path | None = None,
+    ) -> None:
+        self._binary, self._scratch, self._ca_file, self._tuf = binary, scratch, ca_file, tuf
+        self._limits = msgspec.structs.replace(limits, errors=_LIMITS.errors) if limits else _LIMITS
+        self._roots = dict(trust_roots or {})
+        self._version = ""
+
+    async def version(self) -> str:
+        """Returns the version, asked once.
+
+        Raises:
+            EvidenceError: if it cannot run, is too old, or is not a release. Not worth a retry.
+        """
+        if not self._version:
+            self._version = ".".join(map(str, accepted(await self._ask_version())))
+        return self._version
+
+    async def establish(self, pull: Pull, demand: Demand, *, key: str = "") -> Proof:
+        """Answers one demand about one digest.
+
+        Args:
+            pull: the image, by its digest.
+            demand: the question.
+            key: content of the authority's Secret, where its key is there.
+
+        Raises:
+            DefinitiveError, TransientError: why it could not be answered. That a registry did not answer is never an answer.
+            EvidenceError: the binary is not one that may be used.
+        """
+        asked, found = await self._find(pull, demand, key)
+        made_at = None
+        if found.outcome is Proven.VERIFIED and demand.predicate_type:
+            found, made_at = judged(found, demand, datetime.now(UTC))
+        return Proof(
+            demand=demand.id,
+            authority=demand.authority.name,
+            outcome=found.outcome,
+            reason=one_line(found.reason),
+            signer=found.signer,
+            material=asked.material,
+            at=datetime.now(UTC),
+            made_at=made_at,
+        )
+
+    async def attested(self, pull: Pull, demand: Demand, *, key: str = "") -> tuple[Attested, ...]:
+        """Returns the verified attestations of the demand's type, newest first; its condition is not looked at. Raises as `establish`."""
+        _, found = await self._find(pull, demand, key)
+        if found.signer is None:
+            return ()
+        return dated(found.predicates, demand.predicate_type, found.signer)
+
+    # One demand.
+
+    async def _find(self, pull: Pull, demand: Demand, key: str) -> tuple[Asked, Outcome]:
+        if not pull.image.endswith(f"@{pull.digest}"):
+            raise DefinitiveError("signatures are looked for under a digest only")
+        number = accepted(await self.version())
+        asked = await asyncio.to_thread(ask, demand.authority, key=key, roots=self._roots, chains=number >= _CHAINS)
+        found = Outcome(outcome=Proven.MISSING)
+        for question in asked.questions:
+            answer = await self._answer(pull, demand, question)
+            if answer.outcome is Proven.VERIFIED:
+                return asked, answer
+            if found.outcome is Proven.MISSING:
+                found = answer
+        return asked, found
+
+    async def _answer(self, pull: Pull, demand: Demand, question: Question) -> Outcome:
+        """Both forms of storage; Missing only where there is nothing in either."""
+        found, older = await self._ask(pull, demand, question, older=False)
+        if found.outcome is Proven.VERIFIED or older:
+            return found
+        second, _ = await self._ask(pull, demand, question, older=True)
+        return found if second.outcome is Proven.MISSING else second
+
+    async def _ask(self, pull: Pull, demand: Demand, question: Question, *, older: bool) -> tuple[Outcome, bool]:
+        """One question to one form of storage, and whether it was the older one.
+
+        Where several could have signed, whoever could be it is asked about exactly: cosign does not tell whom it verified.
+        """
+        done = await self._verify(pull, demand, question, older=older)
+        found, was_older = read(done, pull, demand)
+        if found.outcome is not Proven.VERIFIED or question.signer is not None:
+            return msgspec.structs.replace(found, signer=question.signer if found.outcome is Proven.VERIFIED else None), was_older
+        for signer in await self._candidates(pull, demand, question, done, older=was_older):
+            again, _ = read(await self._verify(pull, demand, exactly(question, signer), older=was_older), pull, demand)
+            if again.outcome is Proven.VERIFIED:
+                return msgspec.structs.replace(again, signer=signer), was_older
+        raise TransientError("cosign verified a certificate, and does not say whose", hint="fewer signatures on this image")
+
+    async def _verify(self, pull: Pull, demand: Demand, question: Question, *, older: bool) -> process.Completed:
+        verb = ["verify-attestation", "--type", demand.predicate_type] if demand.predicate_type else ["verify"]
+        form = ["--new-bundle-format=false"] if older else []
+        return await self._run([*verb, *form, *question.arguments, "--output=json", *_registry(pull)], pull, question)
+
+    async def _candidates(
+        self, pull: Pull, demand: Demand, question: Question, done: process.Completed, *, older: bool
+    ) -> Sequence[Signer]:
+        """Who may have signed, unverified: see `candidates`."""
+        if older:
+            found = candidates.named(done)
+        elif question.own:
+            nobody = exactly(question, Signer(subject="nobody.invalid"))
+            found = candidates.refused(await self._verify(pull, demand, nobody, older=False))
+        else:
+            kind = "attestation" if demand.predicate_type else "signature"
+            found = candidates.in_bundles((await self._run(["download", kind, *_registry(pull)], pull, None)).output)
+        return list(dict.fromkeys(found))[:_MAX_CANDIDATES]
+
+    # One run.
+
+    async def _ask_version(self) -> str:
+        limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
+        try:
+            done = await self._start(["version", "--json"], {}, limits)
+            return str(msgspec.json.decode(done.output, type=dict[str, object])["gitVersion"])
+        except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
+            raise EvidenceError(f"{self._binary} does not tell cosign's version ({one_line(str(error), 120)})") from None
+
+    async def _run(self, arguments: list[str], pull: Pull, question: Question | None) -> process.Completed:
+        files = {**(question.files if question else {}), "config.json": pull.docker_config}
+        timeout = f"--timeout={max(int(self._limits.seconds), 1)}s"
+        return await self._start(
+            [*arguments[:-1], "--verbose", timeout, arguments[-1]], files, self._limits, public=bool(question and question.public)
+        )
+
+    async def _start(
+        self, arguments: list[str], files: Mapping[str, bytes], limits: process.Limits, *, public: bool = False
+    ) -> process.Completed:
+        """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
+        home = self._make_home(files)  # not in a thread: a cancellation would leave behind what the thread had made
+        tuf = self._tuf if public and self._tuf is not None else home / "tuf"
+        environment = {"HOME": str(home), "TMPDIR": str(home), "DOCKER_CONFIG": str(home), "TUF_ROOT": str(tuf), "PATH": ""}
+        if self._ca_file:
+            environment["SSL_CERT_FILE"] = self._ca_file
+        try:
+            return await process.run([str(self._binary), *arguments], environment=environment, directory=home, limits=limits)
+        except process.TimedOutError as error:
+            raise TransientError(str(error)) from None
+        except process.OutputTooLargeError as error:
+            raise DefinitiveError(f"cosign was killed: {error}") from None
+        except OSError as error:
+            raise TransientError(f"{self._binary} cannot be run ({type(error).__name__})") from None
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
+
+    def _make_home(self, files: Mapping[str, bytes]) -> Path:
+        home = Path(tempfile.mkdtemp(prefix="cosign-", dir=self._scratch))
+        for name, content in files.items():
+            (home / name).write_bytes(content)
+        return home
+
+
+def accepted(version: str) -> tuple[int, int, int]:
+    """Returns the version as numbers.
+
+    Raises:
+        EvidenceError: if it is too old, a pre-release, or not a version.
+    """
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise EvidenceError(f"cosign's version {one_line(version, 40)!r} is not a release", hint="use a released cosign, 3.1.2 or later")
+    number = (int(match[1]), int(match[2]), int(match[3]))
+    if number < FLOOR:
+        raise EvidenceError(f"cosign {version} is too old", hint="use cosign 3.1.2 or later")
+    return number
+
+
+def _registry(pull: Pull) -> list[str]:
+    return [*(["--allow-http-registry"] if pull.plain_http else []), pull.image]
