@@ -26,6 +26,7 @@ from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover
+from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
@@ -83,6 +84,7 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plain-http", action="append", default=[], metavar="HOST", help="registry spoken to in plain HTTP (repeatable)")
     parser.add_argument("--docker-config", default="", metavar="FILE", help="registry credentials, a docker config.json")
     parser.add_argument("--registry-ca", default="", metavar="FILE", help="PEM of certificate authorities of registries")
+    parser.add_argument("--registries", default="", metavar="FILE", help="YAML: mirrors, authorities and plain HTTP by registry host")
     parser.add_argument("--registry-timeout", type=_positive, default=20, metavar="SECONDS")
     default = "of the nodes (repeatable); default: amd64 and arm64"
     parser.add_argument("--architecture", action="append", default=[], metavar="ARCH", help=default)
@@ -126,8 +128,9 @@ async def _worker(options: argparse.Namespace) -> int:
         LOG.info("trivy %s", await trivy.version())
         credentials = Credentials.load(Path(options.docker_config)) if options.docker_config else None
         plain = frozenset(options.plain_http)
+        registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
         timeout, ca_file = options.registry_timeout, options.registry_ca
-        async with Registry(plain_http=plain, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
+        async with Registry(registries=registries, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
             gatherer = Gatherer(registry=registry, trivy=trivy, architectures=options.architecture or _ARCHITECTURES)
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
