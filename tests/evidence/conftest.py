@@ -1,20 +1,19 @@
 """Registries that misbehave. The good ones are real: `crane registry serve`."""
 
 import asyncio
-import base64
 import contextlib
 import http.client
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from mlwarden.embedded import pki, trivydb
 from mlwarden.embedded.build import binary
+from mlwarden.embedded.door import Door
 from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -71,63 +70,11 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trivydb.make_database(tmp_path_factory.mktemp("trivy"))
 
 
-class Door:
-    """Stands before the real registry, and asks for what real ones ask for: it is the only part of them that is made for tests.
-
-    Attributes:
-        seen: every request: method, path with query, and the `Authorization` it carried.
-        down: answers nothing but 503.
-    """
-
-    def __init__(self, registry: str, *, password: str = "", tokens: bool = False, tls: ssl.SSLContext | None = None) -> None:
-        self._registry, self._tls, self._tokens = registry, tls, tokens
-        self._basic = "Basic " + base64.b64encode(f"ana:{password}".encode()).decode() if password else ""
-        self.seen: list[tuple[str, str, str]] = []
-        self.down = False
-        self.host = ""
-
-    async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        self._server = TestServer(app, host="127.0.0.1", shutdown_timeout=0)
-        await self._server.start_server(ssl=self._tls)
-        self.host = f"127.0.0.1:{self._server.port}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._server.close()
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        shown = request.headers.get("Authorization", "")
-        self.seen.append((request.method, request.path_qs, shown))
-        if self.down:
-            return web.Response(status=503)
-        if self._tokens and request.path == "/token":
-            if shown != self._basic:
-                return web.Response(status=401)
-            return web.json_response({"token": "for-" + request.query["scope"].replace(":", "-").replace("/", "-")})
-        if self._tokens and not shown.startswith("Bearer for-repository-"):
-            challenge = f'Bearer realm="{"https" if self._tls else "http"}://{self.host}/token",service="door"'
-            return web.Response(status=401, headers={"WWW-Authenticate": challenge})
-        if self._basic and not self._tokens and shown != self._basic:
-            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="door"'})
-        async with (
-            ClientSession(auto_decompress=False) as session,
-            session.request(request.method, f"http://{self._registry}{request.path_qs}") as answer,
-        ):
-            kept = {name: answer.headers[name] for name in ("Content-Type", "Docker-Content-Digest") if name in answer.headers}
-            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
-
-
 @pytest.fixture
-async def door(registry: str) -> AsyncIterator[Callable[..., Awaitable[Door]]]:
-    """`await door(password=…, tokens=…, tls=…)`: opens a door before the real registry."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def make(**options: object) -> Door:
-            return await stack.enter_async_context(Door(registry, **options))
-
-        yield make
+def door(registry: str) -> Iterator[Callable[..., Door]]:
+    """`door(password=…, tokens=…, tls=…)`: opens a door before the real registry."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Door(registry, **options))
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """Real images in a real registry behind authentication, behind TLS of a private authority, and in mirrors; the real trivy pulls them."""
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mlwarden.embedded import images, pki
 from mlwarden.embedded.build import binary
+from mlwarden.embedded.door import Door
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.gather import Gatherer
@@ -17,18 +18,10 @@ from mlwarden.evidence.trivy import Trivy
 from mlwarden.model.evidence import Scan
 from mlwarden.model.reference import parse
 
-Open = Callable[..., Awaitable["Door"]]
+Open = Callable[..., Door]
 ANA = Credential(username="ana", password="s3cret")
 WRONG = Credential(username="ana", password="old")
 VULNERABLE = {"CRITICAL": 1, "HIGH": 1, "unfixed": 0}
-
-
-class Door:
-    """What the fixture `door` makes."""
-
-    host: str
-    down: bool
-    seen: list[tuple[str, str, str]]
 
 
 @pytest.fixture
@@ -53,7 +46,7 @@ async def test_a_private_image_is_resolved_and_scanned_with_a_credential(
     registry: str, door: Open, trivy: Trivy, whose: str, *, tokens: bool
 ) -> None:
     pushed = images.vulnerable(registry, "team/private:1")
-    front = await door(password="s3cret", tokens=tokens)
+    front = door(password="s3cret", tokens=tokens)
     keys = Credentials({front.host: ANA})
     registries = Registries(plain_http=frozenset({front.host}))
     pods, workers = (keys, None) if whose == "the pod's" else (None, keys)
@@ -68,7 +61,7 @@ async def test_a_wrong_password_of_somebody_else_does_not_hide_the_right_one_nor
     registry: str, door: Open, trivy: Trivy
 ) -> None:
     images.vulnerable(registry, "team/private:1")
-    front = await door(password="s3cret", tokens=True)
+    front = door(password="s3cret", tokens=True)
     registries = Registries(plain_http=frozenset({front.host, registry}))
     keys = Credentials([(front.host, WRONG), (f"{front.host}/team", WRONG)])
     _, scan = await both(trivy, f"{front.host}/team/private:1", shown=keys, own=Credentials({front.host: ANA}), registries=registries)
@@ -81,7 +74,7 @@ async def test_a_wrong_password_of_somebody_else_does_not_hide_the_right_one_nor
 
 async def test_a_credential_of_one_question_is_not_there_for_the_next(registry: str, door: Open) -> None:
     digest = images.vulnerable(registry, "team/private:1")
-    front = await door(password="s3cret", tokens=True)
+    front = door(password="s3cret", tokens=True)
     reference = parse(f"{front.host}/team/private:1")
     async with Registry(plain_http=frozenset({front.host})) as client:
         assert await client.showing(Credentials({front.host: ANA})).resolve(reference) == digest
@@ -94,7 +87,7 @@ async def test_a_registry_with_a_private_authority_is_trusted_where_it_is_listed
 ) -> None:
     images.vulnerable(registry, "team/tls:1")
     context, authority = private_tls
-    front = await door(password="s3cret", tokens=True, tls=context)
+    front = door(password="s3cret", tokens=True, tls=context)
     file = tmp_path / "ca.pem"
     file.write_text(authority)
     keys = Credentials({front.host: ANA})
@@ -107,7 +100,7 @@ async def test_an_authority_is_trusted_for_its_own_host_alone(
     door: Open, trivy: Trivy, private_tls: tuple[ssl.SSLContext, str], tmp_path: Path
 ) -> None:
     context, authority = private_tls
-    one, other = await door(tls=context), await door(tls=context)
+    one, other = door(tls=context), door(tls=context)
     stranger = pki.make(tmp_path).ca.read_text()
     settings = {one.host: RegistrySettings(ca=authority), other.host: RegistrySettings(ca=stranger)}
     with pytest.raises(TransientError, match="no trusted TLS connection"):
@@ -118,7 +111,7 @@ async def test_an_authority_is_trusted_for_its_own_host_alone(
 async def test_a_digest_comes_from_a_mirror_that_has_it_and_a_tag_from_the_registry(registry: str, door: Open, trivy: Trivy) -> None:
     digest = images.vulnerable(registry, "mirrored/team/model:1")
     images.vulnerable(registry, "team/model:1")
-    mirror, home = await door(password="s3cret"), await door()
+    mirror, home = door(password="s3cret"), door()
     plain = frozenset({mirror.host, home.host})
     registries = Registries({home.host: RegistrySettings(mirrors=(f"{mirror.host}/mirrored",))}, plain_http=plain)
     own = Credentials({mirror.host: ANA})
@@ -134,7 +127,7 @@ async def test_a_digest_comes_from_a_mirror_that_has_it_and_a_tag_from_the_regis
 async def test_a_mirror_answers_for_tags_where_the_administrator_says_so(registry: str, door: Open) -> None:
     digest = images.vulnerable(registry, "mirrored/team/model:1")
     images.vulnerable(registry, "team/model:1")
-    mirror, home = await door(), await door()
+    mirror, home = door(), door()
     settings = RegistrySettings(mirrors=(f"{mirror.host}/mirrored",), tags=True)
     async with Registry(registries=Registries({home.host: settings}, plain_http=frozenset({mirror.host, home.host}))) as client:
         assert await client.resolve(parse(f"{home.host}/team/model:1")) == digest
@@ -144,7 +137,7 @@ async def test_a_mirror_answers_for_tags_where_the_administrator_says_so(registr
 @pytest.mark.parametrize("fault", ["down", "without it", "with other bytes", "wants a password"])
 async def test_a_mirror_that_fails_is_passed_over(registry: str, door: Open, trivy: Trivy, fault: str) -> None:
     digest = images.vulnerable(registry, "team/model:1")
-    mirror, home = await door(password="s3cret" if fault == "wants a password" else ""), await door()
+    mirror, home = door(password="s3cret" if fault == "wants a password" else ""), door()
     mirror.down = fault == "down"
     prefix = {"without it": "nothing", "with other bytes": "other"}.get(fault, "")
     if fault == "with other bytes":
@@ -162,7 +155,7 @@ async def test_a_mirror_that_fails_is_passed_over(registry: str, door: Open, tri
 
 async def test_the_credential_of_a_registry_is_never_shown_to_its_mirror(registry: str, door: Open) -> None:
     digest = images.vulnerable(registry, "team/model:1")
-    mirror, home = await door(password="s3cret"), await door(password="s3cret")
+    mirror, home = door(password="s3cret"), door(password="s3cret")
     registries = Registries({home.host: RegistrySettings(mirrors=(mirror.host,))}, plain_http=frozenset({mirror.host, home.host}))
     async with Registry(registries=registries, credentials=Credentials({home.host: ANA})) as client:
         found = await client.showing(Credentials({home.host: ANA})).manifest(parse(f"{home.host}/team/model@{digest}"), digest)

@@ -33,6 +33,7 @@ from mlwarden.scanner import agent as agents
 from mlwarden.scanner.agenda import Terms
 from mlwarden.scanner.keys import Keys
 from mlwarden.scanner.protocol import Worker
+from mlwarden.scanner.pull import PullSecrets
 from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
 
 LOG = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ def _parser(mode: str) -> argparse.ArgumentParser:
         parser.add_argument("--max-age", type=float, default=24, metavar="HOURS", help="scans older than this are made again; 0: never")
         namespace = os.environ.get("POD_NAMESPACE", "mlwarden-system")
         parser.add_argument("--key-namespace", default=namespace, metavar="NAME", help="of Secrets with public keys that policies name")
+        pods = "pull with the pull Secrets of pods, too; needs the right to read them"
+        parser.add_argument("--pod-pull-secrets", action="store_true", help=pods)
     if mode != "agent":
         _add_worker_options(parser)
     return parser
@@ -104,8 +107,9 @@ async def _agent(options: argparse.Namespace) -> int:
     )
     async with await connect(options) as client:
         slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers, agents.VERIFY: 4 * options.workers}
-        keys = Keys(client, options.key_namespace)
-        agent = agents.Agent(client=client, worker=Worker(options.socket), terms=terms, slots=slots, keys=keys)
+        keys, secrets = Keys(client, options.key_namespace), PullSecrets(client, allowed=options.pod_pull_secrets)
+        worker = Worker(options.socket)
+        agent = agents.Agent(client=client, worker=worker, terms=terms, slots=slots, keys=keys, secrets=secrets)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
             tasks.create_task(agent.run())
