@@ -15,6 +15,7 @@ from aiohttp import ClientSession, web
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from types import TracebackType
 
 _KEPT = ("Content-Type", "Docker-Content-Digest", "Location")
@@ -34,6 +35,7 @@ class Door:
         host: `host:port`.
         seen: every request: method, path with query, and the `Authorization` it carried.
         down: answers nothing but 503.
+        twist: of who is let in, what to answer instead, or the path to answer instead of the one asked for; None for neither.
     """
 
     def __init__(self, registry: str, *, password: str = "", tokens: bool = False, tls: ssl.SSLContext | None = None) -> None:
@@ -43,6 +45,7 @@ class Door:
         self._thread = threading.Thread(target=self._loop.run_forever, name="mlwarden-door", daemon=True)
         self.seen: list[tuple[str, str, str]] = []
         self.down = False
+        self.twist: Callable[[web.Request], web.Response | str | None] = lambda _request: None
         self.host = ""
 
     def __enter__(self) -> Self:
@@ -78,7 +81,11 @@ class Door:
         self.seen.append((request.method, request.path_qs, shown))
         if self.down:
             return web.Response(status=503)
-        return self._stop(request, shown) or await self._pass(request)
+        stopped = self._stop(request, shown)
+        if stopped is not None:
+            return stopped
+        instead = self.twist(request)
+        return instead if isinstance(instead, web.Response) else await self._pass(request, instead or request.path_qs)
 
     def _stop(self, request: web.Request, shown: str) -> web.Response | None:
         """What whoever may not come in is told, and the token of who may."""
@@ -95,8 +102,8 @@ class Door:
         realm = f"{'https' if self._tls else 'http'}://{self.host}/token"
         return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="door"'})
 
-    async def _pass(self, request: web.Request) -> web.Response:
-        url, body = f"http://{self._registry}{request.path_qs}", await request.read()
+    async def _pass(self, request: web.Request, path: str) -> web.Response:
+        url, body = f"http://{self._registry}{path}", await request.read()
         headers = {"Content-Type": request.headers["Content-Type"]} if "Content-Type" in request.headers else {}
         async with self._session.request(request.method, url, data=body or None, headers=headers) as answer:
             kept = {name: answer.headers[name] for name in _KEPT if name in answer.headers}

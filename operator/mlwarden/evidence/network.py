@@ -31,7 +31,7 @@ def forbidden(address: str, *, loopback: bool = False) -> bool:
     """Whether no registry may be there. `loopback`: the administrator listed this host, so that loopback is meant.
 
     Names are not forbidden: they are judged by what they resolve to. An address in another spelling than its own (decimal, hexadecimal,
-    octal, short, with a dot behind it) is: the connection would go there without asking any resolver.
+    octal, short, with a dot behind it) is: HTTP libraries take some of these for addresses, and ask no resolver.
     """
     try:
         ip: IPv4Address | IPv6Address = ip_address(address.strip("[]").partition("%")[0])
