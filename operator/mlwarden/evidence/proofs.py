@@ -14,6 +14,7 @@ import msgspec
 from mlwarden.errors import EvidenceError, InputError
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import GatherError, one_line
+from mlwarden.evidence.registries import Access
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Pull
 from mlwarden.model import reference as references
@@ -79,14 +80,17 @@ class Prover:
         if self._verifier is None:
             return [_proof(Proven.UNKNOWN, _NO_VERIFIER)]
         found: list[Proof] = []
-        try:
-            for pull in await ways.pulls():
+        for way in await ways.found():
+            try:
+                if isinstance(way, Exception):
+                    found.append(_proof(Proven.UNKNOWN, way))
+                    continue
                 async with self._processes:
-                    found.append(await self._verifier.establish(pull, demand))
-                if found[-1].outcome is Proven.VERIFIED:
-                    break
-        except (GatherError, InputError) as error:
-            found.append(_proof(Proven.UNKNOWN, error))
+                    found.append(await self._verifier.establish(way, demand))
+            except GatherError as error:
+                found.append(_proof(Proven.UNKNOWN, error))
+            if found[-1].outcome is Proven.VERIFIED:
+                break
         return found
 
 
@@ -96,26 +100,24 @@ class _Ways:
     def __init__(self, registry: Registry, text: str) -> None:
         self._registry, self._text = registry, text
         self._lock = asyncio.Lock()
-        self._found: tuple[Pull, ...] | GatherError | InputError | None = None
+        self._found: tuple[Pull | EvidenceError | InputError, ...] = ()
 
-    async def pulls(self) -> tuple[Pull, ...]:
-        """Raises GatherError, InputError."""
+    async def found(self) -> tuple[Pull | EvidenceError | InputError, ...]:
+        """At least one, or why there is none."""
         async with self._lock:
-            if self._found is None:
-                try:
-                    self._found = await self._find()
-                except (GatherError, InputError) as error:
-                    self._found = error
-        if isinstance(self._found, GatherError | InputError):
-            raise self._found
+            if not self._found:
+                self._found = await self._find()
         return self._found
 
-    async def _find(self) -> tuple[Pull, ...]:
-        reference = references.parse(self._text)
+    async def _find(self) -> tuple[Pull | EvidenceError | InputError, ...]:
+        try:
+            reference = references.parse(self._text)
+        except InputError as error:
+            return (error,)
         if not reference.digest:
-            raise InputError(f"{reference.repository} is named without a digest")
+            return (InputError(f"{reference.repository} is named without a digest"),)
         found = await self._registry.everywhere(reference, reference.digest)
-        return tuple(Pull.by(access, reference.digest) for access in found)
+        return tuple(Pull.by(way, reference.digest) if isinstance(way, Access) else way for way in found)
 
 
 def _proof(outcome: Proven, error: EvidenceError | InputError) -> Proof:

@@ -147,22 +147,20 @@ class Registry:
 
         return await self._anywhere(self._registries.places(reference, tag=False), ask)
 
-    async def everywhere(self, reference: Reference, wanted: Digest) -> tuple[Access, ...]:
-        """Returns every way to `wanted`, mirrors first: what belongs to it (signatures) may be in one place and not in another.
+    async def everywhere(self, reference: Reference, wanted: Digest) -> tuple[Access | GatherError, ...]:
+        """Returns every way to `wanted`: of the mirrors that have it, then of the repository itself, or why it cannot be had there.
 
-        Raises:
-            DefinitiveError, TransientError: there is none.
+        What belongs to an image (signatures) may be in one place and not in another; what its own repository says is what counts at last.
         """
-        found, failures = [], []
+        found: list[Access | GatherError] = []
         places = self._registries.places(reference, tag=False)
         for place in places:
             try:
                 async with Deadline(self._timeout / len(places), _name(place)):
                     found.append((await self._get(place, wanted)).access)
             except GatherError as error:
-                failures.append(error)
-        if not found:
-            raise failures[-1]
+                if place is places[-1]:
+                    found.append(error)
         return tuple(found)
 
     async def _anywhere(self, places: tuple[Reference, ...], ask: Callable[[Reference], Awaitable[_Found]]) -> _Found:
