@@ -7,6 +7,7 @@ import pytest
 from mlwarden.admission.app import App
 from mlwarden.admission.review import LARGEST
 from mlwarden.cluster import Snapshot
+from mlwarden.evidence.pullers import Puller
 
 from .conftest import review  # type: ignore[import-not-found]
 
@@ -26,7 +27,7 @@ async def call(app: App, path: str, body: bytes, *, method: str = "POST", query:
 
 
 def application(snapshot: Snapshot | None, wanted: list[Any] | None = None) -> App:
-    return App(snapshot=lambda: snapshot, want=(wanted if wanted is not None else []).append)
+    return App(snapshot=lambda: snapshot, want=lambda *asked: (wanted if wanted is not None else []).append(asked))
 
 
 async def test_an_unknown_path_is_a_404_and_never_an_allow(snapshot: Snapshot, good: dict[str, Any]) -> None:
@@ -54,7 +55,9 @@ async def test_a_review_of_more_than_8_mib_is_answered_with_a_refusal(snapshot: 
 async def test_what_is_wanted_is_handed_on(snapshot: Snapshot, good: dict[str, Any]) -> None:
     wanted: list[Any] = []
     await call(application(snapshot, wanted), "/mutate", json.dumps(review(good)).encode())
-    assert wanted == [("registry.example.com/team/app:1.0",)]
+    ((references, requester),) = wanted
+    assert references == ("registry.example.com/team/app:1.0",)
+    assert requester.pullers == (Puller(namespace="production", service_account="default"),)
 
 
 async def test_a_body_that_never_ends_is_given_up(snapshot: Snapshot) -> None:
@@ -72,7 +75,7 @@ async def test_a_body_that_never_ends_is_given_up(snapshot: Snapshot) -> None:
 
 
 async def test_what_finds_no_room_is_refused_and_the_room_is_given_back(snapshot: Snapshot, good: dict[str, Any]) -> None:
-    app = App(snapshot=lambda: snapshot, want=lambda _: None, room=300_000)
+    app = App(snapshot=lambda: snapshot, want=lambda _references, _requester: None, room=300_000)
     good["metadata"]["annotations"] = {"a": "x" * 200_000}
     body = json.dumps(review(good)).encode()
     arrived, go_on = asyncio.Event(), asyncio.Event()
@@ -101,7 +104,7 @@ async def test_what_finds_no_room_is_refused_and_the_room_is_given_back(snapshot
 
 
 async def test_every_way_out_gives_the_room_back(snapshot: Snapshot, good: dict[str, Any]) -> None:
-    app = App(snapshot=lambda: snapshot, want=lambda _: None)
+    app = App(snapshot=lambda: snapshot, want=lambda _references, _requester: None)
     free = app._room.free
     good["metadata"]["annotations"] = {"a": "x" * (LARGEST + 1)}
     for body in (b"", b"{", json.dumps(review(good)).encode(), b"x" * (LARGEST + 1)):
@@ -114,7 +117,7 @@ async def test_every_way_out_gives_the_room_back(snapshot: Snapshot, good: dict[
 async def test_a_process_that_leaves_sends_its_clients_elsewhere(
     snapshot: Snapshot, good: dict[str, Any], *, leaving: bool, path: str
 ) -> None:
-    app = App(snapshot=lambda: snapshot, want=lambda _: None, leaving=lambda: leaving)
+    app = App(snapshot=lambda: snapshot, want=lambda _references, _requester: None, leaving=lambda: leaving)
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:

@@ -1,10 +1,22 @@
 """What the chart renders, judged by mlwarden itself."""
 
+import subprocess
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from mlwarden.cli import check
-from mlwarden.embedded import build
+from mlwarden.embedded import build, pki
 from mlwarden.embedded.installed import chart
+from mlwarden.evidence.registries import Registries
+from mlwarden.model.reference import parse
+
+
+@pytest.fixture(scope="module")
+def private_ca(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pki.make(tmp_path_factory.mktemp("pki")).ca.read_text().strip()
 
 
 def test_its_own_pods_pass_the_production_pack(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,3 +27,85 @@ def test_its_own_pods_pass_the_production_pack(capsys: pytest.CaptureFixture[str
     assert code == 0, said
     assert " 0 denied" in said
     assert "Deployment default/mlwarden-webhook" in said  # a note that its image was not scanned yet: it was looked at
+
+
+def rendered(tmp_path: Path, **values: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """The chart's objects by kind and name."""
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"scanner": values}))
+    done = subprocess.run(
+        [build.binary("helm"), "template", "mlwarden", chart(), "--values", file], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+    return {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
+
+
+def container(objects: dict[tuple[str, str], dict[str, Any]], name: str) -> dict[str, Any]:
+    spec = objects["Deployment", "mlwarden-scanner"]["spec"]["template"]["spec"]
+    (found,) = [each for each in spec["containers"] if each["name"] == name]
+    return found
+
+
+def mounted(objects: dict[tuple[str, str], dict[str, Any]], name: str) -> set[str]:
+    return {mount["name"] for mount in container(objects, name)["volumeMounts"]}
+
+
+def test_secrets_of_pods_are_read_only_where_the_administrator_says_so_and_by_the_agent_alone(tmp_path: Path) -> None:
+    def reads(objects: dict[tuple[str, str], dict[str, Any]], name: str) -> list[dict[str, Any]]:
+        return [rule for rule in objects["ClusterRole", name]["rules"] if "secrets" in rule["resources"]]
+
+    off, on = rendered(tmp_path), rendered(tmp_path, podPullSecrets=True)
+    every = [name for kind, name in on if kind == "ClusterRole"]
+    assert all(reads(off, name) == [] for name in every)
+    assert {name: reads(on, name) for name in every if reads(on, name)} == {
+        "mlwarden-scanner": [{"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["get"]}]
+    }
+    assert "--pod-pull-secrets" in container(on, "agent")["args"]
+    assert "--pod-pull-secrets" not in container(off, "agent")["args"] + container(on, "worker")["args"]
+    assert "token" not in mounted(on, "worker")
+
+
+def test_registries_reach_the_worker_as_it_reads_them(tmp_path: Path, private_ca: str) -> None:
+    hosts = {
+        "docker.io": {"mirrors": ["mirror.example.com:5000/hub"], "tags": True},
+        "mirror.example.com:5000": {"ca": private_ca, "realms": ["tokens.example.com"]},
+        "plain.example.com": {"plainHTTP": True},
+    }
+    objects = rendered(tmp_path, registries=hosts)
+    file = tmp_path / "registries.yaml"
+    file.write_text(objects["ConfigMap", "mlwarden-registries"]["data"]["registries.yaml"])
+    found = Registries.load(file)
+    places = found.places(parse("nginx:1"), tag=True)
+    assert [place.name for place in places] == ["mirror.example.com:5000/hub/library/nginx", "docker.io/library/nginx"]
+    assert found.authorities == {"mirror.example.com:5000": private_ca}
+    assert found.plain == {"plain.example.com"}
+    assert "--registries=/etc/mlwarden/registries/registries.yaml" in container(objects, "worker")["args"]
+    assert {"registries"} <= mounted(objects, "worker")
+    before = rendered(tmp_path)["Deployment", "mlwarden-scanner"]["spec"]["template"]["metadata"]["annotations"]
+    after = objects["Deployment", "mlwarden-scanner"]["spec"]["template"]["metadata"]["annotations"]
+    assert before != after  # so that the pods are rolled
+
+
+def test_a_pull_secret_for_every_image_is_mounted_where_it_is_used(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, pullSecret="regcred")
+    assert "--docker-config=/etc/mlwarden/pull/.dockerconfigjson" in container(objects, "worker")["args"]
+    assert "pull" in mounted(objects, "worker")
+    assert "pull" not in mounted(objects, "agent") | mounted(rendered(tmp_path), "worker")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"registries": {"docker.io": {"insecure": True}}},
+        {"registries": {"docker.io": {"caFile": "/etc/x"}}},
+        {"registries": {"docker.io": {"mirrors": "mirror.example.com"}}},
+        {"registries": {"https://docker.io": {}}},
+        {"registries": {"docker.io": {"ca": "no PEM"}}},
+        {"podPullSecrets": "yes"},
+    ],
+)
+def test_values_that_mean_nothing_are_refused(tmp_path: Path, values: dict[str, Any]) -> None:
+    with pytest.raises(RuntimeError, match="values don't meet the specifications"):
+        rendered(tmp_path, **values)

@@ -1,4 +1,4 @@
-"""Every way in which an image gets into a pod × every kind of image that should not: nothing starts but what is good."""
+"""Every way in which an image gets into a pod by every kind of image that should not: nothing starts but what is good."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

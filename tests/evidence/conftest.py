@@ -2,11 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import http.client
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
+from mlwarden.embedded import pki, trivydb
+from mlwarden.embedded.build import binary
+from mlwarden.embedded.door import Door
+from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -29,3 +37,50 @@ async def serve() -> AsyncIterator[Serve]:
     for server in servers:
         with contextlib.suppress(asyncio.TimeoutError):
             await server.close()
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """A real registry, `host:port`, plain HTTP, no authentication."""
+    keeper = Keeper()
+    host = f"127.0.0.1:{free_port()}"
+    process = Process("registry", [binary("crane"), "registry", "serve", "--address", host], log=keeper.directory / "log", keeper=keeper)
+
+    def answers() -> bool:
+        connection = http.client.HTTPConnection(host, timeout=1)
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    try:
+        assert wait_until(answers, seconds=20)
+        yield host
+    finally:
+        process.kill()
+        keeper.close()
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of trivy with a vulnerability database made for tests."""
+    return trivydb.make_database(tmp_path_factory.mktemp("trivy"))
+
+
+@pytest.fixture
+def door(registry: str) -> Iterator[Callable[..., Door]]:
+    """`door(password=…, tokens=…, tls=…)`: opens a door before the real registry."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Door(registry, **options))
+
+
+@pytest.fixture(scope="session")
+def private_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
+    """A server's TLS on 127.0.0.1, and the PEM of the authority that no system knows."""
+    made = pki.make(tmp_path_factory.mktemp("pki"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.server_certificate, made.server_key)
+    return context, made.ca.read_text()

@@ -5,17 +5,13 @@ import http.client
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, web
-from aiohttp.test_utils import TestServer
 
-from mlwarden.embedded import images, trivydb
+from mlwarden.embedded import images
 from mlwarden.embedded.build import binary
-from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
-from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.registry import Registry
@@ -24,35 +20,6 @@ from mlwarden.evidence.trivy import Trivy
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ALPINE = {"musl": "1.2.5-r10"}
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    keeper = Keeper()
-    host = f"127.0.0.1:{free_port()}"
-    process = Process("registry", [binary("crane"), "registry", "serve", "--address", host], log=keeper.directory / "log", keeper=keeper)
-
-    def answers() -> bool:
-        connection = http.client.HTTPConnection(host, timeout=1)
-        try:
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-    try:
-        assert wait_until(answers, seconds=20)
-        yield host
-    finally:
-        process.kill()
-        keeper.close()
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trivydb.make_database(tmp_path_factory.mktemp("trivy"))
 
 
 @pytest.fixture
@@ -283,31 +250,3 @@ async def test_a_scan_that_is_cancelled_leaves_nothing_on_disk(gatherer: Gathere
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not list(tmp_path.iterdir())  # noqa: ASYNC240 -- a test
-
-
-async def test_an_image_that_needs_credentials_is_pulled_with_those_of_its_registry(registry: str, database: Path, tmp_path: Path) -> None:
-    digest = images.clean(registry, "team/private:1")
-    credential = Credential(username="ana", password="s3cret")
-    refused = 0
-
-    async def guarded(request: web.Request) -> web.Response:
-        nonlocal refused
-        if request.headers.get("Authorization") != credential.basic:
-            refused += 1
-            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="team"'})
-        async with ClientSession(auto_decompress=False) as session, session.get(f"http://{registry}{request.path}") as answer:
-            kept = {name: answer.headers[name] for name in ("Content-Type", "Docker-Content-Digest") if name in answer.headers}
-            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
-
-    app = web.Application()
-    app.router.add_get("/{path:.*}", guarded)
-    async with TestServer(app, host="127.0.0.1") as server:
-        host = f"127.0.0.1:{server.port}"
-        trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path)
-        async with Registry(plain_http=frozenset({host}), credentials=Credentials({host: credential})) as client:
-            scan = await Gatherer(registry=client, trivy=trivy).scan([f"{host}/team/private@{digest}"])
-        async with Registry(plain_http=frozenset({host})) as client:
-            with pytest.raises(DefinitiveError, match="credentials"):
-                await Gatherer(registry=client, trivy=trivy).scan([f"{host}/team/private@{digest}"])
-    assert scan.counts == {"unfixed": 0}
-    assert refused

@@ -21,13 +21,41 @@ from mlwarden.evidence.network import forbidden
         "fd00:ec2::254",
         "100.100.100.200",
         "168.63.129.16",
+        "fd20:ce::254",
+        "2852039166",
+        "0xa9fea9fe",
+        "0xA9.0xFE.0xA9.0xFE",
+        "0251.0376.0251.0376",
+        "025177524776",
+        "169.254.43518",
+        "169.16689662",
+        "169.254.169.254.",
+        "127.1",
+        "0",
+        "metadata.0x7f",
     ],
 )
 def test_no_registry_is_at_metadata_services_or_on_this_machine(address: str) -> None:
     assert forbidden(address)
 
 
-@pytest.mark.parametrize("address", ["10.0.0.5", "192.168.1.2", "fd12::1", "8.8.8.8", "2001:db8::1", "registry.example", ""])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.5",
+        "192.168.1.2",
+        "fd12::1",
+        "8.8.8.8",
+        "2001:db8::1",
+        "registry.example",
+        "registry.example.",
+        "0xcafe.example",
+        "1.example",
+        "x0",
+        "example.0xg",
+        "",
+    ],
+)
 def test_private_networks_and_names_are_where_registries_are(address: str) -> None:
     assert not forbidden(address)
 

@@ -121,6 +121,7 @@ async def test_every_status_is_definitive_or_transient(serve: Serve, status: int
     ("value", "low", "high"),
     [
         ("120", 120, 120),
+        (format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True), 1, 600),
         (format_datetime(datetime.now(UTC) + timedelta(hours=20), usegmt=True), 3600, 3600),
         ("Mon, 01 Jan 2001 00:00:00 GMT", 60, 60),
         ("99999999999999999999", 3600, 3600),

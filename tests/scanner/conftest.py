@@ -1,5 +1,7 @@
 """Scanners as processes, on the real API server, as their own service account."""
 
+import base64
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -130,3 +132,33 @@ def until(cluster: "EmbeddedCluster") -> Callable[..., dict[str, Any]]:
         return last
 
     return wait
+
+
+def _config(auths: dict[str, str]) -> dict[str, Any]:
+    return {key: {"auth": base64.b64encode(f"{user}:s3cret".encode()).decode()} for key, user in auths.items()}
+
+
+@pytest.fixture
+def pull_secret(cluster: "EmbeddedCluster", namespace: str) -> Any:
+    """Makes a Secret."""
+
+    def make(name: str, auths: dict[str, str], kind: str = "kubernetes.io/dockerconfigjson") -> None:
+        entry = ".dockercfg" if kind.endswith("/dockercfg") else ".dockerconfigjson"
+        content = _config(auths) if entry == ".dockercfg" else {"auths": _config(auths)}
+        data = {entry: base64.b64encode(json.dumps(content).encode()).decode()}
+        cluster.api().create(f"/api/v1/namespaces/{namespace}/secrets", {"metadata": {"name": name}, "type": kind, "data": data})
+
+    return make
+
+
+@pytest.fixture
+def may_read(cluster: "EmbeddedCluster", namespace: str) -> Iterator[None]:
+    """The scanner's service account may read what the chart lets it read with `scanner.podPullSecrets`, here in one namespace."""
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    rules = [{"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["get"]}]
+    cluster.api().create(f"{rbac}/roles", {"metadata": {"name": "pull"}, "rules": rules})
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "pull"}
+    subjects = [{"kind": "ServiceAccount", "name": "scanner", "namespace": namespace}]
+    cluster.api().create(f"{rbac}/rolebindings", {"metadata": {"name": "pull"}, "roleRef": reference, "subjects": subjects})
+    yield
+    cluster.api().delete(f"{rbac}/rolebindings/pull")

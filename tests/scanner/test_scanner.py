@@ -1,9 +1,12 @@
 """The whole scanner: processes, a real API server with RBAC, a real registry, the real trivy."""
 
+import base64
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +15,11 @@ import pytest
 from mlwarden import evidence
 from mlwarden.embedded import images
 from mlwarden.embedded.build import binary
+from mlwarden.embedded.door import Door
 from mlwarden.embedded.processes import wait_until
-from mlwarden.evidence.store import read
+from mlwarden.evidence.pullers import pullers
+from mlwarden.evidence.store import Requester, read
+from mlwarden.workloads import extract
 
 if TYPE_CHECKING:
     from mlwarden.embedded.cluster import EmbeddedCluster
@@ -94,8 +100,6 @@ def test_an_image_that_is_not_there_fails_until_it_is_asked_for_again(
 
 
 def ask_again(cluster: "EmbeddedCluster", name: str, reference: str) -> None:
-    from datetime import UTC, datetime
-
     stored = read(cluster.api().get(f"{COLLECTION}/{name}"))
     cluster.api().patch(f"{COLLECTION}/{name}", evidence.request(stored, reference, datetime.now(UTC)))
 
@@ -278,3 +282,86 @@ def test_references_are_appended_to_and_never_changed(cluster: "EmbeddedCluster"
     api.patch(f"{COLLECTION}/{name}", {"spec": {"references": [f"one.example/x@{digest}", f"two.example/x@{digest}"]}})
     with pytest.raises(ApiError, match="appended to"):
         api.patch(f"{COLLECTION}/{name}", {"spec": {"references": [f"two.example/x@{digest}"]}})
+
+
+@pytest.fixture
+def door(cluster: "EmbeddedCluster") -> "Iterator[Door]":
+    """The registry, with a token service before it."""
+    with Door(cluster.registry, password="s3cret", tokens=True) as opened:
+        yield opened
+
+
+def pod(namespace: str, *images: str, secret: str = "") -> dict[str, Any]:
+    containers = [{"name": f"c{number}", "image": image} for number, image in enumerate(images)]
+    spec = {"containers": containers, **({"imagePullSecrets": [{"name": secret}]} if secret else {})}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": namespace}, "spec": spec}
+
+
+def who(obj: dict[str, Any]) -> Requester:
+    return Requester(pullers=pullers(extract(obj), obj["metadata"]["namespace"]))
+
+
+def test_a_private_image_is_scanned_with_the_secret_of_the_pod_that_wants_it(
+    *,
+    cluster: "EmbeddedCluster",
+    namespace: str,
+    door: Door,
+    pull_secret: Callable[..., None],
+    may_read: None,
+    evidence_crd: None,
+    scanner: Scanner,
+    until: Until,
+) -> None:
+    digest = images.vulnerable(cluster.registry, "team/secret:1")
+    reference = f"{door.host}/team/secret:1"
+    api = cluster.api()
+    name = api.create(COLLECTION, evidence.pending(reference, who(pod(namespace, reference))))["metadata"]["name"]
+    process = scanner(f"--plain-http={door.host}", "--pod-pull-secrets")
+    assert "denies access (401)" in until(name, phase("Failed"))["reason"]
+    pull_secret("regcred", {door.host: "ana", "other.example": "eve"})
+    requester = who(pod(namespace, reference, secret="regcred"))
+    api.patch(f"{COLLECTION}/{name}", evidence.request(read(api.get(f"{COLLECTION}/{name}")), reference, datetime.now(UTC), requester))
+    assert until(name, phase("Ready"))["digest"] == digest
+    status = until(evidence.name_for(f"x@{digest}"), phase("Ready"))
+    assert status["scan"]["counts"]["CRITICAL"] == 1
+    assert "s3cret" not in json.dumps(api.get(COLLECTION)) + process.tail(10_000)
+    basic = {shown for _, path, shown in door.seen if shown.startswith("Basic")}
+    assert basic == {"Basic " + base64.b64encode(b"ana:s3cret").decode()}
+    assert all("/token" in path for _, path, shown in door.seen if shown.startswith("Basic"))
+
+
+def test_a_private_image_without_the_right_to_read_its_secret_says_so(
+    *,
+    cluster: "EmbeddedCluster",
+    namespace: str,
+    door: Door,
+    pull_secret: Callable[..., None],
+    evidence_crd: None,
+    scanner: Scanner,
+    until: Until,
+) -> None:
+    images.clean(cluster.registry, "team/secret:2")
+    pull_secret("regcred", {door.host: "ana"})
+    reference = f"{door.host}/team/secret:2"
+    requester = who(pod(namespace, reference, secret="regcred"))
+    name = cluster.api().create(COLLECTION, evidence.pending(reference, requester))["metadata"]["name"]
+    scanner(f"--plain-http={door.host}", "--pod-pull-secrets")
+    reason = until(name, phase("Failed"))["reason"]
+    assert reason.endswith(f"the registry denies access (401); mlwarden may not read the Secret {namespace}/regcred")
+
+
+def test_eight_containers_of_one_image_are_one_resolution_and_one_manifest(
+    *, cluster: "EmbeddedCluster", namespace: str, evidence_crd: None, ask: Ask, scanner: Scanner, until: Until
+) -> None:
+    """One resolution serves all: what the tag pointed at is what is scanned, and it is fetched once by us and once by trivy."""
+    images.clean(cluster.registry, "team/shared:1")
+    with Door(cluster.registry) as opened:
+        reference = f"{opened.host}/team/shared:1"
+        wanted = {image.reference for image in extract(pod(namespace, *[reference] * 8)).images}
+        (name,) = [ask(each) for each in wanted]
+        scanner(f"--plain-http={opened.host}")
+        digest = until(name, phase("Ready"))["digest"]
+        until(evidence.name_for(f"x@{digest}"), phase("Ready"))
+        assert opened.asked("/manifests/1") == ["/v2/team/shared/manifests/1"]
+        assert len(opened.asked(f"/manifests/{digest}", "GET")) == 2
+        assert set(opened.asked("/manifests/")) == {"/v2/team/shared/manifests/1", f"/v2/team/shared/manifests/{digest}"}

@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from mlwarden.errors import EvidenceError
+from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan
 from mlwarden.model.signing import Authority, Demand, Proof, Proven
-from mlwarden.scanner.protocol import ANSWER_LIMIT, Worker
+from mlwarden.scanner.protocol import ANSWER_LIMIT, Look, PullCredential, Resolve, Verify, Worker, encode
 from mlwarden.scanner.worker import Scratch, Service, serve
 
 DIGEST = Digest("sha256:" + "a" * 64)
@@ -29,14 +30,18 @@ class Gatherer:
 
     def __init__(self, work: Callable[[], Awaitable[object]]) -> None:
         self.work = work
+        self.credentials = Credentials()
 
-    async def resolve(self, text: str) -> object:
+    async def resolve(self, text: str, credentials: Credentials) -> object:
+        self.credentials = credentials
         return await self.work()
 
-    async def scan(self, candidates: tuple[str, ...]) -> object:
+    async def scan(self, candidates: tuple[str, ...], credentials: Credentials) -> object:
+        self.credentials = credentials
         return await self.work()
 
-    async def prove(self, candidates: Sequence[str], demands: Mapping[str, Demand]) -> object:
+    async def prove(self, candidates: Sequence[str], demands: Mapping[str, Demand], credentials: Credentials) -> object:
+        self.credentials = credentials
         return await self.work()
 
 
@@ -67,6 +72,26 @@ async def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
         assert await agent.resolve("x:1") == DIGEST
         assert await agent.scan((f"x@{DIGEST}",)) == SCAN
         assert await agent.verify((f"x@{DIGEST}",), {"one": DEMAND}) == (PROOF,)
+
+
+async def test_a_credential_comes_with_its_question_for_its_image_and_is_in_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = PullCredential(image="reg.example/team/x", credential=Credential(username="ana", password="hunter2", identity_token="hunter3"))
+    made = Gatherer(lambda: raising(ZeroDivisionError("a defect")))
+    service = Service(gatherer=made, trivy=None, prove=made.prove, workers=2)
+    for question in (
+        Resolve(reference="reg.example/team/x:1", credentials=(key,)),
+        Look(references=("x",), credentials=(key,)),
+        Verify(references=("x",), demands={}, credentials=(key,)),
+    ):
+        assert msgspec.json.decode(encode(question))["credentials"][0]["credential"]["password"] == "hunter2"
+        made.credentials = Credentials()
+        await service.answer(question)
+        assert made.credentials.all("reg.example/team/x") == (key.credential,)
+        assert made.credentials.all("other.example/team/x") == ()
+    assert "ZeroDivisionError" in caplog.text
+    assert "hunter" not in caplog.text
 
 
 @pytest.mark.parametrize("proofs", [(), ("PROOF", "PROOF"), ("other",)])

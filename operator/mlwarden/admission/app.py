@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from mlwarden.admission import metrics, response, review
 from mlwarden.admission.handle import PATHS, Answer, handle
 from mlwarden.cluster import Snapshot
+from mlwarden.evidence.store import Requester
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -28,7 +29,7 @@ class App:
 
     Args:
         snapshot: returns what is known now, None before anything is.
-        want: is told of image references without evidence; must not block.
+        want: is told of image references without evidence, and who asks; must not block.
         leaving: whether the process is about to end: every answer then ends its connection, so that the API server asks another replica.
         room: bytes of unanswered reviews in memory.
     """
@@ -37,7 +38,7 @@ class App:
         self,
         *,
         snapshot: Callable[[], Snapshot | None],
-        want: Callable[[tuple[str, ...]], None],
+        want: Callable[[tuple[str, ...], Requester], None],
         leaving: Callable[[], bool] = lambda: False,
         room: int = _ROOM,
     ) -> None:
@@ -56,7 +57,7 @@ class App:
             answer = await self._reviewed(scope, receive, path)
             metrics.REQUESTS.labels(path, answer.decision).inc()
             if answer.wanted:
-                self._want(answer.wanted)
+                self._want(answer.wanted, answer.requester)
             await self._send(send, answer.status, answer.body)
 
     async def _reviewed(self, scope: Scope, receive: Receive, path: str) -> Answer:

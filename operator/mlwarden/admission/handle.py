@@ -23,6 +23,8 @@ from mlwarden.admission import response, review
 from mlwarden.checks.text import clean
 from mlwarden.cluster import Snapshot
 from mlwarden.errors import Error, InputError
+from mlwarden.evidence.pullers import pullers
+from mlwarden.evidence.store import Requester
 from mlwarden.model.finding import Action, Decision, Outcome
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Workload
@@ -46,12 +48,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         body: the bytes.
         decision: for metrics: `allow`, `warn`, `hold`, `deny`, `skip`, `error`.
         wanted: image references whose evidence is to be asked for; empty on a dry run.
+        requester: for whom.
     """
 
     status: int = 200
     body: bytes
     decision: str
     wanted: tuple[str, ...] = ()
+    requester: Requester = Requester()
 
 
 def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
@@ -114,13 +118,15 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
     # What is refused for what it is asks for nothing: or a thousand refused objects would be a thousand images to scan.
     refused = any(finding.outcome is Outcome.FAIL and finding.action == Action.DENY for finding in verdict.findings)
     wanted = () if request.dry_run or refused else verdict.wanted
+    requester = Requester(pullers=pullers(workload, namespace))
     if verdict.decision is Decision.DENY:
         body = response.deny(request.uid, engine.refusal(verdict, workload), audit=audit)
-        return Answer(body=body, decision="deny", wanted=wanted)
+        return Answer(body=body, decision="deny", wanted=wanted, requester=requester)
     warnings = engine.warnings(verdict) if path == MUTATE else ()
     patch = response.pins(verdict.pins, obj) if path == MUTATE and workload.is_pod else []
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
-    return Answer(body=response.allow(request.uid, warnings=warnings, audit=audit, patch=patch), decision=decision, wanted=wanted)
+    body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
+    return Answer(body=body, decision=decision, wanted=wanted, requester=requester)
 
 
 def _not_understood(request: review.Request) -> str:

@@ -30,6 +30,7 @@ from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence.requests import Requests
+from mlwarden.evidence.store import Requester
 
 LOG = logging.getLogger(__name__)
 _TLS_SECRET = "mlwarden-webhook-tls"  # noqa: S105 -- a name
@@ -145,19 +146,19 @@ class Wanted:
 
     def __init__(self, client: Client) -> None:
         self._requests = Requests(client)
-        self._queue: asyncio.Queue[tuple[str, ...]] = asyncio.Queue(_QUEUE)
+        self._queue: asyncio.Queue[tuple[tuple[str, ...], Requester | None]] = asyncio.Queue(_QUEUE)
 
-    def add(self, references: tuple[str, ...]) -> None:
+    def add(self, references: tuple[str, ...], requester: Requester | None = None) -> None:
         """Never blocks."""
         with contextlib.suppress(asyncio.QueueFull):
-            self._queue.put_nowait(references)
+            self._queue.put_nowait((references, requester))
 
     async def run(self) -> None:
         """Asks until cancelled."""
         while True:
-            references = await self._queue.get()
+            references, requester = await self._queue.get()
             try:
-                await self._requests.ensure(references, datetime.now(UTC))
+                await self._requests.ensure(references, datetime.now(UTC), requester)
             except Exception:  # one reference must not end the process that everybody else is answered by; it is asked for at release
                 LOG.exception("evidence for %.500s", references)
 

@@ -265,7 +265,9 @@ def _show(console: Console, cluster: EmbeddedCluster) -> None:
 
 def _ways(console: Console, cluster: EmbeddedCluster, say: Say) -> int:
     """Every way in which an image gets into a pod, with every kind of image; returns how many cells are wrong."""
-    console.print("\n[bold]Every way in which an image gets into a pod[/bold]; only what is scanned, signed and good may start\n", soft_wrap=True)
+    console.print(
+        "\n[bold]Every way in which an image gets into a pod[/bold]; only what is scanned, signed and good may start\n", soft_wrap=True
+    )
     ways = Ways(cluster, say)
     cells = ways.run()
     table = Table(box=None, pad_edge=False)

@@ -26,6 +26,7 @@ from mlwarden.evidence.failure import DefinitiveError, GatherError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover, trust_roots
+from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Known
 from mlwarden.evidence.trivy import Trivy
@@ -72,6 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--plain-http", metavar="HOST", action="append", default=[], help="registry spoken to in plain HTTP; may be repeated"
     )
+    group.add_argument("--registries", metavar="FILE", default="", help="mirrors and authorities, as scanner.registries of the chart")
     group.add_argument("--registry-ca", metavar="FILE", default="", help="PEM of certificate authorities of registries")
 
 
@@ -179,7 +181,8 @@ async def sources(options: argparse.Namespace, say: Say) -> AsyncIterator[Source
         trivy = _trivy(options, Path(scratch))
         await _database(trivy, say)
         plain = frozenset(options.plain_http)
-        async with Registry(plain_http=plain, credentials=_credentials(), ca_file=options.registry_ca) as registry:
+        registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
+        async with Registry(registries=registries, credentials=_credentials(), ca_file=options.registry_ca) as registry:
             prover = Prover(registry=registry, verifier=_cosign(options, Path(scratch)))
             yield Sources(gatherer=Gatherer(registry=registry, trivy=trivy), prover=prover)
 

@@ -20,6 +20,7 @@ from mlwarden.cluster.kinds import (
     NAMESPACE,
     POD,
     SECRET,
+    SERVICE_ACCOUNT,
     WARDEN_POLICY,
     Kind,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "POD",
     "POLICIES",
     "SECRET",
+    "SERVICE_ACCOUNT",
     "STRATEGIC_PATCH",
     "WARDEN_POLICY",
     "ApiError",

@@ -29,7 +29,9 @@ from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.release import Judgement, bare_release, judge
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.errors import ClusterError
+from mlwarden.evidence.pullers import pullers
 from mlwarden.evidence.requests import Requests
+from mlwarden.evidence.store import Requester
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
 
@@ -233,7 +235,8 @@ class Releaser:
     async def _keep(self, key: Key, pod: Json, judgement: Judgement, now: datetime) -> None:
         """It stays held: ask for what is missing, and say so to whoever looks."""
         if judgement.wanted:
-            await self._requests.ensure(judgement.wanted, now)
+            who = Requester(pullers=pullers(workloads.extract(pod), key[0]))
+            await self._requests.ensure(judgement.wanted, now, who)
         if judgement.decision is Decision.DENY:
             self._reporter.refused(pod, judgement.reason)
             return

@@ -6,7 +6,7 @@ else. So a realm is one of a few hosts, and the scope is ours, not the header's.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 from yarl import URL
@@ -43,7 +43,10 @@ def parse(header: str) -> tuple[Challenge, ...]:
     return tuple(found)
 
 
-def may_show_credentials(registry: str, realm: URL) -> bool:
-    """Whether credentials written for `registry` may be shown to the token service at `realm`: the same host, or its documented one."""
+def may_show_credentials(registry: str, realm: URL, listed: Collection[str] = ()) -> bool:
+    """Whether credentials written for `registry` may be shown to the token service at `realm`.
+
+    It must be the same host, its documented one, or one that the administrator `listed` for this registry.
+    """
     host = realm.authority if realm.explicit_port else (realm.host or "")
-    return host == registry or host in _REALMS.get(registry, frozenset())
+    return host == registry or host in _REALMS.get(registry, frozenset()) or host in listed

@@ -179,14 +179,13 @@ class Cosign:
             raise EvidenceError(f"{self._binary} does not tell cosign's version ({one_line(str(error), 120)})") from None
 
     async def _run(self, arguments: list[str], pull: Pull, question: Question | None) -> process.Completed:
-        files = {**(question.files if question else {}), "config.json": pull.docker_config}
+        files = question.files if question else {}
         timeout = f"--timeout={max(int(self._limits.seconds), 1)}s"
-        return await self._start(
-            [*arguments[:-1], "--verbose", timeout, arguments[-1]], files, self._limits, public=bool(question and question.public)
-        )
+        command = [*arguments[:-1], "--verbose", timeout, arguments[-1]]
+        return await self._start(command, files, self._limits, pull=pull, public=bool(question and question.public))
 
     async def _start(
-        self, arguments: list[str], files: Mapping[str, bytes], limits: process.Limits, *, public: bool = False
+        self, arguments: list[str], files: Mapping[str, bytes], limits: process.Limits, *, pull: Pull | None = None, public: bool = False
     ) -> process.Completed:
         """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
         home = self._make_home(files)  # not in a thread: a cancellation would leave behind what the thread had made
@@ -194,6 +193,8 @@ class Cosign:
         environment = {"HOME": str(home), "TMPDIR": str(home), "DOCKER_CONFIG": str(home), "TUF_ROOT": str(tuf), "PATH": ""}
         if self._ca_file:
             environment["SSL_CERT_FILE"] = self._ca_file
+        if pull is not None:
+            environment |= pull.equip(home)
         try:
             return await process.run([str(self._binary), *arguments], environment=environment, directory=home, limits=limits)
         except process.TimedOutError as error:

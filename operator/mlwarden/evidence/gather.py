@@ -18,6 +18,7 @@ import msgspec
 
 from mlwarden.errors import InputError
 from mlwarden.evidence import report
+from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.registry import Manifest, Registry
 from mlwarden.evidence.trivy import Pull, Trivy
@@ -26,6 +27,7 @@ from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Scan
 from mlwarden.model.reference import Reference
 
+_ANONYMOUS = Credentials()
 MAX_ENTRIES = 8
 """Images behind one digest that are scanned; an index with more for our platforms is not one that people make."""
 _INDEXES = frozenset({"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"})
@@ -69,36 +71,44 @@ class Gatherer:
         self._registry, self._trivy = registry, trivy
         self._architectures = tuple(dict.fromkeys(each for own in architectures for each in (own, *_TOO.get(own, ()))))
 
-    async def resolve(self, text: str) -> Digest:
+    async def resolve(self, text: str, credentials: Credentials = _ANONYMOUS) -> Digest:
         """Returns what an image reference, as written, points at.
+
+        Args:
+            text: the reference.
+            credentials: for this question alone, before the configured ones.
 
         Raises:
             DefinitiveError, TransientError: why that could not be told.
         """
-        return await self._registry.resolve(_parse(text))
+        return await self._registry.showing(credentials).resolve(_parse(text))
 
-    async def scan(self, candidates: Sequence[str]) -> Scan:
+    async def scan(self, candidates: Sequence[str], credentials: Credentials = _ANONYMOUS) -> Scan:
         """Scans a digest under the first of `repository@sha256:…` where it can be had.
+
+        Args:
+            candidates: where it may be.
+            credentials: for this question alone, before the configured ones.
 
         Raises:
             DefinitiveError: none of them has it. TransientError: one of them may.
             EvidenceError: the scanner itself is not fit for use.
         """
         failures: list[GatherError] = []
+        registry = self._registry.showing(credentials)
         for text in candidates:
             try:
-                return await self._scan(_parse(text))
+                return await self._scan(registry, _parse(text))
             except GatherError as error:
                 failures.append(error)
         if not failures:
             raise DefinitiveError("nobody said in which repository this digest is")
         raise next((error for error in failures if isinstance(error, TransientError)), failures[0])
 
-    async def _scan(self, reference: Reference) -> Scan:
+    async def _scan(self, registry: Registry, reference: Reference) -> Scan:
         if not reference.digest:
             raise DefinitiveError(f"{reference.repository} is named without a digest")
-        self._registry.refuse(reference)
-        top = await self._registry.manifest(reference, reference.digest)
+        top = await registry.manifest(reference, reference.digest)
         document = _document(top)
         if top.media_type in _INDEXES:
             entries, blind = self._entries(document)
@@ -107,20 +117,9 @@ class Gatherer:
         database = self._trivy.database()
         parts = []
         for entry, platform in entries:
-            manifest = entry if isinstance(entry, Manifest) else await self._registry.manifest(reference, entry)
+            manifest = entry if isinstance(entry, Manifest) else await registry.manifest(reference, entry)
             blind += _unseen_layers(manifest)
-            name = reference.at(manifest.digest)
-            parts.append(
-                await self._trivy.scan(
-                    Pull(
-                        image=name,
-                        digest=manifest.digest,
-                        platform=platform,
-                        plain_http=self._registry.plain(reference.registry),
-                        docker_config=self._registry.docker_config(reference.registry),
-                    )
-                )
-            )
+            parts.append(await self._trivy.scan(Pull.by(manifest.access, manifest.digest, platform)))
         version = await self._trivy.version()
         return report.summarise(parts, scanner=f"trivy {version}", at=datetime.now(UTC), database_at=database.updated_at, blind=blind)
 

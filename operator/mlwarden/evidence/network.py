@@ -6,16 +6,21 @@ that is where many registries are. Resolving a name once for the check and once 
 (DNS rebinding), so the check is inside the resolver that the connection uses.
 """
 
+import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-_METADATA = frozenset({ip_address("fd00:ec2::254"), ip_address("100.100.100.200"), ip_address("168.63.129.16")})
-"""Metadata services outside the link-local ranges: AWS over IPv6, Alibaba Cloud, Azure's wire server."""
+_METADATA = frozenset(
+    map(ip_address, ("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "100.100.100.200", "168.63.129.16"))
+)
+"""Metadata services outside the link-local ranges: AWS (EC2, EKS), Google and Oracle over IPv6, Alibaba Cloud, Azure's wire server."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
+"""A host whose last label is a number is an address to inet_aton and to every browser, however it is spelled: no domain ends in one."""
 
 
 class ForbiddenAddressError(OSError):
@@ -25,12 +30,13 @@ class ForbiddenAddressError(OSError):
 def forbidden(address: str, *, loopback: bool = False) -> bool:
     """Whether no registry may be there. `loopback`: the administrator listed this host, so that loopback is meant.
 
-    Anything that is not an address is not forbidden: names are judged by what they resolve to.
+    Names are not forbidden: they are judged by what they resolve to. An address in another spelling than its own (decimal, hexadecimal,
+    octal, short, with a dot behind it) is: HTTP libraries take some of these for addresses, and ask no resolver.
     """
     try:
         ip: IPv4Address | IPv6Address = ip_address(address.strip("[]").partition("%")[0])
     except ValueError:
-        return False
+        return _NUMBER.fullmatch(address) is not None
     if isinstance(ip, IPv6Address) and (inner := _embedded(ip)) is not None:
         ip = inner
     if ip.is_loopback:

@@ -13,13 +13,16 @@ from typing import Protocol
 import msgspec
 
 from mlwarden.errors import EvidenceError, InputError
-from mlwarden.evidence.failure import GatherError, TransientError, one_line
+from mlwarden.evidence.credentials import Credentials
+from mlwarden.evidence.failure import GatherError, one_line
+from mlwarden.evidence.registries import Access
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Pull
 from mlwarden.model import reference as references
-from mlwarden.model.reference import Reference
 from mlwarden.model.signing import Demand, Proof, Proven
 
+_ANONYMOUS = Credentials()
+_NO_VERIFIER = EvidenceError("the scanner has no cosign", hint="install cosign 3.1.2 or later, and name it with --cosign")
 _PROCESSES = 4
 """Runs of cosign at the same time: 100 MB each, for a tenth of a second."""
 _BETTER = (Proven.VERIFIED, Proven.UNKNOWN, Proven.INVALID, Proven.MISSING)
@@ -46,47 +49,76 @@ class Prover:
         self._registry, self._verifier = registry, verifier
         self._processes = asyncio.Semaphore(_PROCESSES)
 
-    async def prove(self, candidates: Sequence[str], demands: Mapping[str, Demand]) -> tuple[Proof, ...]:
+    async def prove(
+        self, candidates: Sequence[str], demands: Mapping[str, Demand], credentials: Credentials = _ANONYMOUS
+    ) -> tuple[Proof, ...]:
         """Returns one proof per demand, under the name that it was asked by.
 
         Args:
             candidates: `repository@sha256:…`, all of one digest.
             demands: by id.
+            credentials: for this question alone, before the configured ones.
 
         Raises:
             EvidenceError: the verifier itself is not fit for use.
         """
-        return tuple(await asyncio.gather(*(self._one(candidates, name, demand) for name, demand in demands.items())))
+        ways = [_Ways(self._registry.showing(credentials), text) for text in candidates]
+        return tuple(await asyncio.gather(*(self._one(ways, name, demand) for name, demand in demands.items())))
 
-    async def _one(self, candidates: Sequence[str], name: str, demand: Demand) -> Proof:
+    async def _one(self, ways: Sequence["_Ways"], name: str, demand: Demand) -> Proof:
         found: list[Proof] = []
-        for text in candidates:
-            try:
-                proof = await self._at(references.parse(text), demand)
-            except (GatherError, InputError) as error:
-                proof = _proof(Proven.UNKNOWN, error)
-            found.append(proof)
-            if proof.outcome is Proven.VERIFIED:
+        for each in ways:
+            found += await self._at(each, demand)
+            if found[-1].outcome is Proven.VERIFIED:
                 break
         best = min(found, key=lambda proof: _BETTER.index(proof.outcome), default=None) or _proof(
             Proven.UNKNOWN, EvidenceError("nobody said in which repository this digest is")
         )
         return msgspec.structs.replace(best, demand=name, authority=demand.authority.name)
 
-    async def _at(self, reference: Reference, demand: Demand) -> Proof:
-        if not reference.digest:
-            raise InputError(f"{reference.repository} is named without a digest")
+    async def _at(self, ways: "_Ways", demand: Demand) -> list[Proof]:
+        """At least one: of the mirrors of a repository, which may not have its signatures, and of itself."""
         if self._verifier is None:
-            raise TransientError("the scanner has no cosign", hint="install cosign 3.1.2 or later, and name it with --cosign")
-        self._registry.refuse(reference)
-        pull = Pull(
-            image=reference.at(reference.digest),
-            digest=reference.digest,
-            plain_http=self._registry.plain(reference.registry),
-            docker_config=self._registry.docker_config(reference.registry),
-        )
-        async with self._processes:
-            return await self._verifier.establish(pull, demand)
+            return [_proof(Proven.UNKNOWN, _NO_VERIFIER)]
+        found: list[Proof] = []
+        for way in await ways.found():
+            try:
+                if isinstance(way, Exception):
+                    found.append(_proof(Proven.UNKNOWN, way))
+                    continue
+                async with self._processes:
+                    found.append(await self._verifier.establish(way, demand))
+            except GatherError as error:
+                found.append(_proof(Proven.UNKNOWN, error))
+            if found[-1].outcome is Proven.VERIFIED:
+                break
+        return found
+
+
+class _Ways:
+    """The ways to one `repository@sha256:…`, found out once for all demands, and only when they are needed."""
+
+    def __init__(self, registry: Registry, text: str) -> None:
+        self._registry, self._text = registry, text
+        self._lock = asyncio.Lock()
+        self._found: tuple[Pull | EvidenceError | InputError, ...] = ()
+
+    async def found(self) -> tuple[Pull | EvidenceError | InputError, ...]:
+        """At least one, or why there is none."""
+        async with self._lock:
+            if not self._found:
+                self._found = await self._find()
+        return self._found
+
+    async def _find(self) -> tuple[Pull | EvidenceError | InputError, ...]:
+        try:
+            reference = references.parse(self._text)
+        except InputError as error:
+            return (error,)
+        if not reference.digest:
+            return (InputError(f"{reference.repository} is named without a digest"),)
+        found = await self._registry.everywhere(reference, reference.digest)
+        return tuple(Pull.by(way, reference.digest) if isinstance(way, Access) else way for way in found)
 
 
 def trust_roots(named: Iterable[str]) -> dict[str, Path]:

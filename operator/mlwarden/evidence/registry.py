@@ -5,29 +5,29 @@ client was rejected: the Python ones follow redirects with credentials, read bod
 image" and "try again". What this one trusts is little: the registry says what a tag points at; bytes are believed under their digest only.
 """
 
-import asyncio
+import copy
 import hashlib
-import ssl
+import logging
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-import aiohttp
 import msgspec
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from mlwarden.errors import InputError
 from mlwarden.evidence import challenge
-from mlwarden.evidence.credentials import Credential, Credentials
-from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
-from mlwarden.evidence.network import ForbiddenAddressError, GuardedResolver, forbidden
+from mlwarden.evidence.challenge import Challenge
+from mlwarden.evidence.credentials import Credential, Credentials, docker_config
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
+from mlwarden.evidence.registries import HOSTS, Access, Registries, system_authorities
+from mlwarden.evidence.transport import Answer, Deadline, Transport
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.reference import Reference
 
+LOG = logging.getLogger(__name__)
 MEDIA_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -37,18 +37,19 @@ MEDIA_TYPES = (
 MAX_MANIFEST = 4 << 20
 """Bytes; distribution-spec: registries should accept at least this."""
 _MAX_TOKEN_BODY = 1 << 16
-_MAX_REDIRECTS = 3
-_MAX_RETRY_AFTER = 3600.0
 _MAX_TOKENS = 1024
-_HOSTS: Mapping[str, str] = {"docker.io": "registry-1.docker.io"}
+_MAX_CREDENTIALS = 9
+"""Credentials that are tried for one image, the most specific first."""
+_Found = TypeVar("_Found")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The bytes of a manifest or index, which hash to `digest`."""
+    """The bytes of a manifest or index, which hash to `digest`, and how to get there again."""
 
     digest: Digest
     media_type: str
     body: bytes
+    access: Access
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -57,10 +58,15 @@ class _Token(msgspec.Struct, frozen=True):
     expires_in: float | None = None
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    status: int
-    headers: CIMultiDictProxy[str]
-    body: bytes
+class _Pass(msgspec.Struct, frozen=True, kw_only=True):
+    """An `Authorization` that a registry has accepted or is about to see, and what it was made from."""
+
+    value: str
+    until: float
+    credential: Credential | None
+
+    def __repr__(self) -> str:
+        return "_Pass()"
 
 
 class Registry:
@@ -68,38 +74,43 @@ class Registry:
 
     Args:
         plain_http: hosts (`host` or `host:port`, as they stand in references) that are spoken to in plain HTTP and may be on loopback.
-        credentials: by registry host; shown to that host or its own token service only, over TLS or a listed plain HTTP host.
-        timeout: seconds for one call of a public method, tokens and redirects included.
-        ca_file: PEM file of certificate authorities that are trusted beside the system's.
+        credentials: each shown to its own host or that host's token service only, over TLS or a listed plain HTTP host.
+        timeout: seconds for one call of a public method, tokens, redirects and mirrors included.
+        ca_file: PEM file of certificate authorities that are trusted beside the system's, for every host.
+        registries: mirrors, authorities and plain HTTP by host; `plain_http` is added to it.
     """
 
     def __init__(
-        self, *, plain_http: frozenset[str] = frozenset(), credentials: Credentials | None = None, timeout: float = 20, ca_file: str = ""
+        self,
+        *,
+        plain_http: frozenset[str] = frozenset(),
+        credentials: Credentials | None = None,
+        timeout: float = 20,
+        ca_file: str = "",
+        registries: Registries | None = None,
     ) -> None:
-        self._plain = plain_http
-        self._credentials = credentials or Credentials()
-        self._timeout = timeout
-        self._tls = ssl.create_default_context()
-        if ca_file:
-            self._tls.load_verify_locations(ca_file)
-        self._session: aiohttp.ClientSession | None = None
-        self._tokens: dict[tuple[str, str], tuple[float, str]] = {}
+        self._registries = registries or Registries()
+        self._plain = self._registries.plain | plain_http
+        authorities = {HOSTS.get(host, host): pem for host, pem in self._registries.authorities.items()}
+        self._transport = Transport(plain_http=self._plain, authorities=authorities, ca_file=ca_file)
+        self._keys: tuple[Credentials, ...] = (credentials or Credentials(),)
+        self._timeout, self._ca = timeout, Path(ca_file).read_bytes() if ca_file else b""
+        self._passes: dict[tuple[str, str], _Pass] = {}
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(resolver=GuardedResolver(self._plain), ssl=self._tls, limit=64, use_dns_cache=False)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # a digest is of the bytes as sent, and a small body must not become a large one
-            trust_env=False,  # would read credentials from ~/.netrc
-            timeout=aiohttp.ClientTimeout(total=None),
-            headers={"User-Agent": "mlwarden", "Accept-Encoding": "identity"},
-        )
+        self._transport.open()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._transport.close()
+
+    def showing(self, credentials: Credentials) -> "Registry":
+        """Returns the same client for one question: these credentials come first, and what was made with them is forgotten with it."""
+        if not credentials:
+            return self
+        view = copy.copy(self)
+        view._keys, view._passes = (credentials, *self._keys), {}  # noqa: SLF001 -- of the same class
+        return view
 
     async def resolve(self, reference: Reference) -> Digest:
         """Returns what the reference points at now: the digest of an index or of a manifest.
@@ -111,236 +122,200 @@ class Registry:
         """
         if reference.digest:
             return reference.digest
-        async with self._deadline(reference):
-            answer = await self._call("HEAD", reference, reference.tag, cap=0)
-            claimed, media_type = answer.headers.get("Docker-Content-Digest", ""), _media_type(answer)
-            if claimed and media_type in MEDIA_TYPES:
+
+        async def ask(place: Reference) -> Digest:
+            answer, _ = await self._call("HEAD", place, place.tag, cap=0)
+            claimed = answer.headers.get("Docker-Content-Digest", "")
+            if claimed and answer.media_type in MEDIA_TYPES:
                 try:
                     return digest(claimed)
                 except InputError:
-                    raise DefinitiveError(f"{_name(reference)}: the registry's digest is not sha256: {one_line(claimed, 80)}") from None
-            return (await self._get(reference, reference.tag)).digest
+                    raise DefinitiveError(f"{_name(place)}: the registry's digest is not sha256: {one_line(claimed, 80)}") from None
+            return (await self._get(place, place.tag)).digest
+
+        return await self._anywhere(self._registries.places(reference, tag=True), ask)
 
     async def manifest(self, reference: Reference, wanted: Digest) -> Manifest:
-        """Returns the manifest under `wanted` in the reference's repository, verified.
+        """Returns the manifest under `wanted` in the reference's repository or in a mirror of it, verified.
 
         Raises:
             DefinitiveError, TransientError: why it could not be had.
         """
-        async with self._deadline(reference):
-            return await self._get(reference, wanted)
 
-    def refuse(self, reference: Reference) -> None:
-        """Raises DefinitiveError where the registry's address is one that is never connected to; for tools that connect by themselves."""
-        self._guard(self._base(reference.registry))
+        async def ask(place: Reference) -> Manifest:
+            return await self._get(place, wanted)
 
-    def plain(self, registry: str) -> bool:
-        """Whether the administrator listed this registry for plain HTTP."""
-        return registry in self._plain
+        return await self._anywhere(self._registries.places(reference, tag=False), ask)
 
-    def docker_config(self, registry: str) -> bytes:
-        """A docker `config.json` with this registry's credential alone, for tools that pull by themselves."""
-        return self._credentials.docker_config(registry)
+    async def everywhere(self, reference: Reference, wanted: Digest) -> tuple[Access | GatherError, ...]:
+        """Returns every way to `wanted`: of the mirrors that have it, then of the repository itself, or why it cannot be had there.
 
-    async def _get(self, reference: Reference, what: str) -> Manifest:
-        answer = await self._call("GET", reference, what, cap=MAX_MANIFEST)
+        What belongs to an image (signatures) may be in one place and not in another; what its own repository says is what counts at last.
+        """
+        found: list[Access | GatherError] = []
+        places = self._registries.places(reference, tag=False)
+        for place in places:
+            try:
+                async with Deadline(self._timeout / len(places), _name(place)):
+                    found.append((await self._get(place, wanted)).access)
+            except GatherError as error:
+                if place is places[-1]:
+                    found.append(error)
+        return tuple(found)
+
+    async def _anywhere(self, places: tuple[Reference, ...], ask: Callable[[Reference], Awaitable[_Found]]) -> _Found:
+        """The first answer. Each place has its share of the time: a mirror that hangs does not take the registry's."""
+        failures: list[GatherError] = []
+        for place in places:
+            try:
+                async with Deadline(self._timeout / len(places), _name(place)):
+                    return await ask(place)
+            except GatherError as error:
+                failures.append(error)
+                if place is not places[-1]:
+                    LOG.info("the mirror is passed over: %s", error.message)
+        *mirrors, own = failures
+        if not mirrors:
+            raise own
+        kind = TransientError if any(isinstance(each, TransientError) for each in failures) else DefinitiveError
+        message = f"{own.message}; and before that its mirror: {mirrors[0].message}"
+        raise kind(message, hint=own.hint, retry_after=own.retry_after)
+
+    async def _get(self, place: Reference, what: str) -> Manifest:
+        answer, credential = await self._call("GET", place, what, cap=MAX_MANIFEST)
         found = Digest("sha256:" + hashlib.sha256(answer.body).hexdigest())
         claimed = answer.headers.get("Docker-Content-Digest", found)
         for expected in (what if what.startswith("sha256:") else found, claimed):
             if expected != found:
                 raise DefinitiveError(
-                    f"{_name(reference)}: the registry served other bytes ({found[:19]}…) than {one_line(expected, 19)}… promises",
+                    f"{_name(place)}: the registry served other bytes ({found[:19]}…) than {one_line(expected, 19)}… promises",
                     hint="the registry or something between is broken or hostile",
                 )
-        if (media_type := _media_type(answer)) not in MEDIA_TYPES:
-            raise DefinitiveError(f"{_name(reference)}: not an image but {one_line(media_type, 80) or 'of no media type'}")
-        return Manifest(digest=found, media_type=media_type, body=answer.body)
+        if answer.media_type not in MEDIA_TYPES:
+            raise DefinitiveError(f"{_name(place)}: not an image but {one_line(answer.media_type, 80) or 'of no media type'}")
+        return Manifest(digest=found, media_type=answer.media_type, body=answer.body, access=self._access(place, credential))
 
-    def _deadline(self, reference: Reference) -> "_Deadline":
-        return _Deadline(self._timeout, _name(reference))
+    def _access(self, place: Reference, credential: Credential | None) -> Access:
+        return Access(
+            repository=place.name,
+            plain_http=place.registry in self._plain,
+            docker_config=docker_config(place.registry, credential),
+            ca=self._bundle(place.registry),
+        )
+
+    def _bundle(self, registry: str) -> bytes:
+        own = self._registries.authorities.get(registry, "").encode()
+        return b"\n".join(filter(None, (system_authorities(), self._ca, own))) if own or self._ca else b""
+
+    async def _call(self, method: str, place: Reference, what: str, *, cap: int) -> tuple[Answer, Credential | None]:
+        """One request for a manifest, and where the registry wants it one more with each credential that is meant for it.
+
+        Returns the answer, a 200, and the credential that it took.
+        """
+        url = self._base(place.registry).joinpath("v2", *place.repository.split("/"), "manifests", what)
+        accept = {"Accept": ", ".join(MEDIA_TYPES)}
+        known = self._passes.get((place.registry, place.repository))
+        if known is not None and known.until > time.monotonic():
+            answer = await self._transport.request(method, url, {**accept, "Authorization": known.value}, cap=cap)
+            if answer.status not in {401, 403}:
+                return _good(answer, place), known.credential
+            self._passes.pop((place.registry, place.repository), None)
+        answer = await self._transport.request(method, url, accept, cap=cap)
+        if answer.status != 401:
+            return _good(answer, place), None
+        challenges = {found.scheme: found for header in answer.headers.getall("WWW-Authenticate", []) for found in challenge.parse(header)}
+        refusal: GatherError | None = None
+        for credential in self._candidates(place):
+            try:
+                shown = await self._authorize(place, challenges, credential)
+                answer = await self._transport.request(method, url, {**accept, "Authorization": shown.value}, cap=cap)
+                return _good(answer, place), shown.credential
+            except DefinitiveError as error:
+                self._passes.pop((place.registry, place.repository), None)
+                refusal = refusal or error  # of the most specific credential: anonymous comes last, and its refusal says less
+        raise refusal or _no_credentials(place)
+
+    def _candidates(self, place: Reference) -> tuple[Credential | None, ...]:
+        """What may be shown for this image, and at the end nothing: somebody else's wrong password must not hide what is public."""
+        found = dict.fromkeys(credential for keys in self._keys for credential in keys.all(place.name))
+        return (*tuple(found)[:_MAX_CREDENTIALS], None)
 
     def _base(self, registry: str) -> URL:
-        host = _HOSTS.get(registry, registry)
+        host = HOSTS.get(registry, registry)
         try:
             return URL(f"{'http' if registry in self._plain else 'https'}://{host}")
         except ValueError:
             raise DefinitiveError(f"{one_line(registry, 100)} is not a registry host") from None
 
-    def _guard(self, url: URL) -> None:
-        """A URL that leaves the ways we go: only HTTPS, or HTTP to a listed host, and no literal address that is forbidden."""
-        host = url.host or ""
-        listed = _authority(url) in self._plain
-        if url.scheme != "https" and not (url.scheme == "http" and listed):
-            raise DefinitiveError(
-                f"{one_line(_authority(url), 100)} would be spoken to in plain HTTP",
-                hint="list the host with --plain-http if that is meant",
-            )
-        if url.user or url.password or not host:
-            raise DefinitiveError(f"{one_line(_authority(url), 100)} is not a plain URL")
-        if forbidden(host, loopback=listed):
-            raise DefinitiveError(f"{one_line(host, 100)} is an address where no registry may be")
-
-    async def _call(self, method: str, reference: Reference, what: str, *, cap: int) -> _Answer:
-        """One request for a manifest, with at most one round of authentication, its status turned into an answer or a failure."""
-        url = self._base(reference.registry).joinpath("v2", *reference.repository.split("/"), "manifests", what)
-        key = (reference.registry, reference.repository)
-        headers = {"Accept": ", ".join(MEDIA_TYPES)}
-        expires, value = self._tokens.get(key, (0.0, ""))
-        if value and expires > time.monotonic():
-            headers["Authorization"] = value
-        answer = await self._request(method, url, headers, cap=cap)
-        if answer.status == 401:
-            self._tokens.pop(key, None)
-            headers["Authorization"] = await self._authorize(reference, answer.headers.getall("WWW-Authenticate", []))
-            answer = await self._request(method, url, headers, cap=cap)
-        if answer.status == 200:
-            return answer
-        raise _refusal(answer, reference)
-
-    async def _request(
-        self, method: str, url: URL, headers: Mapping[str, str], *, cap: int, data: Mapping[str, str] | None = None
-    ) -> _Answer:
-        """Follows redirects by itself: without credentials, and nowhere `_guard` would not go."""
-        if self._session is None:
-            raise RuntimeError("Registry is used outside of its context")
-        for _ in range(_MAX_REDIRECTS + 1):
-            self._guard(url)
-            async with self._session.request(method, url, headers=headers, allow_redirects=False, data=data) as response:
-                location = response.headers.get("Location", "")
-                if response.status not in {301, 302, 303, 307, 308} or not location:
-                    body = await _read(response, cap, url) if response.status == 200 else b""
-                    return _Answer(status=response.status, headers=response.headers, body=body)
-            if data is not None:
-                raise DefinitiveError(f"{_authority(url)}: the token service redirects a request that carries credentials")
-            headers = {name: value for name, value in headers.items() if name != "Authorization"}
-            try:
-                url = url.join(URL(location))
-            except ValueError:
-                raise DefinitiveError(f"{_authority(url)}: redirects to something that is not a URL") from None
-        raise DefinitiveError(f"{_authority(url)}: more than {_MAX_REDIRECTS} redirects")
-
-    async def _authorize(self, reference: Reference, headers: list[str]) -> str:
+    async def _authorize(self, place: Reference, challenges: Mapping[str, Challenge], credential: Credential | None) -> _Pass:
         """The `Authorization` that a 401 asked for."""
-        credential = self._credentials.of(reference.registry)
-        challenges = {found.scheme: found for header in headers for found in challenge.parse(header)}
         if bearer := challenges.get("bearer"):
-            value, lifetime = await self._token(reference, bearer.parameters, credential)
+            made = await self._token(place, bearer.parameters, credential)
         elif "basic" in challenges and credential is not None and credential.password:
-            value, lifetime = credential.basic, 300.0
+            made = _Pass(value=credential.basic, until=time.monotonic() + 300, credential=credential)
         else:
-            raise DefinitiveError(f"{_name(reference)}: {reference.registry} wants credentials and there are none for it", hint=_PULL_HINT)
-        if len(self._tokens) >= _MAX_TOKENS:
-            self._tokens.clear()
-        self._tokens[reference.registry, reference.repository] = (time.monotonic() + lifetime, value)
-        return value
+            raise _no_credentials(place)
+        if len(self._passes) >= _MAX_TOKENS:
+            self._passes.clear()
+        self._passes[place.registry, place.repository] = made
+        return made
 
-    async def _token(self, reference: Reference, asked: Mapping[str, str], credential: Credential | None) -> tuple[str, float]:
-        """A bearer token for pulling this repository and nothing else, and the seconds to use it for."""
+    async def _token(self, place: Reference, asked: Mapping[str, str], credential: Credential | None) -> _Pass:
+        """A bearer token for pulling this repository and nothing else."""
         try:
             realm = URL(asked.get("realm", ""))
-            self._guard(realm)
+            self._transport.guard(realm)
         except ValueError:
-            raise DefinitiveError(f"{_name(reference)}: the registry names a token service that is not a URL") from None
-        fields = {"service": asked.get("service", "")[:256], "scope": f"repository:{reference.repository}:pull"}
+            raise DefinitiveError(f"{_name(place)}: the registry names a token service that is not a URL") from None
+        fields = {"service": asked.get("service", "")[:256], "scope": f"repository:{place.repository}:pull"}
         headers: dict[str, str] = {}
-        shown = credential if challenge.may_show_credentials(reference.registry, realm) else None
+        shown = credential
+        if not challenge.may_show_credentials(place.registry, realm, self._registries.realms(place.registry)):
+            shown = None
         if shown is not None and shown.identity_token:
             form = {**fields, "grant_type": "refresh_token", "client_id": "mlwarden", "refresh_token": shown.identity_token}
-            answer = await self._request("POST", realm, headers, cap=_MAX_TOKEN_BODY, data=form)
+            answer = await self._transport.request("POST", realm, headers, cap=_MAX_TOKEN_BODY, data=form)
         else:
             if shown is not None:
                 headers["Authorization"] = shown.basic
-            answer = await self._request("GET", realm.update_query(fields), headers, cap=_MAX_TOKEN_BODY)
-        if answer.status != 200:
-            raise _refusal(answer, reference)
+            answer = await self._transport.request("GET", realm.update_query(fields), headers, cap=_MAX_TOKEN_BODY)
         try:
-            token = msgspec.json.decode(answer.body, type=_Token)
+            token = msgspec.json.decode(_good(answer, place).body, type=_Token)
         except (ValueError, RecursionError):
-            raise TransientError(f"{_name(reference)}: the token service's answer is not a token") from None
+            raise TransientError(f"{_name(place)}: the token service's answer is not a token") from None
         value = token.token or token.access_token or ""
         if not value or not value.isascii() or not value.isprintable():
-            raise TransientError(f"{_name(reference)}: the token service answered without a token")
-        return f"Bearer {value}", min(max((token.expires_in or 60) - 15, 0), 300)
+            raise TransientError(f"{_name(place)}: the token service answered without a token")
+        seconds = min(max((token.expires_in or 60) - 15, 0), 300)
+        return _Pass(value=f"Bearer {value}", until=time.monotonic() + seconds, credential=shown)
 
 
-_PULL_HINT = "mlwarden pulls with the credentials of its --docker-config"
+_PULL_HINT = (
+    "mlwarden pulls with the pull Secrets of the pod, where the chart's scanner.podPullSecrets says so, and with its --docker-config"
+)
 
 
-class _Deadline:
-    """Turns whatever a request may raise, and running out of time, into the two kinds of failure."""
-
-    def __init__(self, seconds: float, name: str) -> None:
-        self._timeout, self._seconds, self._name = asyncio.timeout(seconds), seconds, name
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise TransientError(f"{self._name}: the registry did not answer within {self._seconds:g} s") from None
-        if isinstance(error, ForbiddenAddressError) or isinstance(getattr(error, "os_error", None), ForbiddenAddressError):
-            raise DefinitiveError(f"{self._name}: its registry leads to an address where no registry may be") from None
-        if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-            raise TransientError(f"{self._name}: no trusted TLS connection ({one_line(str(error), 120)})") from None
-        if isinstance(error, ValueError):  # aiohttp.InvalidURL, and UnicodeError for labels that DNS does not know
-            raise DefinitiveError(f"{self._name}: not a host that can be asked") from None
-        if isinstance(error, aiohttp.ClientError | OSError):
-            raise TransientError(
-                f"{self._name}: the registry cannot be reached ({one_line(str(error) or type(error).__name__, 120)})"
-            ) from None
+def _no_credentials(place: Reference) -> DefinitiveError:
+    return DefinitiveError(f"{_name(place)}: {place.registry} wants credentials and there are none for it", hint=_PULL_HINT)
 
 
-async def _read(response: aiohttp.ClientResponse, cap: int, url: URL) -> bytes:
-    """The body, refused as soon as it is longer than `cap`. A HEAD has none."""
-    body = bytearray()
-    if cap:
-        async for chunk in response.content.iter_chunked(1 << 16):
-            body += chunk
-            if len(body) > cap:
-                response.close()
-                raise DefinitiveError(f"{_authority(url)}: an answer of more than {cap >> 10} KiB")
-    return bytes(body)
-
-
-def _refusal(answer: _Answer, reference: Reference) -> DefinitiveError | TransientError:
-    """What a status other than 200 means."""
-    name, wait = _name(reference), _retry_after(answer.headers.get("Retry-After", ""))
+def _good(answer: Answer, place: Reference) -> Answer:
+    """Returns an answer with status 200. Raises what any other status means."""
+    name, wait = _name(place), answer.retry_after
     match answer.status:
+        case 200:
+            return answer
         case 404:
-            return DefinitiveError(f"{name}: no such image in the registry", hint="push it, or correct the name")
+            raise DefinitiveError(f"{name}: no such image in the registry", hint="push it, or correct the name")
         case 401 | 403:
-            return DefinitiveError(f"{name}: the registry denies access ({answer.status})", hint=_PULL_HINT)
+            raise DefinitiveError(f"{name}: the registry denies access ({answer.status})", hint=_PULL_HINT)
         case 429:
-            return TransientError(f"{name}: the registry's rate limit is reached (429)", retry_after=wait or 60)
+            raise TransientError(f"{name}: the registry's rate limit is reached (429)", retry_after=wait or 60)
         case status if status >= 500:
-            return TransientError(f"{name}: the registry answers {status}", retry_after=wait)
+            raise TransientError(f"{name}: the registry answers {status}", retry_after=wait)
         case status:
-            return DefinitiveError(f"{name}: the registry answers {status}")
-
-
-def _retry_after(value: str) -> float:
-    """Seconds of a `Retry-After` header (a number or an HTTP date), 0 where there is none to be read, at most an hour."""
-    if value.isascii() and value.isdigit():
-        seconds = float(value[:9])
-    else:
-        try:
-            seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError, OverflowError):
-            return 0
-    return min(max(seconds, 0), _MAX_RETRY_AFTER)
-
-
-def _media_type(answer: _Answer) -> str:
-    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            raise DefinitiveError(f"{name}: the registry answers {status}")
 
 
 def _name(reference: Reference) -> str:
     return one_line(reference.name, 160)
-
-
-def _authority(url: URL) -> str:
-    """`host` or `host:port` as it stands in a reference."""
-    host = f"[{url.host}]" if url.host and ":" in url.host else (url.host or "")
-    return f"{host}:{url.explicit_port}" if url.explicit_port is not None else host

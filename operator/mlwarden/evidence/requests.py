@@ -14,7 +14,7 @@ from mlwarden.cluster.errors import ApiError, ConflictError
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE
 from mlwarden.errors import Error
 from mlwarden.evidence import store as evidence
-from mlwarden.evidence.store import ImageEvidence, canonical, read
+from mlwarden.evidence.store import ImageEvidence, Requester, canonical, new_pullers, read
 from mlwarden.model.evidence import Phase
 
 LOG = logging.getLogger(__name__)
@@ -28,42 +28,46 @@ class Requests:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._asked: OrderedDict[str, datetime] = OrderedDict()
+        self._asked: OrderedDict[tuple[str, Requester | None], datetime] = OrderedDict()
 
-    async def ensure(self, wanted: Iterable[str], now: datetime) -> None:
-        """Asks for everything that is wanted, unless that was done a moment ago."""
+    async def ensure(self, wanted: Iterable[str], now: datetime, requester: Requester | None = None) -> None:
+        """Asks for everything that is wanted, unless that was done a moment ago for the same requester."""
         for reference in wanted:
-            last = self._asked.get(reference)
+            key = (reference, requester)
+            last = self._asked.get(key)
             if last is not None and now - last < _ASKED:
                 continue
-            self._asked[reference] = now
-            self._asked.move_to_end(reference)
+            self._asked[key] = now
+            self._asked.move_to_end(key)
             while len(self._asked) > _REMEMBERED:
                 self._asked.popitem(last=False)
             try:
-                await self._ask(reference, now)
+                await self._ask(reference, now, requester)
             except Error as error:
-                self._asked.pop(reference, None)
+                self._asked.pop(key, None)
                 LOG.warning("evidence for %.200s cannot be asked for: %s", reference, error)
 
-    async def _ask(self, reference: str, now: datetime) -> None:
+    async def _ask(self, reference: str, now: datetime, requester: Requester | None) -> None:
         try:
-            await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference))
+            await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference, requester))
         except ConflictError:
             stored = read(await self._client.get(IMAGE_EVIDENCE, evidence.name_for(reference)))
-            if worth_asking(stored, reference, now):
+            if worth_asking(stored, reference, now, requester):
+                patch = evidence.request(stored, reference, now, requester)
                 try:
-                    await self._client.patch(IMAGE_EVIDENCE, stored.metadata.name, evidence.request(stored, reference, now))
+                    await self._client.patch(IMAGE_EVIDENCE, stored.metadata.name, patch)
                 except ApiError as error:
                     if not isinstance(error, ConflictError):  # somebody else asked at the same moment
                         raise
 
 
-def worth_asking(stored: ImageEvidence, reference: str, now: datetime) -> bool:
+def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester: Requester | None = None) -> bool:
     """Whether to ask again for what is stored already: it was answered, and not a moment ago."""
     from_here = stored.is_resolution or canonical(reference) in stored.spec.references
     if not from_here:
         return True  # one more repository it can be pulled from
+    if stored.status.phase is not Phase.READY and new_pullers(stored, requester):
+        return True  # with other credentials it may be there
     if stored.status.phase is Phase.PENDING or stored.status.at is None or stored.is_asked:
         return False
     return stored.status.phase is not Phase.FAILED or now - stored.status.at >= _FAILED

@@ -27,6 +27,7 @@ from typing import Annotated
 import msgspec
 
 from mlwarden.errors import EvidenceError, InputError
+from mlwarden.evidence.pullers import MAX_PULLERS, Puller
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import SIGNATURES, ImageFacts, Phase, Proofs, Resolution, Scan
@@ -64,16 +65,24 @@ class Metadata(_Wire, frozen=True, kw_only=True):
     creation_timestamp: datetime | None = None
 
 
+class Requester(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks: with whose credentials it may be pulled."""
+
+    pullers: tuple[Puller, ...] = ()
+
+
 class EvidenceSpec(_Wire, frozen=True, kw_only=True):
     """What is asked.
 
     Attributes:
         references: one image reference as written (`tag-…`), or up to 16 of `repository@sha256:…` to try in turn.
         requested_at: when an answer was last asked for; the scanner answers again when it is not `status.answered`.
+        pullers: with whose pull Secrets it may be pulled, the newest last.
     """
 
     references: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...], _REFERENCES]
     requested_at: datetime | None = None
+    pullers: Annotated[tuple[Puller, ...], msgspec.Meta(max_length=MAX_PULLERS)] = ()
 
 
 class EvidenceStatus(_Wire, frozen=True, kw_only=True):
@@ -172,7 +181,7 @@ def canonical(wanted: str) -> str:
     return parsed.at(parsed.digest) if parsed.digest else reference
 
 
-def pending(wanted: str) -> dict[str, Json]:
+def pending(wanted: str, requester: Requester | None = None) -> dict[str, Json]:
     """Returns the object to create for what is wanted and has no evidence.
 
     Raises:
@@ -182,21 +191,33 @@ def pending(wanted: str) -> dict[str, Json]:
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": name_for(wanted), "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
-        "spec": {"references": [canonical(wanted)]},
+        "spec": {"references": [canonical(wanted)], **_pulled_by((), requester)},
     }
 
 
-def request(stored: ImageEvidence, wanted: str, now: datetime) -> dict[str, Json]:
-    """Returns the merge patch that asks again for what is `stored`, and names one more repository to pull it from.
+def request(stored: ImageEvidence, wanted: str, now: datetime, requester: Requester | None = None) -> dict[str, Json]:
+    """Returns the merge patch that asks again for what is `stored`, and names one more repository and puller to pull it with.
 
-    Carries the resource version where it changes the list, so that two requesters do not undo each other: on a conflict read it again.
-    When the list is full its oldest entry goes: filling it with repositories that do not have the digest must not spoil it for others.
+    Carries the resource version where it changes a list, so that two requesters do not undo each other: on a conflict read it again.
+    When a list is full its oldest entry goes: filling it with repositories that do not have the digest must not spoil it for others.
     """
-    spec: dict[str, Json] = {"requestedAt": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
-    if stored.is_resolution or (reference := canonical(wanted)) in stored.spec.references:
-        return {"spec": spec}
-    spec["references"] = [*stored.spec.references, reference][-MAX_REFERENCES:]
-    return {"metadata": {"resourceVersion": stored.metadata.resource_version}, "spec": spec}
+    lists: dict[str, Json] = {}
+    if not stored.is_resolution and (reference := canonical(wanted)) not in stored.spec.references:
+        lists["references"] = [*stored.spec.references, reference][-MAX_REFERENCES:]
+    if new_pullers(stored, requester):
+        lists |= _pulled_by(stored.spec.pullers, requester)
+    spec = {"requestedAt": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **lists}
+    return {"metadata": {"resourceVersion": stored.metadata.resource_version}, "spec": spec} if lists else {"spec": spec}
+
+
+def new_pullers(stored: ImageEvidence, requester: Requester | None) -> bool:
+    """Whether somebody else's credentials could make a difference to what is stored."""
+    return requester is not None and not set(requester.pullers) <= set(stored.spec.pullers)
+
+
+def _pulled_by(known: tuple[Puller, ...], requester: Requester | None) -> dict[str, Json]:
+    pullers = tuple(dict.fromkeys((*known, *requester.pullers)))[-MAX_PULLERS:] if requester is not None else ()
+    return {"pullers": msgspec.to_builtins(pullers)} if pullers else {}
 
 
 def read(obj: Json) -> ImageEvidence:

@@ -18,6 +18,7 @@ import msgspec
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import process, report
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
+from mlwarden.evidence.registries import Access
 from mlwarden.model.digest import Digest
 
 FLOOR = (0, 71, 0)
@@ -51,14 +52,15 @@ class Database(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Pull(msgspec.Struct, frozen=True, kw_only=True):
-    """What trivy needs to pull one image.
+    """What a program that pulls by itself (trivy, cosign) needs for one image.
 
     Attributes:
-        image: `repository@sha256:…`.
+        image: `repository@sha256:…`; the repository of a mirror where a mirror had it.
         digest: the one in `image`.
         platform: `os/arch`, empty for an image without one.
         plain_http: the administrator listed the registry.
         docker_config: content of the docker `config.json` it finds: the credential of this registry alone.
+        ca: PEM of all that its TLS trusts; empty for what is configured for every registry.
     """
 
     image: str
@@ -66,6 +68,33 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
     platform: str = ""
     plain_http: bool = False
     docker_config: bytes = b'{"auths":{}}'
+    ca: bytes = b""
+
+    @classmethod
+    def by(cls, access: Access, digest: Digest, platform: str = "") -> "Pull":
+        """Returns what is needed to go the way on which the registry client has found it."""
+        image = f"{access.repository}@{digest}"
+        return cls(
+            image=image,
+            digest=digest,
+            platform=platform,
+            plain_http=access.plain_http,
+            docker_config=access.docker_config,
+            ca=access.ca,
+        )
+
+    def equip(self, home: Path) -> dict[str, str]:
+        """Writes what the program reads into a directory of its own; returns the environment variables that name it."""
+        (home / "config.json").write_bytes(self.docker_config)
+        environment = {"DOCKER_CONFIG": str(home)}
+        if self.ca:
+            (home / "ca.pem").write_bytes(self.ca)
+            environment["SSL_CERT_FILE"] = str(home / "ca.pem")
+        return environment
+
+    def __repr__(self) -> str:
+        """Never the credential."""
+        return f"Pull(image={self.image!r})"
 
 
 class Trivy:
@@ -165,7 +194,7 @@ class Trivy:
             arguments += ["--platform", pull.platform]
         if pull.plain_http:
             arguments.append("--insecure")
-        return await self._run(["image", *arguments, pull.image], self._limits, docker_config=pull.docker_config)
+        return await self._run(["image", *arguments, pull.image], self._limits, pull)
 
     async def _ask_version(self) -> str:
         limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
@@ -175,9 +204,9 @@ class Trivy:
         except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
             raise EvidenceError(f"{self._binary} does not tell trivy's version ({one_line(str(error), 120)})") from None
 
-    async def _run(self, arguments: list[str], limits: process.Limits, docker_config: bytes = b'{"auths":{}}') -> process.Completed:
+    async def _run(self, arguments: list[str], limits: process.Limits, pull: Pull | None = None) -> process.Completed:
         """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
-        home = self._make_home(docker_config)  # not in a thread: a cancellation would leave behind what the thread had made
+        home = self._make_home()  # not in a thread: a cancellation would leave behind what the thread had made
         environment = {
             "HOME": str(home),
             "TMPDIR": str(home),
@@ -185,10 +214,13 @@ class Trivy:
             "XDG_DATA_HOME": str(home),
             "XDG_CONFIG_HOME": str(home),
         }
-        environment |= {"DOCKER_CONFIG": str(home), "PATH": ""}
+        # Trivy asks the cloud's metadata service for credentials where a host looks like that cloud's registry (CVE-2024-35192).
+        environment |= {"DOCKER_CONFIG": str(home), "PATH": "", "AWS_EC2_METADATA_DISABLED": "true"}
         if self._ca_file:
             environment["SSL_CERT_FILE"] = self._ca_file
         try:
+            if pull is not None:
+                environment |= pull.equip(home)
             return await process.run([str(self._binary), *arguments], environment=environment, directory=home / "work", limits=limits)
         except process.TimedOutError as error:
             raise TransientError(str(error), hint="a larger --scan-timeout, or a smaller image") from None
@@ -199,9 +231,8 @@ class Trivy:
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
 
-    def _make_home(self, docker_config: bytes) -> Path:
+    def _make_home(self) -> Path:
         home = Path(tempfile.mkdtemp(prefix="scan-", dir=self._scratch))
-        (home / "config.json").write_bytes(docker_config)
         (home / "work").mkdir()
         return home
 

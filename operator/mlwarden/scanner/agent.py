@@ -18,7 +18,7 @@ from mlwarden.cluster import IMAGE_EVIDENCE, WARDEN_POLICY, ApiError, Client, Co
 from mlwarden.errors import EvidenceError, InputError
 from mlwarden.evidence import store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
-from mlwarden.evidence.store import ImageEvidence
+from mlwarden.evidence.store import ImageEvidence, Requester
 from mlwarden.model.evidence import SIGNATURES, Phase
 from mlwarden.model.reference import parse
 from mlwarden.model.signing import Proof, Proven
@@ -27,7 +27,8 @@ from mlwarden.scanner.agenda import Agenda, Terms, backoff, due, long_backoff
 from mlwarden.scanner.claim import Claim, LostError
 from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.keys import Keys, material
-from mlwarden.scanner.protocol import Worker
+from mlwarden.scanner.protocol import PullCredential, Worker
+from mlwarden.scanner.pull import Given, PullSecrets
 
 LOG = logging.getLogger(__name__)
 RESOLVE, SCAN, VERIFY = "resolve", "scan", "verify"
@@ -52,11 +53,22 @@ class Agent:
         terms: identity, lease and maximum age.
         slots: how many at the same time, for `resolve`, `scan` and `verify`.
         keys: reads the keys that policies keep in Secrets.
+        secrets: reads the pull Secrets of the pods that evidence is wanted for; None for anonymous pulls.
     """
 
-    def __init__(self, *, client: Client, worker: Worker, terms: Terms, slots: dict[str, int], keys: Keys) -> None:
+    def __init__(
+        self,
+        *,
+        client: Client,
+        worker: Worker,
+        terms: Terms,
+        slots: dict[str, int],
+        keys: Keys,
+        secrets: PullSecrets | None = None,
+    ) -> None:
         self._client, self._worker, self._terms, self._slots = client, worker, terms, slots
         self._keys, self._materials = keys, dict[str, str]()
+        self._secrets = secrets
         self._known: dict[str, ImageEvidence] = {}
         self._running: dict[str, str] = {}  # name → registry
         self._agendas = {lane: Agenda() for lane in (RESOLVE, SCAN, VERIFY)}
@@ -142,7 +154,7 @@ class Agent:
                 continue
             if self._demands.about(known.spec.references):
                 try:
-                    await self._ask_for(SIGNATURES + known.spec.references[-1])
+                    await self._ask_for(SIGNATURES + known.spec.references[-1], Requester(pullers=known.spec.pullers))
                 except ApiError as error:
                     LOG.warning("signatures of %s cannot be asked for: %s", known.metadata.name, error)
 
@@ -220,7 +232,11 @@ class Agent:
         outcome = "ready"
         try:
             async with claim.renewed():
-                change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](known)
+                given = await self._secrets.credentials_for(known) if self._secrets is not None else Given()
+                try:
+                    change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](known, given.credentials)
+                except DefinitiveError as error:
+                    raise given.explained(error) from None
         except DefinitiveError as error:
             outcome, change = "failed", _definitive(known, error, _now())
         except GatherError as error:
@@ -234,24 +250,24 @@ class Agent:
         self._known[known.metadata.name] = claim.current
         return outcome
 
-    async def _resolve(self, known: ImageEvidence) -> dict[str, Any]:
+    async def _resolve(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
         began, reference = _now(), known.spec.references[0]
-        found = await self._worker.resolve(reference)
-        await self._ask_for(parse(reference).at(found))
+        found = await self._worker.resolve(reference, credentials)
+        await self._ask_for(parse(reference).at(found), Requester(pullers=known.spec.pullers))
         return {**_ANSWERED, "digest": found, "at": began, "answered": known.spec.requested_at}
 
-    async def _scan(self, known: ImageEvidence) -> dict[str, Any]:
+    async def _scan(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
-        scan = await self._worker.scan(known.spec.references)
+        scan = await self._worker.scan(known.spec.references, credentials)
         now = _now()
         return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
 
-    async def _verify(self, known: ImageEvidence) -> dict[str, Any]:
+    async def _verify(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What can be proven. What could not be found out this time leaves what was known, with its age, and is tried again."""
         demands = self._demands.about(known.spec.references)
         filled, failed = await self._keys.filled(demands)
-        proofs = await self._worker.verify(known.spec.references, filled) if filled else ()
+        proofs = await self._worker.verify(known.spec.references, filled, credentials) if filled else ()
         now = _now()
         proofs = tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand])) for proof in proofs)
         proofs += tuple(
@@ -270,18 +286,20 @@ class Agent:
         again = _transient(known, TransientError(unknown[0].reason), now)
         return {**change, "reason": again["reason"], "attempts": again["attempts"], "retry_at": again["retry_at"]}
 
-    async def _ask_for(self, pinned: str) -> None:
+    async def _ask_for(self, pinned: str, requester: Requester) -> None:
         """Sees to it that there is evidence, or a request for it, about a digest, and that it can be pulled from here too."""
         name = store.name_for(pinned)
         known = self._known.get(name)
         if known is None:
             try:
-                await self._client.create(IMAGE_EVIDENCE, store.pending(pinned))
+                await self._client.create(IMAGE_EVIDENCE, store.pending(pinned, requester))
             except ConflictError:
                 known = store.read(await self._client.get(IMAGE_EVIDENCE, name))
-        if known is not None and known.status.phase is not Phase.READY and store.canonical(pinned) not in known.spec.references:
+        if known is None or known.status.phase is Phase.READY:
+            return
+        if store.canonical(pinned) not in known.spec.references or store.new_pullers(known, requester):
             with contextlib.suppress(ConflictError):
-                await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now()))
+                await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now(), requester))
 
 
 def _lane(name: str) -> str:

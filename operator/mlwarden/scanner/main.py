@@ -27,12 +27,14 @@ from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover, trust_roots
+from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
 from mlwarden.scanner.agenda import Terms
 from mlwarden.scanner.keys import Keys
 from mlwarden.scanner.protocol import Worker
+from mlwarden.scanner.pull import PullSecrets
 from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
 
 LOG = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ def _parser(mode: str) -> argparse.ArgumentParser:
         parser.add_argument("--max-age", type=float, default=24, metavar="HOURS", help="scans older than this are made again; 0: never")
         namespace = os.environ.get("POD_NAMESPACE", "mlwarden-system")
         parser.add_argument("--key-namespace", default=namespace, metavar="NAME", help="of Secrets with public keys that policies name")
+        pods = "pull with the pull Secrets of pods, too; needs the right to read them"
+        parser.add_argument("--pod-pull-secrets", action="store_true", help=pods)
     if mode != "agent":
         _add_worker_options(parser)
     return parser
@@ -87,6 +91,7 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plain-http", action="append", default=[], metavar="HOST", help="registry spoken to in plain HTTP (repeatable)")
     parser.add_argument("--docker-config", default="", metavar="FILE", help="registry credentials, a docker config.json")
     parser.add_argument("--registry-ca", default="", metavar="FILE", help="PEM of certificate authorities of registries")
+    parser.add_argument("--registries", default="", metavar="FILE", help="YAML: mirrors, authorities and plain HTTP by registry host")
     parser.add_argument("--registry-timeout", type=_positive, default=20, metavar="SECONDS")
     default = "of the nodes (repeatable); default: amd64 and arm64"
     parser.add_argument("--architecture", action="append", default=[], metavar="ARCH", help=default)
@@ -106,8 +111,9 @@ async def _agent(options: argparse.Namespace) -> int:
     )
     async with await connect(options) as client:
         slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers, agents.VERIFY: 4 * options.workers}
-        keys = Keys(client, options.key_namespace)
-        agent = agents.Agent(client=client, worker=Worker(options.socket), terms=terms, slots=slots, keys=keys)
+        keys, secrets = Keys(client, options.key_namespace), PullSecrets(client, allowed=options.pod_pull_secrets)
+        worker = Worker(options.socket)
+        agent = agents.Agent(client=client, worker=worker, terms=terms, slots=slots, keys=keys, secrets=secrets)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
             tasks.create_task(agent.run())
@@ -141,8 +147,9 @@ async def _worker(options: argparse.Namespace) -> int:
         LOG.info("trivy %s, cosign %s", await trivy.version(), await cosign.version() if cosign else "none")
         credentials = Credentials.load(Path(options.docker_config)) if options.docker_config else None
         plain = frozenset(options.plain_http)
+        registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
         timeout, ca_file = options.registry_timeout, options.registry_ca
-        async with Registry(plain_http=plain, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
+        async with Registry(registries=registries, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
             gatherer = Gatherer(registry=registry, trivy=trivy, architectures=options.architecture or _ARCHITECTURES)
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:

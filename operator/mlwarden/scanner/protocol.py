@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from mlwarden.errors import InputError
+from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Scan
@@ -25,16 +26,25 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", forbid
     """Base of all messages."""
 
 
+class PullCredential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A credential that may be shown for one image, `registry/repository`, while one question is answered."""
+
+    image: str
+    credential: Credential
+
+
 class Resolve(_Message, frozen=True, kw_only=True, tag="resolve"):
     """What does this reference point at?"""
 
     reference: str
+    credentials: tuple[PullCredential, ...] = ()
 
 
 class Look(_Message, frozen=True, kw_only=True, tag="scan"):
     """What is in this digest? `references`: `repository@sha256:…`, to try in turn."""
 
     references: tuple[str, ...]
+    credentials: tuple[PullCredential, ...] = ()
 
 
 class Verify(_Message, frozen=True, kw_only=True, tag="verify"):
@@ -42,6 +52,7 @@ class Verify(_Message, frozen=True, kw_only=True, tag="verify"):
 
     references: tuple[str, ...]
     demands: dict[str, Demand]
+    credentials: tuple[PullCredential, ...] = ()
 
 
 class Report(_Message, frozen=True, kw_only=True, tag="state"):
@@ -88,6 +99,13 @@ _QUESTIONS: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
 _T = TypeVar("_T", Resolved, Scanned, Verified, State)
 
 
+def shown(credentials: tuple[PullCredential, ...]) -> Credentials:
+    """Returns what the worker may show, each for its own image."""
+    # `/v2` is what a path in front of the repository loses again, so that a repository called `v2/x` keeps its own.
+    pairs = [(each.image.partition("/"), each.credential) for each in credentials]
+    return Credentials([(f"{registry}/v2/{repository}", credential) for (registry, _, repository), credential in pairs])
+
+
 def encode(message: Question | Answer) -> bytes:
     """Returns one line."""
     return msgspec.json.encode(message) + b"\n"
@@ -109,21 +127,23 @@ class Worker:
     def __init__(self, socket: str, *, timeout: float = 3600) -> None:
         self._socket, self._timeout = socket, timeout
 
-    async def resolve(self, reference: str) -> Digest:
+    async def resolve(self, reference: str, credentials: tuple[PullCredential, ...] = ()) -> Digest:
         """Raises DefinitiveError, TransientError."""
-        answer = await self._ask(Resolve(reference=reference), Resolved)
+        answer = await self._ask(Resolve(reference=reference, credentials=credentials), Resolved)
         try:
             return digest(answer.digest)
         except InputError:
             raise TransientError("the scanner's worker answered with something that is not a digest") from None
 
-    async def scan(self, references: tuple[str, ...]) -> Scan:
+    async def scan(self, references: tuple[str, ...], credentials: tuple[PullCredential, ...] = ()) -> Scan:
         """Raises DefinitiveError, TransientError. Cancelling it stops the scan."""
-        return (await self._ask(Look(references=references), Scanned)).scan
+        return (await self._ask(Look(references=references, credentials=credentials), Scanned)).scan
 
-    async def verify(self, references: tuple[str, ...], demands: dict[str, Demand]) -> tuple[Proof, ...]:
+    async def verify(
+        self, references: tuple[str, ...], demands: dict[str, Demand], credentials: tuple[PullCredential, ...] = ()
+    ) -> tuple[Proof, ...]:
         """Raises DefinitiveError, TransientError. One proof per demand, or it is no answer."""
-        proofs = (await self._ask(Verify(references=references, demands=demands), Verified)).proofs
+        proofs = (await self._ask(Verify(references=references, demands=demands, credentials=credentials), Verified)).proofs
         if sorted(proof.demand for proof in proofs) != sorted(demands):
             raise TransientError("the scanner's worker answered other demands than it was asked")
         return proofs

@@ -19,6 +19,7 @@ from typing import IO
 import msgspec
 
 from mlwarden.errors import Error
+from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.trivy import Trivy
@@ -43,7 +44,7 @@ _RESOLUTIONS = 32
 _QUESTION_SECONDS = 10
 _UPDATE_SECONDS = 600
 _UPDATE_RETRY_SECONDS = 60
-Prove = Callable[[Sequence[str], Mapping[str, Demand]], Awaitable[tuple[Proof, ...]]]
+Prove = Callable[[Sequence[str], Mapping[str, Demand], Credentials], Awaitable[tuple[Proof, ...]]]
 
 
 class Service:
@@ -64,14 +65,14 @@ class Service:
         """Never raises but for cancellation: a failure is an answer."""
         try:
             match question:
-                case Resolve(reference=reference):
+                case Resolve(reference=reference, credentials=credentials):
                     async with self._resolutions:
-                        return Resolved(digest=await self._gatherer.resolve(reference))
-                case Look(references=references):
+                        return Resolved(digest=await self._gatherer.resolve(reference, protocol.shown(credentials)))
+                case Look(references=references, credentials=credentials):
                     async with self._scans:
-                        return Scanned(scan=await self._gatherer.scan(references))
-                case Verify(references=references, demands=demands):
-                    return Verified(proofs=await self._prove(references, demands))
+                        return Scanned(scan=await self._gatherer.scan(references, protocol.shown(credentials)))
+                case Verify(references=references, demands=demands, credentials=credentials):
+                    return Verified(proofs=await self._prove(references, demands, protocol.shown(credentials)))
                 case Report():
                     return await self._state()
         except GatherError as error:

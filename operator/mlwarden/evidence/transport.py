@@ -1,0 +1,185 @@
+"""HTTP towards hosts that anybody may have named: no credentials across a redirect, no endless body, no address where no registry is.
+
+An HTTP client's own redirects, cookies, decompression and `~/.netrc` were rejected: each of them has been somebody's CVE. What a request
+may raise becomes one of the two kinds of failure here, so that nothing above knows aiohttp.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
+from mlwarden.evidence.network import ForbiddenAddressError, GuardedResolver, forbidden
+
+_MAX_REDIRECTS = 3
+_MAX_RETRY_AFTER = 3600.0
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came back; the body of a 200 alone, and never longer than was asked for."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def media_type(self) -> str:
+        """Of the body, without parameters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds of a `Retry-After` header (a number or an HTTP date), 0 where there is none to be read, at most an hour."""
+        value = self.headers.get("Retry-After", "")
+        if value.isascii() and value.isdigit():
+            seconds = float(value[:9])
+        else:
+            try:
+                seconds = (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+            except (ValueError, TypeError, OverflowError):
+                return 0
+        return min(max(seconds, 0), _MAX_RETRY_AFTER)
+
+
+class Transport:
+    """Requests under the rules above.
+
+    Args:
+        plain_http: hosts (`host` or `host:port`) that are spoken to in plain HTTP.
+        authorities: host → PEM of certificate authorities that are trusted for that host alone, beside the system's.
+        ca_file: PEM file of certificate authorities that are trusted for every host beside the system's.
+
+    Hosts that the administrator listed in either may be on loopback.
+    """
+
+    def __init__(self, *, plain_http: frozenset[str], authorities: Mapping[str, str], ca_file: str = "") -> None:
+        self._plain = plain_http
+        self._tls = _context(ca_file)
+        self._own_tls = {host: _context(ca_file, pem) for host, pem in authorities.items()}
+        self._session: aiohttp.ClientSession | None = None
+
+    def open(self) -> None:
+        """To be called in an event loop, and `close` later."""
+        connector = aiohttp.TCPConnector(
+            resolver=GuardedResolver(self._plain | self._own_tls.keys()), ssl=self._tls, limit=64, use_dns_cache=False
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a digest is of the bytes as sent, and a small body must not become a large one
+            trust_env=False,  # would read credentials from ~/.netrc
+            timeout=aiohttp.ClientTimeout(total=None),
+            headers={"User-Agent": "mlwarden", "Accept-Encoding": "identity"},
+        )
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    def guard(self, url: URL) -> None:
+        """Raises DefinitiveError unless a URL is HTTPS, or HTTP to a listed host, and not to a literal address that is forbidden."""
+        host = url.host or ""
+        listed = authority(url) in self._plain
+        if url.scheme != "https" and not (url.scheme == "http" and listed):
+            raise DefinitiveError(
+                f"{one_line(authority(url), 100)} would be spoken to in plain HTTP",
+                hint="list the host with --plain-http if that is meant",
+            )
+        if url.user or url.password or not host:
+            raise DefinitiveError(f"{one_line(authority(url), 100)} is not a plain URL")
+        if forbidden(host, loopback=listed or authority(url) in self._own_tls):
+            raise DefinitiveError(f"{one_line(host, 100)} is an address where no registry may be")
+
+    async def request(
+        self, method: str, url: URL, headers: Mapping[str, str], *, cap: int, data: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request, its redirects followed without credentials and nowhere `guard` would not go.
+
+        Args:
+            method: HEAD, GET or POST.
+            url: where to.
+            headers: an `Authorization` among them is for this host alone.
+            cap: bytes of body that are read; more is a failure.
+            data: a form; what carries one is not redirected.
+        """
+        if self._session is None:
+            raise RuntimeError("Registry is used outside of its context")
+        for _ in range(_MAX_REDIRECTS + 1):
+            self.guard(url)
+            tls = self._own_tls.get(authority(url), self._tls)
+            async with self._session.request(method, url, headers=headers, allow_redirects=False, data=data, ssl=tls) as response:
+                location = response.headers.get("Location", "")
+                if response.status not in _REDIRECTS or not location:
+                    body = await _read(response, cap, url) if response.status == 200 else b""
+                    return Answer(status=response.status, headers=response.headers, body=body)
+            if data is not None:
+                raise DefinitiveError(f"{authority(url)}: the token service redirects a request that carries credentials")
+            headers = {name: value for name, value in headers.items() if name != "Authorization"}
+            try:
+                url = url.join(URL(location))
+            except ValueError:
+                raise DefinitiveError(f"{authority(url)}: redirects to something that is not a URL") from None
+        raise DefinitiveError(f"{authority(url)}: more than {_MAX_REDIRECTS} redirects")
+
+
+class Deadline:
+    """Turns whatever a request may raise, and running out of time, into the two kinds of failure."""
+
+    def __init__(self, seconds: float, name: str) -> None:
+        self._timeout, self._seconds, self._name = asyncio.timeout(seconds), seconds, name
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise TransientError(f"{self._name}: the registry did not answer within {self._seconds:g} s") from None
+        if isinstance(error, ForbiddenAddressError) or isinstance(getattr(error, "os_error", None), ForbiddenAddressError):
+            raise DefinitiveError(f"{self._name}: its registry leads to an address where no registry may be") from None
+        if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+            raise TransientError(f"{self._name}: no trusted TLS connection ({one_line(str(error), 120)})") from None
+        if isinstance(error, ValueError):  # aiohttp.InvalidURL, and UnicodeError for labels that DNS does not know
+            raise DefinitiveError(f"{self._name}: not a host that can be asked") from None
+        if isinstance(error, aiohttp.ClientError | OSError):
+            raise TransientError(
+                f"{self._name}: the registry cannot be reached ({one_line(str(error) or type(error).__name__, 120)})"
+            ) from None
+
+
+def authority(url: URL) -> str:
+    """`host` or `host:port` as it stands in a reference."""
+    host = f"[{url.host}]" if url.host and ":" in url.host else (url.host or "")
+    return f"{host}:{url.explicit_port}" if url.explicit_port is not None else host
+
+
+async def _read(response: aiohttp.ClientResponse, cap: int, url: URL) -> bytes:
+    """The body, refused as soon as it is longer than `cap`. A HEAD has none."""
+    body = bytearray()
+    if cap:
+        async for chunk in response.content.iter_chunked(1 << 16):
+            body += chunk
+            if len(body) > cap:
+                response.close()
+                raise DefinitiveError(f"{authority(url)}: an answer of more than {cap >> 10} KiB")
+    return bytes(body)
+
+
+def _context(ca_file: str, pem: str = "") -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    if pem:
+        context.load_verify_locations(cadata=pem)
+    return context
