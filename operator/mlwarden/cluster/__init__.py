@@ -19,12 +19,13 @@ from mlwarden.cluster.kinds import (
     LEASE,
     NAMESPACE,
     POD,
+    REVOKED_ARTIFACT,
     SECRET,
     WARDEN_POLICY,
     Kind,
 )
 from mlwarden.cluster.lease import Lease
-from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
+from mlwarden.cluster.snapshot import POLICIES, REVOKED, SIGNERS, Snapshot, SnapshotSource
 
 __all__ = [
     "APPLY_PATCH",
@@ -38,7 +39,10 @@ __all__ = [
     "NAMESPACE",
     "POD",
     "POLICIES",
+    "REVOKED",
+    "REVOKED_ARTIFACT",
     "SECRET",
+    "SIGNERS",
     "STRATEGIC_PATCH",
     "WARDEN_POLICY",
     "ApiError",

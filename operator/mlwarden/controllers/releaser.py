@@ -23,7 +23,7 @@ from mlwarden.cluster.client import STRATEGIC_PATCH, Client
 from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import NAMESPACE, POD
-from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
+from mlwarden.cluster.snapshot import POLICIES, REVOKED, Snapshot, SnapshotSource
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.release import Judgement, bare_release, judge
@@ -116,7 +116,7 @@ class Releaser:
         self._enqueue([key])
 
     def _snapshot_changed(self, snapshot: Snapshot, changes: frozenset[str]) -> None:
-        if POLICIES in changes:
+        if POLICIES in changes or REVOKED in changes:
             self._policies = _digest(snapshot)
             self._enqueue(self._since)
             return
@@ -294,6 +294,7 @@ def _digest(snapshot: Snapshot) -> str:
         digest.update(msgspec.json.encode(compiled.policy))
     for name, reason in sorted(snapshot.broken.items()):
         digest.update(f"{name}\0{reason}".encode())
+    digest.update(msgspec.json.encode([snapshot.revoked.digests, list(snapshot.revoked.keys), list(snapshot.revoked.signers)]))
     return digest.hexdigest()[:12]
 
 
