@@ -24,10 +24,15 @@ _REMEMBERED = 10_000
 
 
 class Requests:
-    """Makes sure that what is wanted is asked for."""
+    """Makes sure that what is wanted is asked for.
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    Args:
+        client: of the API server.
+        background: nobody waits for it.
+    """
+
+    def __init__(self, client: Client, *, background: bool = False) -> None:
+        self._client, self._background = client, background
         self._asked: OrderedDict[str, datetime] = OrderedDict()
 
     async def ensure(self, wanted: Iterable[str], now: datetime) -> None:
@@ -48,22 +53,23 @@ class Requests:
 
     async def _ask(self, reference: str, now: datetime) -> None:
         try:
-            await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference))
+            await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference, background=self._background))
         except ConflictError:
             stored = read(await self._client.get(IMAGE_EVIDENCE, evidence.name_for(reference)))
-            if worth_asking(stored, reference, now):
+            if worth_asking(stored, reference, now, background=self._background):
                 try:
-                    await self._client.patch(IMAGE_EVIDENCE, stored.metadata.name, evidence.request(stored, reference, now))
+                    again = evidence.request(stored, reference, now, background=self._background)
+                    await self._client.patch(IMAGE_EVIDENCE, stored.metadata.name, again)
                 except ApiError as error:
                     if not isinstance(error, ConflictError):  # somebody else asked at the same moment
                         raise
 
 
-def worth_asking(stored: ImageEvidence, reference: str, now: datetime) -> bool:
+def worth_asking(stored: ImageEvidence, reference: str, now: datetime, *, background: bool = False) -> bool:
     """Whether to ask again for what is stored already: it was answered, and not a moment ago."""
     from_here = stored.is_resolution or canonical(reference) in stored.spec.references
     if not from_here:
         return True  # one more repository it can be pulled from
     if stored.status.phase is Phase.PENDING or stored.status.at is None or stored.is_asked:
-        return False
+        return stored.spec.background and not background  # now somebody waits for it
     return stored.status.phase is not Phase.FAILED or now - stored.status.at >= _FAILED

@@ -70,10 +70,12 @@ class EvidenceSpec(_Wire, frozen=True, kw_only=True):
     Attributes:
         references: one image reference as written (`tag-…`), or up to 16 of `repository@sha256:…` to try in turn.
         requested_at: when an answer was last asked for; the scanner answers again when it is not `status.answered`.
+        background: nobody waits for the answer; whoever does takes this off.
     """
 
     references: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...], _REFERENCES]
     requested_at: datetime | None = None
+    background: bool = False
 
 
 class EvidenceStatus(_Wire, frozen=True, kw_only=True):
@@ -172,7 +174,7 @@ def canonical(wanted: str) -> str:
     return parsed.at(parsed.digest) if parsed.digest else reference
 
 
-def pending(wanted: str) -> dict[str, Json]:
+def pending(wanted: str, *, background: bool = False) -> dict[str, Json]:
     """Returns the object to create for what is wanted and has no evidence.
 
     Raises:
@@ -182,17 +184,19 @@ def pending(wanted: str) -> dict[str, Json]:
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": name_for(wanted), "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
-        "spec": {"references": [canonical(wanted)]},
+        "spec": {"references": [canonical(wanted)], **({"background": True} if background else {})},
     }
 
 
-def request(stored: ImageEvidence, wanted: str, now: datetime) -> dict[str, Json]:
+def request(stored: ImageEvidence, wanted: str, now: datetime, *, background: bool = False) -> dict[str, Json]:
     """Returns the merge patch that asks again for what is `stored`, and names one more repository to pull it from.
 
     Carries the resource version where it changes the list, so that two requesters do not undo each other: on a conflict read it again.
     When the list is full its oldest entry goes: filling it with repositories that do not have the digest must not spoil it for others.
     """
     spec: dict[str, Json] = {"requestedAt": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+    if background != stored.spec.background:
+        spec["background"] = background and not stored.is_asked  # somebody waits for what is asked already
     if stored.is_resolution or (reference := canonical(wanted)) in stored.spec.references:
         return {"spec": spec}
     spec["references"] = [*stored.spec.references, reference][-MAX_REFERENCES:]
