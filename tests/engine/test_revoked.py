@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 import pytest
 
 from mlwarden import engine, workloads
@@ -13,19 +12,12 @@ from mlwarden.model.evidence import Facts, Resolution
 from mlwarden.model.finding import Decision, Outcome, Severity, Verdict
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked, RevokedSigner
+from mlwarden.model.signing import Signer
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 BAD, GOOD = digest("sha256:" + "b" * 64), digest("sha256:" + "a" * 64)
 KEY = "sha256:" + "e" * 64
 TAGGED = "registry.example/team/train:1.0"
-
-
-class Signer(msgspec.Struct, frozen=True, kw_only=True):
-    """As in a proof."""
-
-    key: str = ""
-    issuer: str = ""
-    subject: str = ""
 
 
 def revocation(name: str = "r", **spec: Any) -> Revocation:

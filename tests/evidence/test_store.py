@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mlwarden import evidence
 from mlwarden.errors import EvidenceError, InputError
 from mlwarden.evidence import store
+from mlwarden.evidence.requests import worth_asking
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import ImageFacts, Phase, Resolution, Scan
 
@@ -100,6 +101,22 @@ def test_whatever_is_stored_is_evidence_or_an_evidence_error(obj: object) -> Non
 def test_asking_again_says_when_and_leaves_the_references_alone() -> None:
     known = store.read(evidence.pending("nginx:1"))
     assert evidence.request(known, "nginx:1", NOW) == {"spec": {"requestedAt": "2026-11-24T12:00:00.000000Z"}}
+
+
+def test_what_was_asked_for_in_the_background_is_not_when_somebody_waits_for_it() -> None:
+    known = store.read(evidence.pending("nginx:1", background=True))
+    assert known.spec.background
+    assert worth_asking(known, "nginx:1", NOW)
+    assert evidence.request(known, "nginx:1", NOW)["spec"]["background"] is False
+    assert not worth_asking(known, "nginx:1", NOW, background=True)
+
+
+def test_and_asking_in_the_background_puts_nobody_back_who_waits() -> None:
+    waiting = store.read(evidence.pending("nginx:1"))
+    assert not worth_asking(waiting, "nginx:1", NOW, background=True)
+    assert evidence.request(waiting, "nginx:1", NOW, background=True)["spec"]["background"] is False
+    answered = store.read({**evidence.pending("nginx:1"), "status": {"phase": "Ready", "digest": DIGEST, "at": "2026-11-24T11:00:00Z"}})
+    assert evidence.request(answered, "nginx:1", NOW, background=True)["spec"]["background"] is True
 
 
 def test_asking_for_a_digest_from_another_repository_appends_it_under_the_resource_version() -> None:

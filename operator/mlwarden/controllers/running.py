@@ -18,7 +18,7 @@ import logging
 import time
 from collections import Counter as Count
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import msgspec
@@ -46,6 +46,8 @@ KNOWN = Gauge("mlwarden_running_pods", "Bound pods of governed namespaces that t
 _BOUND = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 _GATHER = 2.0
 _ROUND = 1800.0
+_AGAIN = timedelta(minutes=15)
+"""Until evidence about one digest is asked for again: an answer is a change, and every change is a look that may ask."""
 _STEP = 0.02
 """Seconds of judging after which others get their turn."""
 _REMEMBERED = 20_000
@@ -58,12 +60,14 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         policies: those that would refuse it now.
+        open: those that cannot tell at the moment.
         reason: one line for a person; `""` where nothing would.
         evict: one line where a policy or a revocation says that it shall go.
         wanted: digests about which evidence is missing or too old.
     """
 
     policies: frozenset[str] = frozenset()
+    open: frozenset[str] = frozenset()
     reason: str = ""
     evict: str = ""
     wanted: tuple[str, ...] = ()
@@ -83,13 +87,15 @@ def judge(pod: Json, snapshot: Snapshot, now: datetime) -> Judged:
     )
     wanted = tuple(reference for reference in verdict.wanted if "@" in reference)
     failing = tuple(each for each in verdict.findings if each.outcome is Outcome.FAIL and each.action == Action.DENY.value)
+    unknown = frozenset(each.policy for each in verdict.findings if each.outcome is Outcome.UNKNOWN)
     if not failing:
-        return Judged(wanted=wanted)
+        return Judged(open=unknown, wanted=wanted)
     enforced = settings.rollout == "enforce"
     said = "Would be refused now" if enforced else "Would be refused now, did the roll-out not only audit,"
     leaving = [each for each in failing if _goes(each, pod, snapshot)] if enforced else []
     return Judged(
         policies=frozenset(each.policy for each in failing),
+        open=unknown,
         reason=engine.held(Verdict(decision=Decision.DENY, findings=failing), refused=said),
         evict=engine.held(Verdict(decision=Decision.DENY, findings=tuple(leaving)), refused="Eviction is asked for") if leaving else "",
         wanted=wanted,
@@ -124,7 +130,7 @@ class RunningPods:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client, self._source, self._reporter, self._evictions, self._now = client, source, reporter, evictions, now
-        self._requests = Requests(client, background=True)
+        self._requests = Requests(client, background=True, again=_AGAIN)
         self._leads = False
         self._forget_everything()
         source.subscribe(self._snapshot_changed)
@@ -299,6 +305,9 @@ class RunningPods:
             if not why and not leaves:
                 self._leaving.add(key)
         known = self._failing.get(key)
+        if known is not None and known[0] == metadata["uid"] and (still := known[1].policies & judged.open):
+            # A finding is not over because its evidence is being renewed.
+            judged = msgspec.structs.replace(judged, policies=judged.policies | still, reason=judged.reason or known[1].reason)
         self._set(key, metadata["uid"], judged)
         if judged.reason and (known is None or (known[0], known[1].reason) != (metadata["uid"], judged.reason)):
             self._tell(pod, judged.reason)

@@ -7,7 +7,7 @@ else did, so there it is a warning, the resolution is asked for, and a pod that 
 
 from collections.abc import Mapping
 
-from mlwarden.checks.image_scan import young
+from mlwarden.checks.resolved import young
 from mlwarden.checks.text import VALUE_LENGTH, clean
 from mlwarden.engine.actions import Situation, action
 from mlwarden.errors import Error

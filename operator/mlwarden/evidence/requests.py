@@ -29,17 +29,18 @@ class Requests:
     Args:
         client: of the API server.
         background: nobody waits for it.
+        again: how long one reference is not asked about a second time.
     """
 
-    def __init__(self, client: Client, *, background: bool = False) -> None:
-        self._client, self._background = client, background
+    def __init__(self, client: Client, *, background: bool = False, again: timedelta = _ASKED) -> None:
+        self._client, self._background, self._again = client, background, again
         self._asked: OrderedDict[str, datetime] = OrderedDict()
 
     async def ensure(self, wanted: Iterable[str], now: datetime) -> None:
         """Asks for everything that is wanted, unless that was done a moment ago."""
         for reference in wanted:
             last = self._asked.get(reference)
-            if last is not None and now - last < _ASKED:
+            if last is not None and now - last < self._again:
                 continue
             self._asked[reference] = now
             self._asked.move_to_end(reference)
