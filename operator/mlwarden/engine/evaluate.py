@@ -61,7 +61,7 @@ def evaluate(
         return Verdict(decision=decision([finding]), findings=(finding,))
     view = View(workload, facts)
     before = Before(workload, facts, _answers)
-    findings, unresolved = revoked(workload, facts, settings, situation, before.images)
+    findings, unresolved = revoked(workload, facts, settings, situation, before)
     findings += _not_in_force(workload, facts, settings, situation, broken or {})
     wanted = dict.fromkeys(unresolved)
     for compiled in policies:

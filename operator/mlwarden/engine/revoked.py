@@ -5,11 +5,10 @@ A digest is revoked or it is not. A tag is as good as its young resolution; whil
 else did, so there it is a warning, the resolution is asked for, and a pod that turns out to run something revoked is reported as running.
 """
 
-from collections.abc import Mapping
-
 from mlwarden.checks.resolved import young
 from mlwarden.checks.text import VALUE_LENGTH, clean
 from mlwarden.engine.actions import Situation, action
+from mlwarden.engine.before import Before
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest
@@ -24,9 +23,7 @@ _NO_EXCEPTION = "none: what is revoked has no exceptions"
 _WHY = "somebody with the right to say so has found that this must not run any more"
 
 
-def revoked(
-    workload: Workload, facts: Facts, settings: Settings, situation: Situation, unchanged: Mapping[str, str]
-) -> tuple[list[Finding], list[str]]:
+def revoked(workload: Workload, facts: Facts, settings: Settings, situation: Situation, before: Before) -> tuple[list[Finding], list[str]]:
     """Returns what is revoked and what cannot be told, and the references whose resolution is wanted.
 
     Args:
@@ -34,7 +31,7 @@ def revoked(
         facts: with what is revoked.
         settings: which profiles hold.
         situation: whether it can wait, and the roll-out.
-        unchanged: path → image before an update: what a pod runs already can still be looked at with a debugger.
+        before: the pod before its update: what it runs already can still be looked at with a debugger.
     """
     findings: list[Finding] = []
     wanted: list[str] = []
@@ -45,7 +42,7 @@ def revoked(
         fix = f"ask whoever runs the platform to correct it: kubectl describe revokedartifact {name}"
         findings.append(_finding(Outcome.UNKNOWN, unknown, workload.resource, message, fix))
     for image in workload.images if facts.revoked.digests else ():
-        if unchanged.get(image.path) == image.reference:
+        if before.image(image.path) == image.reference:
             continue
         shown = clean(image.reference, VALUE_LENGTH)
         known, digest = _digest(image, facts)
