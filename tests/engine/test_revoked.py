@@ -88,6 +88,13 @@ def test_and_is_warned_about_and_asked_for_where_none_is() -> None:
     assert (verdict.decision, [finding.action for finding in verdict.findings], verdict.wanted) == (Decision.ADMIT, ["Warn"], (TAGGED,))
 
 
+def test_but_refused_until_it_is_resolved_again_where_it_pointed_at_what_is_revoked() -> None:
+    verdict = judged(pod(TAGGED), "baseline", resolutions=resolved(BAD, age=timedelta(hours=1)))
+    assert (verdict.decision, verdict.findings[0].outcome, verdict.wanted) == (Decision.DENY, Outcome.UNKNOWN, (TAGGED,))
+    template = judged(deployment(TAGGED), "baseline", resolutions=resolved(BAD, age=timedelta(hours=1)))
+    assert (template.decision, template.findings[0].action) == (Decision.ADMIT, "Warn")
+
+
 def test_a_template_by_tag_is_warned_about_because_its_pods_are_judged() -> None:
     verdict = judged(deployment(TAGGED))
     assert (verdict.decision, [finding.action for finding in verdict.findings], verdict.wanted) == (Decision.ADMIT, ["Warn"], (TAGGED,))

@@ -3,6 +3,7 @@
 A digest is revoked or it is not. A tag is as good as its young resolution; while that is missing, and any digest is revoked at all, it is
 `Unknown`: what holds pods waits for it. Where nothing is held, refusing every tag at its first use would punish everybody for what somebody
 else did, so there it is a warning, the resolution is asked for, and a pod that turns out to run something revoked is reported as running.
+Unless the tag pointed at what is revoked when it was last resolved: then it has to be resolved again first, everywhere.
 """
 
 from mlwarden.checks.resolved import young
@@ -36,6 +37,7 @@ def revoked(workload: Workload, facts: Facts, settings: Settings, situation: Sit
     findings: list[Finding] = []
     wanted: list[str] = []
     unknown = action(Outcome.UNKNOWN, Action.DENY if settings.holds(facts.profile) else Action.WARN, OnUnknown.HOLD, situation)
+    suspected = action(Outcome.UNKNOWN, Action.DENY, OnUnknown.HOLD, situation)
     denied = action(Outcome.FAIL, Action.DENY, OnUnknown.HOLD, situation)
     for name, reason in sorted(facts.revoked.unreadable.items()):
         message = f"RevokedArtifact {name} cannot be read, so nobody knows what it revokes: {reason}"
@@ -47,9 +49,14 @@ def revoked(workload: Workload, facts: Facts, settings: Settings, situation: Sit
         shown = clean(image.reference, VALUE_LENGTH)
         known, digest = _digest(image, facts)
         if known and digest is None:
+            last = facts.resolutions.get(image.reference)
+            suspect = last is not None and last.digest in facts.revoked.digests
             message = f"the tag of {shown} has not been resolved to a digest yet, so whether it is revoked is not known"
+            if suspect:
+                message = f"the tag of {shown} pointed at a revoked digest when it was last resolved, and is being resolved again"
             fix = "wait a moment and try again, or name the image by its digest"
-            findings.append(_finding(Outcome.UNKNOWN, unknown, workload.resource, message, fix, path=image.path))
+            done = suspected if suspect else unknown
+            findings.append(_finding(Outcome.UNKNOWN, done, workload.resource, message, fix, path=image.path))
             wanted.append(image.reference)
         elif digest is not None and (found := facts.revoked.digests.get(digest)) is not None:
             reference = f" [{clean(found.spec.reference, VALUE_LENGTH)}]" if found.spec.reference else ""
