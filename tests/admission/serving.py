@@ -37,6 +37,7 @@ ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 EVIDENCE = "/apis/mlwarden.io/v1alpha1/imageevidences"
 POLICIES = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
+REVOKED = "/apis/mlwarden.io/v1alpha1/revokedartifacts"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 KINDS = [("", "pods"), ("apps", "deployments")]
 IN_FORCE = ("baseline/host-namespaces.yaml", "experiment/image-scanned.yaml")
@@ -207,7 +208,7 @@ class Installed:
             if crd["metadata"]["name"] not in known:
                 self._crds.append(path)
             self.admin.apply(path, crd)
-        for collection in (EVIDENCE, POLICIES):
+        for collection in (EVIDENCE, POLICIES, REVOKED):
             until(lambda collection=collection: said(lambda: self.admin.get(collection)) == "created")
 
     def _account(self, own: str, name: str) -> str:
@@ -241,7 +242,7 @@ class Installed:
         """Waits until the authorizer has seen the bindings."""
         own = {"namespace": self.settings.namespace, "group": "", "resource": "secrets", "name": "mlwarden-webhook-tls"}
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        for attributes in ({"group": "mlwarden.io", "resource": "wardenpolicies"}, own):
+        for attributes in ({"group": "mlwarden.io", "resource": "revokedartifacts"}, own):
             review = {"spec": {"resourceAttributes": {"verb": "watch", **attributes}}}
             until(lambda review=review: api.create(path, review)["status"]["allowed"])
 

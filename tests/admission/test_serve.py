@@ -4,6 +4,7 @@ import json
 import secrets
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mlwarden.errors import InputError
 from mlwarden.model.policy import GATE
 
 from .conftest import review  # type: ignore[import-not-found]
-from .serving import DENIED, EVIDENCE, Installed, Serving, backdated, bad_pod, good_pod, load, said, until  # type: ignore[import-not-found]
+from .serving import DENIED, EVIDENCE, REVOKED, Installed, Serving, backdated, bad_pod, good_pod, load, said, until  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.cluster
 
@@ -273,6 +274,31 @@ class TestEvidence:
         until(lambda: said(lambda: installed.admin.get(about(created))) == "created")
         with pytest.raises(ApiError, match="not found"):  # it would have been asked for first
             installed.admin.get(about(tried))
+
+
+class TestARevocation:
+    def test_refuses_new_pods_at_once_in_every_profile_and_lets_them_in_again(self, installed: Installed, serving: Serving) -> None:
+        serving.serve()
+        digest = "sha256:" + secrets.token_hex(32)
+        body = good_pod("p", image=f"registry.example/app@{digest}")
+        lenient = installed.cluster.create_namespace(f"{installed.settings.namespace}-lenient")
+
+        def tried(space: str) -> str:
+            return said(lambda: installed.admin.create(f"/api/v1/namespaces/{space}/pods", body, dryRun="All"))
+
+        assert (tried(lenient), tried(installed.space)) == ("created", "created")
+        spec = {"digest": digest, "reason": "a miner was found in it", "reference": "SEC-17"}
+        kind = {"apiVersion": "mlwarden.io/v1alpha1", "kind": "RevokedArtifact"}
+        began = time.monotonic()
+        installed.admin.create(REVOKED, {**kind, "metadata": {"name": "mined"}, "spec": spec})
+        try:
+            until(lambda: "a miner was found in it [SEC-17]" in tried(lenient))
+            print(f"refused {time.monotonic() - began:.3f} s after it was revoked")  # noqa: T201 -- a figure, not an assertion
+            until(lambda: "mlwarden-revoked" in tried(installed.space))
+            assert "a miner was found in it" in said(lambda: installed.admin.create(f"/api/v1/namespaces/{lenient}/pods", body))
+        finally:
+            installed.admin.delete(f"{REVOKED}/mined")
+        until(lambda: tried(lenient) == tried(installed.space) == "created")
 
 
 class TestAPolicyThatDoesNotCompile:

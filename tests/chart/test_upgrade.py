@@ -103,7 +103,7 @@ class TestUpgrade:
         assert uids(installed, space) == before
         installed.until(lambda: not installed.generated())
         kept = {crd["metadata"]["name"] for crd in installed.admin.get(CRDS)["items"] if crd["spec"]["group"] == "mlwarden.io"}
-        assert kept == {"wardenpolicies.mlwarden.io", "imageevidences.mlwarden.io"}
+        assert kept == {"wardenpolicies.mlwarden.io", "revokedartifacts.mlwarden.io", "imageevidences.mlwarden.io"}
         plain = installed.create(space, installed.pod("plain", "again:1.0"))
         assert not plain["spec"].get("schedulingGates")
         installed.release.install()

@@ -8,9 +8,10 @@ import pytest
 from mlwarden.errors import PolicyError
 from mlwarden.model.evidence import Phase, Proofs
 from mlwarden.model.finding import Outcome
-from mlwarden.model.signing import Authority, Demand, Identity, Keyless, Proof, Proven
+from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked, RevokedSigner
+from mlwarden.model.signing import Authority, Demand, Identity, Keyless, Proof, Proven, Signer
 
-from .signing import DIGEST, NOW, PINNED, answer, answers, compiled, key, proof, ready  # type: ignore[import-not-found]
+from .signing import DIGEST, NOW, PINNED, SIGNER, answer, answers, compiled, key, proof, ready  # type: ignore[import-not-found]
 
 
 def signature(**requirement: Any) -> Any:
@@ -100,6 +101,34 @@ def test_evidence_about_another_digest_proves_nothing() -> None:
     (known,) = ready(proof(rule)).values()
     other = "sha256:" + "b" * 64
     assert answer(rule, proofs={other: known}).outcome is Outcome.UNKNOWN
+
+
+def revoked(**spec: Any) -> Revoked:
+    return Revoked.of([Revocation(name="r", spec=RevocationSpec(reason="the laptop was stolen", **spec))])
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        revoked(signer=RevokedSigner(issuer=SIGNER.issuer, subject=SIGNER.subject)),
+        revoked(key="sha256:" + "e" * 64),
+    ],
+)
+def test_what_a_revoked_key_or_signer_signed_does_not_count(known: Revoked) -> None:
+    rule = signature(authorities=[key("a"), key("b")])
+    signer = SIGNER if known.signers else Signer(key="sha256:" + "e" * 64)
+    got = answer(rule, proofs=ready(*(proof(rule, number, signer=signer) for number in (0, 1))), revoked=known)
+    assert got.outcome is Outcome.FAIL
+    assert "which is revoked: the laptop was stolen" in got.message
+    other = Signer(key="sha256:" + "f" * 64)
+    assert answer(rule, proofs=ready(proof(rule, 0, signer=signer), proof(rule, 1, signer=other)), revoked=known).outcome is Outcome.PASS
+
+
+def test_nobody_knows_whether_a_signature_of_nobody_is_revoked() -> None:
+    rule = signature()
+    known = ready(proof(rule, signer=None))
+    assert answer(rule, proofs=known, revoked=revoked(key="sha256:" + "e" * 64)).outcome is Outcome.UNKNOWN
+    assert answer(rule, proofs=known, revoked=revoked(digest=DIGEST)).outcome is Outcome.PASS
 
 
 def test_a_demand_is_known_by_what_it_asks_and_not_by_what_people_call_it() -> None:

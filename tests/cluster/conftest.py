@@ -90,7 +90,7 @@ def crds(cluster: "EmbeddedCluster") -> Iterator[None]:
 
     api = cluster.api()
     known = {each["metadata"]["name"] for each in api.get(DEFINITIONS)["items"]}
-    made = [crd for crd in (policy.crd(), evidence.crd()) if crd["metadata"]["name"] not in known]
+    made = [crd for crd in (policy.crd(), policy.revocation_crd(), evidence.crd()) if crd["metadata"]["name"] not in known]
 
     def answers(path: str) -> bool:
         try:

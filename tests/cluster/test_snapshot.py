@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from mlwarden import evidence, policy
-from mlwarden.cluster import IMAGE_EVIDENCE, NAMESPACE, POLICIES, WARDEN_POLICY, Client, Snapshot, SnapshotSource
+from mlwarden.cluster import IMAGE_EVIDENCE, NAMESPACE, POLICIES, REVOKED, SIGNERS, WARDEN_POLICY, Client, Snapshot, SnapshotSource
 from mlwarden.model.digest import digest
 from mlwarden.model.evidence import Phase
 from mlwarden.model.policy import PROFILE_LABEL, Settings
+from mlwarden.model.revocation import Revoked
 
 from .conftest import Scripted, until  # type: ignore[import-not-found]
 
@@ -163,6 +164,30 @@ async def test_what_is_no_evidence_is_none_and_harms_nothing(source: SnapshotSou
     source._evidence(("", "good"), {**evidence.pending(f"registry.example/app@{D}")})
     await until(lambda: source.current.images)
     assert set(source.current.images) == {D}
+
+
+async def test_what_is_revoked_is_told_by_what_it_names(source: SnapshotSource) -> None:
+    told: list[frozenset[str]] = []
+    source.subscribe(lambda _, changes: told.append(changes))
+
+    def revocation(name: str, **spec: Any) -> dict[str, Any]:
+        return {"metadata": {"name": name}, "spec": {"reason": "r", **spec}}
+
+    source._revocation(("", "d"), revocation("d", digest=D))
+    source._revocation(("", "k"), revocation("k", key=D))
+    await until(lambda: told)
+    assert (set(source.current.revoked.digests), set(source.current.revoked.keys)) == ({D}, {D})
+    assert told.pop() == {REVOKED, SIGNERS, D}
+    source._revocation(("", "d"), {**revocation("d", digest=D), "status": {"runningPods": 3}})  # our own writing
+    source._revocation(("", "k"), {"metadata": {"name": "k"}, "spec": {}})
+    await until(lambda: told)
+    assert told.pop() == {REVOKED, SIGNERS}
+    assert "k" in source.current.revoked.unreadable
+    source._revocation(("", "d"), None)
+    source._revocation(("", "k"), None)
+    await until(lambda: told)
+    assert told.pop() == {REVOKED, D}
+    assert source.current.facts("n", NOW).revoked == Revoked()
 
 
 def test_who_is_governed_and_by_what() -> None:

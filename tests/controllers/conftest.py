@@ -361,7 +361,8 @@ class Running:
         """The roles and bindings of the chart, as Helm renders them for this namespace."""
         import yaml
 
-        rendered = self.cluster.helm("template", "mlwarden", "charts/mlwarden", "--namespace", self.settings.namespace)
+        eviction = f"controller.eviction={str(self.settings.eviction).lower()}"
+        rendered = self.cluster.helm("template", "mlwarden", "charts/mlwarden", "--namespace", self.settings.namespace, "--set", eviction)
         found = [
             obj
             for obj in yaml.safe_load_all(rendered)

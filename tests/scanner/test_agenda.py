@@ -1,9 +1,10 @@
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
+from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata, Purpose
 from mlwarden.model.evidence import Phase
 from mlwarden.model.signing import Proof, Proven
 from mlwarden.scanner.agenda import Agenda, Due, Terms, backoff, due, long_backoff
@@ -29,6 +30,15 @@ def test_what_has_no_answer_is_due_at_once() -> None:
     assert when is not None
     assert when.at < NOW
     assert when.rank == 0
+
+
+def test_what_nobody_waits_for_comes_last() -> None:
+    found = evidence()
+    background = due(msgspec.structs.replace(found, spec=msgspec.structs.replace(found.spec, purpose=Purpose.RENEWAL)), TERMS)
+    agenda = Agenda()
+    agenda.put("background", background)
+    agenda.put("held", due(evidence(asked=NOW - SECOND), TERMS))
+    assert [agenda.take(NOW), agenda.take(NOW)] == ["held", "background"]
 
 
 def test_a_transient_failure_is_due_when_it_says_and_asking_again_does_not_hurry_a_rate_limit() -> None:

@@ -24,7 +24,7 @@ from mlwarden.checks.text import clean
 from mlwarden.cluster import Snapshot
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence.pullers import pullers
-from mlwarden.evidence.store import Requester
+from mlwarden.evidence.store import Purpose, Requester
 from mlwarden.model.finding import Action, Decision, Outcome
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Workload
@@ -118,7 +118,8 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
     # What is refused for what it is asks for nothing: or a thousand refused objects would be a thousand images to scan.
     refused = any(finding.outcome is Outcome.FAIL and finding.action == Action.DENY for finding in verdict.findings)
     wanted = () if request.dry_run or refused else verdict.wanted
-    requester = Requester(pullers=pullers(workload, namespace))
+    purpose = Purpose.POD if workload.is_pod else Purpose.TEMPLATE
+    requester = Requester(purpose=purpose, namespace=namespace, pullers=pullers(workload, namespace))
     if verdict.decision is Decision.DENY:
         body = response.deny(request.uid, engine.refusal(verdict, workload), audit=audit)
         return Answer(body=body, decision="deny", wanted=wanted, requester=requester)

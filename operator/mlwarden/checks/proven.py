@@ -6,7 +6,7 @@ an outcome that could still change: of three authorities of which two must have 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 
@@ -47,7 +47,7 @@ def proven(subject: Subject, asked: Asked, facts: Facts) -> Answer:
     """Returns whether enough of what is asked was proven about one image."""
     known = facts.proofs.get(subject.digest)
     wanted = SIGNATURES + subject.at
-    states = [_state(name, demand, known, asked, facts.now) for name, demand in asked.demands.items()]
+    states = [_state(name, demand, known, asked, facts) for name, demand in asked.demands.items()]
     good = [state for state in states if state.outcome is Outcome.PASS]
     if len(good) >= asked.required:
         return Answer(outcome=Outcome.PASS, element="", path="")
@@ -67,12 +67,12 @@ class _State(msgspec.Struct, frozen=True):
     said: str = ""
 
 
-def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, now: datetime) -> _State:
+def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, facts: Facts) -> _State:
     name = clean(demand.authority.name, NAME_LENGTH)
     proof = known.proofs.get(wanted) if known is not None else None
     if proof is None:
         return _State(Outcome.UNKNOWN, f"have not been looked at for {name} yet")
-    age = now - proof.at
+    age = facts.now - proof.at
     if age < -SKEW:
         return _State(Outcome.UNKNOWN, f"were looked at in the future for {name}, by the scanner's clock")
     if proof.outcome is Proven.UNKNOWN:
@@ -83,9 +83,18 @@ def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, now:
         return _State(Outcome.FAIL, f"{name}: {clean(proof.reason, VALUE_LENGTH) or proof.outcome.value}")
     if age > asked.max_age:
         return _State(Outcome.UNKNOWN, f"were verified for {name} {spoken(age)} ago, which is too long")
-    if why := asked.fine(proof):
-        return _State(Outcome.FAIL, f"{name}: {why}")
-    return _State(Outcome.PASS)
+    return _verified(name, proof, asked, facts)
+
+
+def _verified(name: str, proof: Proof, asked: Asked, facts: Facts) -> _State:
+    """A signature by a revoked key or signer is as good as none; one of which nobody knows who made it could be such a one."""
+    if proof.signer is None and (facts.revoked.keys or facts.revoked.signers):
+        return _State(Outcome.UNKNOWN, f"were verified for {name}, but not who signed, and there are revoked keys or signers")
+    revoked = facts.revoked.signer(proof.signer) if proof.signer is not None else None
+    if revoked is not None:
+        return _State(Outcome.FAIL, clean(f"{name}: signed by {proof.signer}, which is revoked: {revoked.spec.reason}"))
+    why = asked.fine(proof)
+    return _State(Outcome.FAIL, f"{name}: {why}") if why else _State(Outcome.PASS)
 
 
 def _not_there(known: Proofs | None) -> str:

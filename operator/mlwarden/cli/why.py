@@ -17,6 +17,7 @@ from mlwarden.cluster import (
     IMAGE_EVIDENCE,
     NAMESPACE,
     POD,
+    REVOKED_ARTIFACT,
     WARDEN_POLICY,
     Client,
     ForbiddenError,
@@ -89,8 +90,8 @@ def _not_held(pod: dict[str, Any], gates: list[Any]) -> list[str]:
 async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[str]:
     """The judgement, made again; empty where the user may not read what it rests on."""
     try:
-        policies, space, known = await asyncio.gather(
-            client.list(WARDEN_POLICY), client.get(NAMESPACE, namespace), client.list(IMAGE_EVIDENCE)
+        policies, space, known, revocations = await asyncio.gather(
+            client.list(WARDEN_POLICY), client.get(NAMESPACE, namespace), client.list(IMAGE_EVIDENCE), client.list(REVOKED_ARTIFACT)
         )
     except (ForbiddenError, NotFoundError):
         return []
@@ -110,6 +111,7 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
         images=found.images,
         resolutions=found.resolutions,
         proofs=found.proofs,
+        revoked=policy.revoked(revocations),
     )
     workload = extract(pod)
     verdict = engine.evaluate(

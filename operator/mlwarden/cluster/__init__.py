@@ -19,13 +19,14 @@ from mlwarden.cluster.kinds import (
     LEASE,
     NAMESPACE,
     POD,
+    REVOKED_ARTIFACT,
     SECRET,
     SERVICE_ACCOUNT,
     WARDEN_POLICY,
     Kind,
 )
 from mlwarden.cluster.lease import Lease
-from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
+from mlwarden.cluster.snapshot import POLICIES, REVOKED, SIGNERS, Snapshot, SnapshotSource
 
 __all__ = [
     "APPLY_PATCH",
@@ -39,8 +40,11 @@ __all__ = [
     "NAMESPACE",
     "POD",
     "POLICIES",
+    "REVOKED",
+    "REVOKED_ARTIFACT",
     "SECRET",
     "SERVICE_ACCOUNT",
+    "SIGNERS",
     "STRATEGIC_PATCH",
     "WARDEN_POLICY",
     "ApiError",

@@ -19,19 +19,23 @@ import msgspec
 from mlwarden import policy
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.informer import Informer, Key
-from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, WARDEN_POLICY
+from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, REVOKED_ARTIFACT, WARDEN_POLICY
 from mlwarden.errors import Error, PolicyError
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Facts, ImageFacts, Proofs, Resolution
 from mlwarden.model.policy import PROFILE_LABEL, Settings
+from mlwarden.model.revocation import Revocation, Revoked
 from mlwarden.policy import CompiledPolicy
 
 LOG = logging.getLogger(__name__)
 Convert = Callable[[Any], tuple[Digest, ImageFacts] | tuple[str, Resolution] | tuple[Digest, Proofs]]
 """`evidence.to_facts`: raises EvidenceError for what is no evidence."""
 Listener = Callable[["Snapshot", frozenset[str]], None]
-"""Called after each swap with what changed: `policies`, `namespace/NAME`, and the digests and references with new evidence."""
-POLICIES = "policies"
+"""Called after each swap with what changed: `policies`, `namespace/NAME`, `revoked`, and the digests and references with new evidence.
+
+With `revoked` comes the digest that is revoked, or no longer; `signers` says that it is a key or a signer instead.
+"""
+POLICIES, REVOKED, SIGNERS = "policies", "revoked", "signers"
 _GATHER = 0.02
 _NONE: Mapping[str, object] = MappingProxyType({})
 
@@ -48,6 +52,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         images: digest → evidence.
         resolutions: reference as written → what it pointed at.
         proofs: digest → what is known about its signatures.
+        revoked: what must not run any more.
     """
 
     revision: int
@@ -58,6 +63,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     images: Mapping[Digest, ImageFacts] = {}
     resolutions: Mapping[str, Resolution] = {}
     proofs: Mapping[Digest, Proofs] = {}
+    revoked: Revoked = Revoked()
 
     def governed(self, namespace: str) -> bool:
         """Whether mlwarden has a say there: everywhere but where the compiled rule says never."""
@@ -93,6 +99,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             images=self.images,
             resolutions=self.resolutions,
             proofs=self.proofs,
+            revoked=self.revoked,
         )
 
 
@@ -106,7 +113,7 @@ class SnapshotSource:
 
     Attributes:
         current: the snapshot; before `ready` is set it is empty and must not be judged by.
-        ready: set when all three collections were read once.
+        ready: set when all four collections were read once.
     """
 
     def __init__(self, client: Client, settings: Settings, *, convert: Convert) -> None:
@@ -118,6 +125,9 @@ class SnapshotSource:
         self._resolutions: dict[str, Resolution] = {}
         self._proofs: dict[Digest, Proofs] = {}
         self._about: dict[str, str] = {}
+        self._revocations: dict[str, Revocation] = {}
+        self._unreadable: dict[str, str] = {}
+        self._revoked = Revoked()
         self._changes: set[str] = set()
         self._dirty = asyncio.Event()
         self._listeners: list[Listener] = []
@@ -125,12 +135,13 @@ class SnapshotSource:
         self.ready = asyncio.Event()
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy)
         self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace)
+        self.revocations = Informer(client, REVOKED_ARTIFACT, on_change=self._revocation)
         self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence)
 
     @property
-    def informers(self) -> tuple[Informer, Informer, Informer]:
-        """The three of them, for probes and metrics."""
-        return self.policies, self.namespaces, self.evidence
+    def informers(self) -> tuple[Informer, ...]:
+        """All of them, for probes and metrics."""
+        return self.policies, self.namespaces, self.revocations, self.evidence
 
     @property
     def age(self) -> float:
@@ -169,6 +180,7 @@ class SnapshotSource:
             images=dict(self._images),
             resolutions=dict(self._resolutions),
             proofs=dict(self._proofs),
+            revoked=self._revoked,
         )
         for listener in self._listeners:
             listener(self.current, changes)
@@ -207,6 +219,26 @@ class SnapshotSource:
             metadata = obj.get("metadata") or {}
             self._spaces[key[1]] = {field: metadata.get(field) for field in ("name", "uid", "labels", "annotations") if metadata.get(field)}
         self._changed(f"namespace/{key[1]}")
+
+    def _revocation(self, key: Key, obj: dict[str, Any] | None) -> None:
+        name = key[1]
+        before = self._revocations.pop(name, None), self._unreadable.pop(name, "")
+        if obj is not None:
+            try:
+                if key in self.revocations.unreadable:
+                    raise PolicyError(self.revocations.unreadable[key])
+                self._revocations[name] = policy.read_revocation(obj)
+            except Error as error:
+                LOG.warning("revocation %s: %s", name, error)
+                self._unreadable[name] = error.message
+        after = self._revocations.get(name), self._unreadable.get(name, "")
+        if before == after:  # its status is the controller's own
+            return
+        self._revoked = Revoked.of(self._revocations.values(), self._unreadable)
+        self._changed(REVOKED)
+        for each in (before[0], after[0]):
+            if each is not None:
+                self._changed(each.spec.digest or SIGNERS)
 
     def _evidence(self, key: Key, obj: dict[str, Any] | None) -> None:
         about = self._about.pop(key[1], None)

@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 def crds() -> list[dict[str, Json]]:
     """Returns every CustomResourceDefinition of mlwarden."""
-    return [policy.crd(), evidence.crd()]
+    return [policy.crd(), policy.revocation_crd(), evidence.crd()]
 
 
 async def apply_crds(client: Client, *, say: Say, patience: float = 60.0) -> None:

@@ -25,9 +25,11 @@ from mlwarden.cluster.lease import Lease
 from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
 from mlwarden.controllers import forget, probes, status
 from mlwarden.controllers.applier import Applier
+from mlwarden.controllers.eviction import Evictions
 from mlwarden.controllers.gating import Gate
 from mlwarden.controllers.releaser import Releaser, gained
 from mlwarden.controllers.reporter import Reporter
+from mlwarden.controllers.running import RunningPods
 from mlwarden.errors import Error, InputError
 from mlwarden.model.policy import Settings
 
@@ -52,6 +54,7 @@ class Controller:
     applier: Applier = field(init=False)
     reporter: Reporter = field(init=False)
     releaser: Releaser = field(init=False)
+    running: RunningPods = field(init=False)
     _held: dict[str, bool] = field(default_factory=dict)
     _gained: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
@@ -62,6 +65,8 @@ class Controller:
         self.applier = Applier(self.client, self.settings, self.source)
         self.reporter = Reporter(self.client)
         self.releaser = Releaser(self.client, self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
+        evictions = Evictions(self.client, self.reporter, allowed=self.settings.eviction, per_minute=self.settings.evictions_per_minute)
+        self.running = RunningPods(self.client, self.source, self.reporter, evictions)
         self.source.subscribe(self._namespaces_changed)
 
     async def run(self) -> None:
@@ -114,6 +119,7 @@ class Controller:
             tasks.create_task(self.applier.lead())
             tasks.create_task(self._say_gate())
             tasks.create_task(forget.run(self.client))
+            tasks.create_task(self.running.lead())
             tasks.create_task(status.run(self.connection))
 
     async def _say_gate(self) -> None:

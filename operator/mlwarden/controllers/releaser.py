@@ -23,7 +23,7 @@ from mlwarden.cluster.client import STRATEGIC_PATCH, Client
 from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import NAMESPACE, POD
-from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
+from mlwarden.cluster.snapshot import POLICIES, REVOKED, Snapshot, SnapshotSource
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.release import Judgement, bare_release, judge
@@ -118,7 +118,7 @@ class Releaser:
         self._enqueue([key])
 
     def _snapshot_changed(self, snapshot: Snapshot, changes: frozenset[str]) -> None:
-        if POLICIES in changes:
+        if POLICIES in changes or REVOKED in changes:
             self._policies = _digest(snapshot)
             self._enqueue(self._since)
             return
@@ -235,7 +235,7 @@ class Releaser:
     async def _keep(self, key: Key, pod: Json, judgement: Judgement, now: datetime) -> None:
         """It stays held: ask for what is missing, and say so to whoever looks."""
         if judgement.wanted:
-            who = Requester(pullers=pullers(workloads.extract(pod), key[0]))
+            who = Requester(namespace=key[0], pullers=pullers(workloads.extract(pod), key[0]))
             await self._requests.ensure(judgement.wanted, now, who)
         if judgement.decision is Decision.DENY:
             self._reporter.refused(pod, judgement.reason)
@@ -297,6 +297,7 @@ def _digest(snapshot: Snapshot) -> str:
         digest.update(msgspec.json.encode(compiled.policy))
     for name, reason in sorted(snapshot.broken.items()):
         digest.update(f"{name}\0{reason}".encode())
+    digest.update(msgspec.json.encode([snapshot.revoked.digests, list(snapshot.revoked.keys), list(snapshot.revoked.signers)]))
     return digest.hexdigest()[:12]
 
 

@@ -57,6 +57,21 @@ class Reporter:
         """A pod will not be released as it is."""
         self._put(pod, "NotReleased", reason, warning=True)
 
+    def would_be_refused(self, pod: Json, reason: str) -> None:
+        """A pod runs that would be refused now."""
+        self._put(pod, "WouldBeRefusedNow", reason, warning=True)
+
+    async def evicts(self, pod: Json, reason: str) -> None:
+        """A pod is evicted next, which is written before it happens.
+
+        Raises:
+            ApiError: it could not be written.
+        """
+        await self._write(Subject.of(pod), "Evicting", reason, warning=True)
+        root = await self._owners.root(pod, self._now())
+        if root is not None:
+            await self._write(root, "Evicting", reason, warning=True)
+
     async def gate_by_webhook(self, snapshot: Snapshot) -> None:
         """Says on mlwarden's own namespace that this cluster cannot add the gate by itself, and what follows from it."""
         message = (

@@ -5,6 +5,7 @@ Pure: the webhook, the release, `mlwarden check` and the background re-evaluatio
 
 from mlwarden.engine.evaluate import evaluate
 from mlwarden.engine.messages import audit, held, refusal, warnings
+from mlwarden.engine.revoked import REVOKED
 from mlwarden.engine.updates import relevant_change
 
-__all__ = ["audit", "evaluate", "held", "refusal", "relevant_change", "warnings"]
+__all__ = ["REVOKED", "audit", "evaluate", "held", "refusal", "relevant_change", "warnings"]

@@ -14,6 +14,7 @@ from mlwarden.checks.image_scan import young
 from mlwarden.checks.text import clean
 from mlwarden.engine.actions import Situation, Waiting, action, decision, rank, softened
 from mlwarden.engine.before import Before
+from mlwarden.engine.revoked import revoked
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
@@ -60,8 +61,9 @@ def evaluate(
         return Verdict(decision=decision([finding]), findings=(finding,))
     view = View(workload, facts)
     before = Before(workload, facts, _answers)
-    findings = list(_not_in_force(workload, facts, settings, situation, broken or {}))
-    wanted: dict[str, None] = {}
+    findings, unresolved = revoked(workload, facts, settings, situation, before)
+    findings += _not_in_force(workload, facts, settings, situation, broken or {})
+    wanted = dict.fromkeys(unresolved)
     for compiled in policies:
         on_fail = compiled.action(facts.profile)
         if on_fail is None:

@@ -74,13 +74,13 @@ def every(verdict: Verdict) -> list[str]:
     return lines
 
 
-def held(verdict: Verdict) -> str:
-    """Returns one line for an Event: why a pod waits, or why it will not be released."""
+def held(verdict: Verdict, *, refused: str = "Not released") -> str:
+    """Returns one line for an Event: why a pod waits, or why it will not be released (or what is said of it instead)."""
     told = [finding for finding in _told(verdict) if finding.action in (Action.DENY.value, HOLD)]
     if not told:
         return "nothing holds it"
     worst, *rest = told
-    what = "Not released" if worst.action == Action.DENY.value else "Held"
+    what = refused if worst.action == Action.DENY.value else "Held"
     where = f" ({clean(worst.path, 200)})" if worst.path else ""
     more = f"; {_counted(rest)}" if rest else ""
     fix = f"; fix: {clean(worst.fix, 200)}" if worst.fix else ""

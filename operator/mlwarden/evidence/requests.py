@@ -14,7 +14,7 @@ from mlwarden.cluster.errors import ApiError, ConflictError
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE
 from mlwarden.errors import Error
 from mlwarden.evidence import store as evidence
-from mlwarden.evidence.store import ImageEvidence, Requester, canonical, new_pullers, read
+from mlwarden.evidence.store import INTEREST, ImageEvidence, Requester, adds, canonical, new_pullers, read
 from mlwarden.model.evidence import Phase
 
 LOG = logging.getLogger(__name__)
@@ -24,10 +24,15 @@ _REMEMBERED = 10_000
 
 
 class Requests:
-    """Makes sure that what is wanted is asked for."""
+    """Makes sure that what is wanted is asked for.
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    Args:
+        client: of the API server.
+        again: how long one reference is not asked about a second time.
+    """
+
+    def __init__(self, client: Client, *, again: timedelta = _ASKED) -> None:
+        self._client, self._again = client, again
         self._asked: OrderedDict[tuple[str, Requester | None], datetime] = OrderedDict()
 
     async def ensure(self, wanted: Iterable[str], now: datetime, requester: Requester | None = None) -> None:
@@ -35,7 +40,7 @@ class Requests:
         for reference in wanted:
             key = (reference, requester)
             last = self._asked.get(key)
-            if last is not None and now - last < _ASKED:
+            if last is not None and now - last < self._again:
                 continue
             self._asked[key] = now
             self._asked.move_to_end(key)
@@ -62,12 +67,12 @@ class Requests:
 
 
 def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester: Requester | None = None) -> bool:
-    """Whether to ask again for what is stored already: it was answered, and not a moment ago."""
+    """Whether to ask again for what is stored already: it was answered and not a moment ago, or who waits for it is not all known."""
     from_here = stored.is_resolution or canonical(reference) in stored.spec.references
     if not from_here:
         return True  # one more repository it can be pulled from
     if stored.status.phase is not Phase.READY and new_pullers(stored, requester):
         return True  # with other credentials it may be there
-    if stored.status.phase is Phase.PENDING or stored.status.at is None or stored.is_asked:
-        return False
-    return stored.status.phase is not Phase.FAILED or now - stored.status.at >= _FAILED
+    if stored.status.phase is Phase.PENDING or stored.is_asked:
+        return adds(stored, requester) or now - stored.asked_last >= INTEREST
+    return stored.status.phase is not Phase.FAILED or stored.status.at is None or now - stored.status.at >= _FAILED

@@ -21,7 +21,8 @@ evidence.
 
 import hashlib
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -40,6 +41,9 @@ KIND = "ImageEvidence"
 PLURAL = "imageevidences"
 MAX_REFERENCES = 16
 MAX_PROOFS = 64
+MAX_NAMESPACES = 8
+INTEREST = timedelta(minutes=10)
+"""Who waits says so again after that long, so that it is known that somebody still does."""
 _WAITING = "waiting for the scanner"
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -65,9 +69,28 @@ class Metadata(_Wire, frozen=True, kw_only=True):
     creation_timestamp: datetime | None = None
 
 
-class Requester(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks: with whose credentials it may be pulled."""
+class Purpose(StrEnum):
+    """What an answer is for, which decides whose turn it is: a pod that is held, a template whose pods are still to come, or neither."""
 
+    POD = "Pod"
+    TEMPLATE = "Template"
+    RENEWAL = "Renewal"
+
+
+_URGENCY = tuple(Purpose)
+
+
+class Requester(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks.
+
+    Attributes:
+        purpose: for a pod, for a template, or for what runs already.
+        namespace: in which it waits.
+        pullers: with whose pull Secrets the image may be pulled.
+    """
+
+    purpose: Purpose = Purpose.POD
+    namespace: str = ""
     pullers: tuple[Puller, ...] = ()
 
 
@@ -78,11 +101,15 @@ class EvidenceSpec(_Wire, frozen=True, kw_only=True):
         references: one image reference as written (`tag-…`), or up to 16 of `repository@sha256:…` to try in turn.
         requested_at: when an answer was last asked for; the scanner answers again when it is not `status.answered`.
         pullers: with whose pull Secrets it may be pulled, the newest last.
+        purpose: the most urgent that it was asked for.
+        namespaces: on whose behalf, the newest last; the scanner is fair among them.
     """
 
     references: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...], _REFERENCES]
     requested_at: datetime | None = None
     pullers: Annotated[tuple[Puller, ...], msgspec.Meta(max_length=MAX_PULLERS)] = ()
+    purpose: Purpose = Purpose.POD
+    namespaces: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=63)], ...], msgspec.Meta(max_length=MAX_NAMESPACES)] = ()
 
 
 class EvidenceStatus(_Wire, frozen=True, kw_only=True):
@@ -129,6 +156,11 @@ class ImageEvidence(_Wire, frozen=True, kw_only=True, omit_defaults=False):
         """Whether somebody asked (again) and has no answer yet."""
         asked = self.spec.requested_at
         return self.status.at is None or (asked is not None and asked != self.status.answered)
+
+    @property
+    def asked_last(self) -> datetime:
+        """When somebody last said that they wait for it."""
+        return max(self.spec.requested_at or _NEVER, self.metadata.creation_timestamp or _NEVER)
 
     @property
     def is_resolution(self) -> bool:
@@ -191,7 +223,7 @@ def pending(wanted: str, requester: Requester | None = None) -> dict[str, Json]:
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": name_for(wanted), "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
-        "spec": {"references": [canonical(wanted)], **_pulled_by((), requester)},
+        "spec": {"references": [canonical(wanted)], **_on_behalf(requester, ()), **_pulled_by((), requester)},
     }
 
 
@@ -200,14 +232,39 @@ def request(stored: ImageEvidence, wanted: str, now: datetime, requester: Reques
 
     Carries the resource version where it changes a list, so that two requesters do not undo each other: on a conflict read it again.
     When a list is full its oldest entry goes: filling it with repositories that do not have the digest must not spoil it for others.
+    What is on its way already is not asked for a second time: then only who waits is added.
     """
-    lists: dict[str, Json] = {}
-    if not stored.is_resolution and (reference := canonical(wanted)) not in stored.spec.references:
-        lists["references"] = [*stored.spec.references, reference][-MAX_REFERENCES:]
-    if new_pullers(stored, requester):
-        lists |= _pulled_by(stored.spec.pullers, requester)
-    spec = {"requestedAt": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **lists}
-    return {"metadata": {"resourceVersion": stored.metadata.resource_version}, "spec": spec} if lists else {"spec": spec}
+    spec: dict[str, Json] = {}
+    if not stored.is_asked:
+        spec = _on_behalf(requester, ())
+    elif adds(stored, requester) and requester is not None:
+        spec = _on_behalf(requester, stored.spec.namespaces if requester.purpose is stored.spec.purpose else ())
+    is_new = not stored.is_resolution and canonical(wanted) not in stored.spec.references
+    if is_new:
+        spec["references"] = [*stored.spec.references, canonical(wanted)][-MAX_REFERENCES:]
+    if new := new_pullers(stored, requester):
+        spec |= _pulled_by(stored.spec.pullers, requester)
+    if is_new or new or not stored.is_asked or now - stored.asked_last >= INTEREST:
+        spec["requestedAt"] = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    whole = {"spec": spec}
+    return {"metadata": {"resourceVersion": stored.metadata.resource_version}, **whole} if is_new or new or "namespaces" in spec else whole
+
+
+def adds(stored: ImageEvidence, requester: Requester | None) -> bool:
+    """Whether a requester is more urgent than those who wait for what is stored, or waits in another namespace."""
+    if requester is None:
+        return False
+    more = _URGENCY.index(requester.purpose) < _URGENCY.index(stored.spec.purpose)
+    as_urgent = requester.purpose is stored.spec.purpose
+    return more or (as_urgent and bool(requester.namespace) and requester.namespace not in stored.spec.namespaces)
+
+
+def _on_behalf(requester: Requester | None, known: tuple[str, ...]) -> dict[str, Json]:
+    if requester is None:
+        return {}
+    others = [each for each in known if each != requester.namespace]
+    namespaces = [*others, requester.namespace][-MAX_NAMESPACES:] if requester.namespace else others
+    return {"purpose": requester.purpose.value, "namespaces": namespaces}
 
 
 def new_pullers(stored: ImageEvidence, requester: Requester | None) -> bool:

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from mlwarden.model.digest import Digest
+from mlwarden.model.revocation import Revoked
 from mlwarden.model.signing import Proof
 
 SIGNATURES = "signatures of "
@@ -108,6 +109,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         images: digest → what is known.
         resolutions: image reference as written → what it pointed at.
         proofs: digest → what is known about its signatures.
+        revoked: what must not run any more.
     """
 
     now: datetime
@@ -119,3 +121,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     images: Mapping[Digest, ImageFacts] = {}
     resolutions: Mapping[str, Resolution] = {}
     proofs: Mapping[Digest, Proofs] = {}
+    revoked: Revoked = Revoked()

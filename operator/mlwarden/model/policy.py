@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from mlwarden.model.finding import Action, OnUnknown, Severity
+from mlwarden.model.revocation import Running
 from mlwarden.model.schema import Rule, rules
 from mlwarden.model.signing import ImageAttestation, ImageSignature
 from mlwarden.model.wire import Code, Wire
@@ -217,6 +218,8 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
         on_unknown: what an Unknown does; `Hold` on something that cannot be held is a warning (templates) or a denial (ephemeral
             containers, pods that name their node).
         severity: how bad a Fail is.
+        running: what happens to pods that run already and that this policy would refuse now: they are reported, or also evicted where the
+            chart allows that; through the eviction API, a few a minute, never a pod without a controller.
         exceptions: False: no exception can be granted. Only then may an expression be compiled.
         message: what is wrong, one line. `{name}` is the element's name, `{value}` what stands at the path, `{image}` the reference.
         why: the threat, one line.
@@ -238,6 +241,7 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
     requirement: Requirement
     on_unknown: OnUnknown = OnUnknown.HOLD
     severity: Severity = Severity.HIGH
+    running: Running = Running.REPORT
     exceptions: bool = False
     message: Sentence
     why: Sentence
@@ -278,6 +282,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         webhook_url: base URL of the webhook where the API server cannot reach a Service (development); else the Service is used.
         webhook_timeout: seconds the API server waits.
         anchor: name of the ClusterRole that owns everything generated.
+        eviction: whether running pods may be evicted at all; the chart grants the right with it.
+        evictions_per_minute: how many, in the whole cluster.
     """
 
     namespace: str = "mlwarden-system"
@@ -293,6 +299,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     webhook_url: str = ""
     webhook_timeout: int = 10
     anchor: str = "mlwarden"
+    eviction: bool = False
+    evictions_per_minute: Annotated[int, Meta(ge=1)] = 5
 
     @property
     def never_governed(self) -> tuple[str, ...]:

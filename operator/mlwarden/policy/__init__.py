@@ -9,6 +9,7 @@ from mlwarden.policy.crd import COMPILED, READY, PolicyStatus, StatusCondition, 
 from mlwarden.policy.documents import yaml_loads
 from mlwarden.policy.loader import load, parse, pod_security, shipped
 from mlwarden.policy.match import matches
+from mlwarden.policy.revocations import read_revocation, revocation_crd, revoked
 
 __all__ = [
     "COMPILED",
@@ -24,6 +25,9 @@ __all__ = [
     "not_compiled",
     "parse",
     "pod_security",
+    "read_revocation",
+    "revocation_crd",
+    "revoked",
     "shipped",
     "yaml_loads",
 ]

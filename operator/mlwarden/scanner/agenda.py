@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
+from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Purpose
 from mlwarden.model.evidence import Phase
 
 AGAIN_RESOLUTION = timedelta(seconds=2)
@@ -59,13 +59,14 @@ def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = Map
     free = _free(status, terms)
     later = max(free, status.retry_at or _EVER)
     since = asked or evidence.metadata.creation_timestamp or _EVER
+    rank = int(evidence.spec.purpose is Purpose.RENEWAL)
     if status.phase is Phase.PENDING or status.at is None:
         # Who has been tried waits behind who has not: a registry that hangs must not be tried for ever before everybody else.
-        return Due(at=later, rank=0, since=max(since, status.retry_at or _EVER))
+        return Due(at=later, rank=rank, since=max(since, status.retry_at or _EVER))
     if evidence.is_asked and asked is not None:
         again = status.at + _again(evidence)
         # A definitive failure is asked about again at once: somebody may have pushed the image. A rate limit is not.
-        return Due(at=max(free if status.phase is Phase.FAILED else later, again), rank=0, since=asked)
+        return Due(at=max(free if status.phase is Phase.FAILED else later, again), rank=rank, since=asked)
     if status.phase is Phase.FAILED:
         return Due(at=later, rank=1, since=status.at) if status.retry_at else None
     made_with = {proof.demand: proof.material for proof in status.proofs}

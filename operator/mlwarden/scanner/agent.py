@@ -154,7 +154,7 @@ class Agent:
                 continue
             if self._demands.about(known.spec.references):
                 try:
-                    await self._ask_for(SIGNATURES + known.spec.references[-1], Requester(pullers=known.spec.pullers))
+                    await self._ask_for(SIGNATURES + known.spec.references[-1], _on_behalf(known))
                 except ApiError as error:
                     LOG.warning("signatures of %s cannot be asked for: %s", known.metadata.name, error)
 
@@ -254,7 +254,7 @@ class Agent:
         """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
         began, reference = _now(), known.spec.references[0]
         found = await self._worker.resolve(reference, credentials)
-        await self._ask_for(parse(reference).at(found), Requester(pullers=known.spec.pullers))
+        await self._ask_for(parse(reference).at(found), _on_behalf(known))
         return {**_ANSWERED, "digest": found, "at": began, "answered": known.spec.requested_at}
 
     async def _scan(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
@@ -300,6 +300,11 @@ class Agent:
         if store.canonical(pinned) not in known.spec.references or store.new_pullers(known, requester):
             with contextlib.suppress(ConflictError):
                 await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now(), requester))
+
+
+def _on_behalf(known: ImageEvidence) -> Requester:
+    """Who asked for the one asks for the next."""
+    return Requester(purpose=known.spec.purpose, namespace="".join(known.spec.namespaces[-1:]), pullers=known.spec.pullers)
 
 
 def _lane(name: str) -> str:
