@@ -92,6 +92,12 @@ async def test_endless_errors_are_forgotten_but_for_the_end(tmp_path: Path) -> N
     done = await python(tmp_path, "import sys\nfor i in range(200_000): print('x' * 100, file=sys.stderr)\nprint('end', file=sys.stderr)")
     assert done.errors.endswith("end\n")
     assert len(done.errors) < 20_000
+    assert done.cut
+
+
+async def test_more_of_the_errors_is_kept_where_that_is_said(tmp_path: Path) -> None:
+    done = await python(tmp_path, "import sys\nprint('x' * 99_999, file=sys.stderr)", errors=100_000)
+    assert (len(done.errors), done.cut) == (100_000, False)
 
 
 async def test_a_cancelled_run_leaves_nothing_behind(tmp_path: Path) -> None:

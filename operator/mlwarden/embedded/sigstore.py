@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from mlwarden.embedded import build
 from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.cluster import EmbeddedCluster, StartError
+from mlwarden.embedded.oldlog import OldLog
 from mlwarden.embedded.processes import Process, free_port, wait_until
 from mlwarden.embedded.signer import Signer
 
@@ -51,6 +52,7 @@ class Sigstore:
         trust_root: what verifiers need: `--trusted-root`.
         signing_config: what signers need: `--signing-config`.
         signing_config_without_log: the same, but signatures leave no entry in the log.
+        old_log: the log of signatures in the older form.
     """
 
     def __init__(self, cluster: EmbeddedCluster) -> None:
@@ -62,6 +64,7 @@ class Sigstore:
         self.trust_root: Path
         self.signing_config: Path
         self.signing_config_without_log: Path
+        self.old_log: OldLog
 
     def __enter__(self) -> Self:
         self.start()
@@ -85,6 +88,7 @@ class Sigstore:
         (self.directory / "rekor.key").write_bytes(key.private_bytes(*private))
         public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         (self.directory / "rekor.pub").write_bytes(public)
+        self.old_log = OldLog(self.directory / "old-log.pub")
         known = {self.issuer: {"issuer-url": self.issuer, "client-id": AUDIENCE, "type": "kubernetes"}}
         # As YAML proper: what parses as JSON is read with other names for the same settings.
         (self.directory / "fulcio.yaml").write_text(yaml.safe_dump({"oidc-issuers": known}), encoding="utf-8")
@@ -116,7 +120,9 @@ class Sigstore:
         spec = {"audiences": [AUDIENCE], "expirationSeconds": 600}
         return str(self._cluster.api().create(f"{accounts}/{account}/token", {"spec": spec})["status"]["token"])
 
-    def sign(self, image: str, *, account: str = "signer", namespace: str = "default", config: Path | None = None) -> None:
+    def sign(
+        self, image: str, *, account: str = "signer", namespace: str = "default", config: Path | None = None, unchecked: bool = False
+    ) -> None:
         """Signs `repository@sha256:…` as a service account, as an OCI referrer.
 
         Args:
@@ -124,8 +130,18 @@ class Sigstore:
             account: who signs.
             namespace: of the account.
             config: another signing configuration.
+            unchecked: cosign need not be able to verify what it made.
         """
-        self._cosign("sign", account, namespace, config, image)
+        self._cosign("sign", account, namespace, config, image, unchecked=unchecked)
+
+    def sign_in_the_older_form(self, image: str, *, account: str = "signer", namespace: str = "default", logged: bool = True) -> None:
+        """Signs `repository@sha256:…` as a service account, as a `.sig` tag, with the promise of `old_log` or without one."""
+        services = ("--fulcio-url", _url(self._fulcio), "--use-signing-config=false", "--tlog-upload=false", "--insecure-skip-verify")
+        environment = {"SIGSTORE_ID_TOKEN": self.token(account, namespace)}
+        form = ("--new-bundle-format=false", "--allow-http-registry", "--yes")
+        self._signer.cosign("sign", *services, *form, image, environment=environment)
+        if logged:
+            self.old_log.enter(image)
 
     def attest(
         self,
@@ -145,10 +161,11 @@ class Sigstore:
         """Writes a signing configuration with this Fulcio and this timestamp authority, but another log."""
         return self._write_signing_config("another-log.json", log._rekor)
 
-    def _cosign(self, verb: str, account: str, namespace: str, config: Path | None, *arguments: str) -> None:
+    def _cosign(self, verb: str, account: str, namespace: str, config: Path | None, *arguments: str, unchecked: bool = False) -> None:
         # Not --identity-token: everybody can read a list of processes.
         environment = {"SIGSTORE_ID_TOKEN": self.token(account, namespace)}
-        files = ("--signing-config", str(config or self.signing_config), "--trusted-root", str(self.trust_root))
+        files = ["--signing-config", str(config or self.signing_config)]
+        files += [] if unchecked else ["--trusted-root", str(self.trust_root)]
         self._signer.cosign(verb, *files, "--allow-http-registry", "--yes", *arguments, environment=environment)
 
     # Starting.
@@ -250,8 +267,9 @@ class Sigstore:
         timestamps.write_bytes(self._get(self._timestamps, "/api/v1/timestamp/certchain"))
         self.trust_root = self.directory / "trusted-root.json"
         log = f"url={_url(self._rekor)},public-key={self.directory / 'rekor.pub'},start-time={_yesterday()},origin={_LOG_NAME}"
+        old_log = f"url=https://old-log.invalid,public-key={self.directory / 'old-log.pub'},start-time={_yesterday()}"
         self._signer.cosign(
-            *("trusted-root", "create", "--out", str(self.trust_root), f"--rekor={log}"),
+            *("trusted-root", "create", "--out", str(self.trust_root), f"--rekor={log}", f"--rekor={old_log}"),
             f"--fulcio=url={_url(self._fulcio)},certificate-chain={fulcio}",
             f"--tsa=url={_url(self._timestamps)},certificate-chain={timestamps}",
         )

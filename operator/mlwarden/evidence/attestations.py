@@ -21,6 +21,7 @@ SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 """Predicate type of a signature in a bundle."""
 SIGNATURE_TYPES = frozenset({"cosign container image signature", SIGNATURE})
 """`critical.type` of a signature, in the older form and in bundles."""
+_NOTHING = "cosign says that it verified, and not what"
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENTS = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
 _DATES: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -88,9 +89,11 @@ def signatures(output: bytes, digest: Digest) -> tuple[list[Signature], int]:
         TransientError: it is not what cosign prints.
     """
     try:
-        printed = msgspec.json.decode(output, type=list[Signature] | None) or []
+        printed = msgspec.json.decode(output, type=list[Signature] | None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise TransientError("cosign's answer is not what it should be, or not whole") from None
+    if not printed:
+        raise TransientError(_NOTHING)
     signed = [each for each in printed if each.critical.type in SIGNATURE_TYPES]
     ours = [each for each in signed if each.critical.image.docker_manifest_digest == digest]
     return ours, len(signed) - len(ours)
@@ -120,6 +123,8 @@ def predicates(output: bytes, digest: Digest, predicate_type: str) -> tuple[list
                 others += 1
     except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, RecursionError):
         raise TransientError("cosign's answer is not what it should be, or not whole") from None
+    if not found and not others:
+        raise TransientError(_NOTHING)
     return found, others
 
 

@@ -49,19 +49,18 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         questions: one for a key; one for each issuer of certificates.
-        material: sha256 of the key or of what certificates are verified with, 16 digits; empty for Sigstore's public trust root.
+        material: sha256 of the key as written or of what certificates are verified with; empty for Sigstore's public trust root.
     """
 
     questions: tuple[Question, ...]
     material: str
 
 
-def ask(authority: Authority, *, key: str, roots: Mapping[str, Path], chains: bool) -> Asked:
+def ask(authority: Authority, *, roots: Mapping[str, Path], chains: bool) -> Asked:
     """Returns what to ask cosign.
 
     Args:
-        authority: who must have signed.
-        key: content of the authority's Secret, where its key is there.
+        authority: who must have signed; a key that is in a Secret is filled in.
         roots: trust roots by name; the name "" replaces Sigstore's public one.
         chains: this cosign knows `--allow-certificate-chain`.
 
@@ -70,8 +69,13 @@ def ask(authority: Authority, *, key: str, roots: Mapping[str, Path], chains: bo
     """
     root = _root(authority, roots)
     if authority.keyless is None and authority.certificate is None:
-        return _by_key(authority.key or key, authority, root)
+        return _by_key(authority, root)
     if authority.certificate is not None:
+        if authority.log and root is None:
+            raise DefinitiveError(
+                f"authority {authority.name}: a certificate of one's own in a log needs a trust root that names the log",
+                hint="trustRoot, one of the chart's scanner.trustRoots",
+            )
         made = _own_root(authority.certificate.chain, root)
         arguments = ("--trusted-root", "root.json", "--insecure-ignore-sct", *(("--allow-certificate-chain",) if chains else ()))
         arguments += ("--offline",) if authority.log else ("--insecure-ignore-tlog",)
@@ -98,12 +102,11 @@ def exactly(question: Question, signer: Signer) -> Question:
     return msgspec.structs.replace(question, arguments=(*kept, f"--certificate-identity={signer.subject}"), signer=signer)
 
 
-def _by_key(pem: str, authority: Authority, root: bytes | None) -> Asked:
-    if not pem:
-        where = f"Secret {authority.key_secret.name}" if authority.key_secret else "policy"
-        raise DefinitiveError(f"authority {authority.name}: the {where} has no public key", hint="a PEM file, as cosign.pub")
+def _by_key(authority: Authority, root: bytes | None) -> Asked:
+    if authority.key_secret is not None:
+        raise DefinitiveError(f"authority {authority.name}: its key in Secret {authority.key_secret.name} was not read")
     try:
-        public = serialization.load_pem_public_key(pem.encode())
+        public = serialization.load_pem_public_key(authority.key.encode())
     except (ValueError, UnsupportedAlgorithm):
         raise DefinitiveError(f"authority {authority.name}: its key is not a public key in PEM", hint="a PEM file, as cosign.pub") from None
     encoding = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -119,7 +122,8 @@ def _by_key(pem: str, authority: Authority, root: bytes | None) -> Asked:
             arguments, files = (*arguments, "--trusted-root", "root.json"), {**files, "root.json": root}
     signer = Signer(key=f"sha256:{fingerprint}")
     question = Question(arguments=arguments, files=files, signer=signer, public=authority.log and root is None)
-    return Asked(questions=(question,), material=fingerprint[:16])
+    # Of the text, so that whoever reads Secrets need not understand keys to see that one was exchanged.
+    return Asked(questions=(question,), material=_short(authority.key.strip().encode()))
 
 
 def _identities(identities: tuple[Identity, ...], *, own: bool) -> list[tuple[tuple[str, ...], Signer | None]]:

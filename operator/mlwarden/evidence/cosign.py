@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -37,6 +38,9 @@ _CHAINS = (3, 1, 3)
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
 _LIMITS = process.Limits(seconds=60, errors=1 << 20, cpu_seconds=120, file_bytes=128 << 20, heap=256 << 20)
 _MAX_CANDIDATES = 8
+_NO_PLAIN_HTTP = {"HTTP_PROXY": "http://127.0.0.1:0"}
+"""cosign (go-containerregistry, `name.Registry.Scheme`) tries plain HTTP after HTTPS for private addresses and names in `.local`, without
+being told to, and sends the credential there. A proxy for plain HTTP that nobody can reach keeps it from that; the loopback is exempt."""
 
 
 class Cosign:
@@ -76,19 +80,18 @@ class Cosign:
             self._version = ".".join(map(str, accepted(await self._ask_version())))
         return self._version
 
-    async def establish(self, pull: Pull, demand: Demand, *, key: str = "") -> Proof:
+    async def establish(self, pull: Pull, demand: Demand) -> Proof:
         """Answers one demand about one digest.
 
         Args:
             pull: the image, by its digest.
-            demand: the question.
-            key: content of the authority's Secret, where its key is there.
+            demand: the question; a key that is in a Secret is filled in.
 
         Raises:
             DefinitiveError, TransientError: why it could not be answered. That a registry did not answer is never an answer.
             EvidenceError: the binary is not one that may be used.
         """
-        asked, found = await self._find(pull, demand, key)
+        asked, found = await self._find(pull, demand)
         made_at = None
         if found.outcome is Proven.VERIFIED and demand.predicate_type:
             found, made_at = judged(found, demand, datetime.now(UTC))
@@ -103,20 +106,20 @@ class Cosign:
             made_at=made_at,
         )
 
-    async def attested(self, pull: Pull, demand: Demand, *, key: str = "") -> tuple[Attested, ...]:
+    async def attested(self, pull: Pull, demand: Demand) -> tuple[Attested, ...]:
         """Returns the verified attestations of the demand's type, newest first; its condition is not looked at. Raises as `establish`."""
-        _, found = await self._find(pull, demand, key)
+        _, found = await self._find(pull, demand)
         if found.signer is None:
             return ()
         return dated(found.predicates, demand.predicate_type, found.signer)
 
     # One demand.
 
-    async def _find(self, pull: Pull, demand: Demand, key: str) -> tuple[Asked, Outcome]:
+    async def _find(self, pull: Pull, demand: Demand) -> tuple[Asked, Outcome]:
         if not pull.image.endswith(f"@{pull.digest}"):
             raise DefinitiveError("signatures are looked for under a digest only")
         number = accepted(await self.version())
-        asked = await asyncio.to_thread(ask, demand.authority, key=key, roots=self._roots, chains=number >= _CHAINS)
+        asked = await asyncio.to_thread(ask, demand.authority, roots=self._roots, chains=number >= _CHAINS)
         found = Outcome(outcome=Proven.MISSING)
         for question in asked.questions:
             answer = await self._answer(pull, demand, question)
@@ -173,24 +176,32 @@ class Cosign:
     async def _ask_version(self) -> str:
         limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
         try:
-            done = await self._start(["version", "--json"], {}, limits)
+            done = await self._start(["version", "--json"], limits)
             return str(msgspec.json.decode(done.output, type=dict[str, object])["gitVersion"])
         except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
             raise EvidenceError(f"{self._binary} does not tell cosign's version ({one_line(str(error), 120)})") from None
 
     async def _run(self, arguments: list[str], pull: Pull, question: Question | None) -> process.Completed:
-        files = question.files if question else {}
         timeout = f"--timeout={max(int(self._limits.seconds), 1)}s"
+        more = {} if pull.plain_http else dict(_NO_PLAIN_HTTP)
+        if question is not None and question.public and self._tuf is not None:
+            more["TUF_ROOT"] = str(self._tuf)
         command = [*arguments[:-1], "--verbose", timeout, arguments[-1]]
-        return await self._start(command, files, self._limits, pull=pull, public=bool(question and question.public))
+        return await self._start(command, self._limits, pull=pull, files=question.files if question else {}, more=more)
 
     async def _start(
-        self, arguments: list[str], files: Mapping[str, bytes], limits: process.Limits, *, pull: Pull | None = None, public: bool = False
+        self,
+        arguments: list[str],
+        limits: process.Limits,
+        *,
+        pull: Pull | None = None,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> process.Completed:
         """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
         home = self._make_home(files)  # not in a thread: a cancellation would leave behind what the thread had made
-        tuf = self._tuf if public and self._tuf is not None else home / "tuf"
-        environment = {"HOME": str(home), "TMPDIR": str(home), "DOCKER_CONFIG": str(home), "TUF_ROOT": str(tuf), "PATH": ""}
+        environment = {"HOME": str(home), "TMPDIR": str(home), "DOCKER_CONFIG": str(home), "TUF_ROOT": str(home / "tuf"), "PATH": ""}
+        environment |= more
         if self._ca_file:
             environment["SSL_CERT_FILE"] = self._ca_file
         if pull is not None:

@@ -28,6 +28,8 @@ _RETRY_AFTER = re.compile(r"^Retry-After: (\d{1,5})\s*$", re.MULTILINE | re.IGNO
 _ABSENT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_ACCEPTABLE})
 """What a registry answers that does not have it, or does not know the referrers API (distribution-spec, "Listing Referrers")."""
 
+_NO_TLS = ("first record does not look like a TLS handshake", "server gave HTTP response to HTTPS client")
+
 
 class Exchanges(msgspec.Struct, frozen=True, kw_only=True):
     """The last answer to each request of one run.
@@ -72,7 +74,12 @@ def read(log: str) -> Exchanges:
     found += [(each.start(), each[2], each[1]) for each in _FAILURE.finditer(log)]
     for _, url, status in sorted(found, key=lambda each: each[0]):
         address = urlsplit(url)
-        answers[f"{address.netloc}{address.path}"] = status
+        path = f"{address.netloc}{address.path}"
+        before = answers.get(path)
+        # cosign tries plain HTTP after HTTPS for private names: what was wrong with HTTPS says more, unless that was no HTTPS at all.
+        told = isinstance(status, str) and isinstance(before, str)
+        if not told or (any(each in str(before) for each in _NO_TLS) and "proxyconnect" not in str(status)):
+            answers[path] = status
     waits = [float(each) for each in _RETRY_AFTER.findall(log)]
     return Exchanges(answers=answers, retry_after=min(max(waits, default=0), 3600))
 

@@ -45,6 +45,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def read(done: process.Completed, pull: Pull, demand: Demand) -> tuple[Outcome, bool]:
     """Returns what a run of `verify` or `verify-attestation` means, and whether it looked at the older form of storage.
 
+    Args:
+        done: the run, with `--verbose`.
+        pull: the image.
+        demand: the question.
+
     Raises:
         DefinitiveError, TransientError: it means nothing.
     """
@@ -56,7 +61,20 @@ def read(done: process.Completed, pull: Pull, demand: Demand) -> tuple[Outcome, 
     older = seen.asked(_tag(pull, demand))
     if done.code > 0:
         return _failed(done, seen, pull, demand), older
-    return (_attestations(done, pull, demand) if demand.predicate_type else _signatures(done, pull)), older
+    if demand.predicate_type:
+        found = _attestations(done, pull, demand)
+    elif (found := _signatures(done, pull)).outcome is Proven.VERIFIED:
+        return found, older
+    # What could not be fetched could be the signature, or a newer attestation.
+    _heard_everything(done, seen)
+    return found, older
+
+
+def _heard_everything(done: process.Completed, seen: exchanges.Exchanges) -> None:
+    if (trouble := seen.trouble()) is not None:
+        raise trouble
+    if done.cut:
+        raise TransientError("cosign said more about this image than is kept", hint="fewer signatures on this image")
 
 
 def _failed(done: process.Completed, seen: exchanges.Exchanges, pull: Pull, demand: Demand) -> Outcome:
@@ -69,10 +87,7 @@ def _failed(done: process.Completed, seen: exchanges.Exchanges, pull: Pull, dema
             f"Sigstore's trust root cannot be fetched: {one_line(said, 160)}",
             hint="give the scanner the file, as one of scanner.trustRoots",
         )
-    if (trouble := seen.trouble()) is not None:
-        raise trouble
-    if done.cut:
-        raise TransientError("cosign said more about this image than is kept", hint="fewer signatures on this image")
+    _heard_everything(done, seen)
     if said.startswith(_OTHER_TYPE):
         others = one_line(said.rpartition("found: ")[2], 120)
         return Outcome(outcome=Proven.MISSING, reason=f"there is no {demand.predicate_type}, only {others}")
@@ -122,12 +137,10 @@ def _signatures(done: process.Completed, pull: Pull) -> Outcome:
         return Outcome(outcome=Proven.VERIFIED)
     if others:
         return Outcome(outcome=Proven.INVALID, reason="it is a signature of another image")
-    return Outcome(outcome=Proven.MISSING, reason="there are attestations only, and none of them is a signature")
+    return Outcome(outcome=Proven.MISSING, reason="there is no signature, only attestations")
 
 
 def _attestations(done: process.Completed, pull: Pull, demand: Demand) -> Outcome:
-    if not done.output.strip():
-        raise TransientError("cosign says that it verified, and not what")
     found, others = attestations.predicates(done.output, pull.digest, demand.predicate_type)
     if found:
         return Outcome(outcome=Proven.VERIFIED, predicates=tuple(found))
