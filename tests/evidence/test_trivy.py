@@ -11,7 +11,7 @@ import pytest
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.process import Limits
-from mlwarden.evidence.report import Findings
+from mlwarden.evidence.report import Findings, Package, System
 from mlwarden.evidence.trivy import Pull, Trivy, accepted
 from mlwarden.model.digest import Digest
 
@@ -44,7 +44,8 @@ async def scan(trivy: Trivy) -> Findings:
 
 async def test_a_whole_report_about_what_was_asked_is_believed(tmp_path: Path) -> None:
     found = await scan(fake(tmp_path, "print(json.dumps(REPORT))"))
-    assert found == Findings(os="alpine 3.19.1", packages=1, vulnerabilities=(), blind=())
+    package = Package(type="alpine", system=True, name="busybox", version="1")
+    assert found == Findings(system=System(family="alpine", version="3.19.1"), packages=(package,))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import http.client
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlwarden.errors import ClusterError
@@ -50,6 +50,7 @@ def push_image(
     alpine: Mapping[str, str] | None = None,
     python: Mapping[str, str] | None = None,
     files: Mapping[str, bytes] | None = None,
+    history: Sequence[str] = (),
 ) -> str:
     """Pushes an image of one layer. Different names give different digests, and the same call the same one.
 
@@ -59,6 +60,7 @@ def push_image(
         alpine: installed Alpine packages and their versions; None means that there is no operating system.
         python: installed Python packages and their versions.
         files: more files.
+        history: instructions of the Dockerfile that the image says it was made by.
 
     Returns:
         The manifest's digest, `sha256:…`.
@@ -86,6 +88,7 @@ def push_image(
             "os": "linux",
             "config": {"Entrypoint": ["/app/server"], "Labels": {"name": name}},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+            **({"history": [{"created_by": each} for each in history]} if history else {}),
         }
     ).encode()
     manifest = {

@@ -122,7 +122,14 @@ class Gatherer:
                 )
             )
         version = await self._trivy.version()
-        return report.summarise(parts, scanner=f"trivy {version}", at=datetime.now(UTC), database_at=database.updated_at, blind=blind)
+        return report.summarise(
+            parts,
+            scanner=f"trivy {version}",
+            at=datetime.now(UTC),
+            database_at=database.updated_at,
+            scanners=self._trivy.scanners,
+            blind=blind,
+        )
 
     def _entries(self, document: _Document) -> tuple[list[tuple[Manifest | Digest, str]], tuple[str, ...]]:
         """The entries of an index that a node of this cluster could run, with their platforms, and what was left out.

@@ -9,13 +9,13 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from mlwarden.errors import EvidenceError
+from mlwarden.errors import EvidenceError, InputError
 from mlwarden.evidence import process, report
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.model.digest import Digest
@@ -25,7 +25,7 @@ DENIED = frozenset({(0, 69, 4), (0, 69, 5), (0, 69, 6)})
 """GHSA-69fq-xp46-6x23, CVE-2026-33634: releases made by an attacker. Below the floor anyway; named so that the refusal says why."""
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
 _FLAGS = (
-    *("--format", "json", "--no-progress", "--scanners", "vuln", "--image-src", "remote"),
+    *("--format", "json", "--no-progress"),
     *(
         "--skip-db-update",
         "--skip-java-db-update",
@@ -38,6 +38,8 @@ _FLAGS = (
     # Trivy itself looks for conda packages below `envs/` only, and so calls an image with a base environment clean.
     *("--file-patterns", r"conda-pkg:conda-meta/.+\.json$"),
 )
+SCANNERS = ("vuln", "secret", "misconfig")
+"""What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
 
@@ -77,10 +79,24 @@ class Trivy:
         scratch: directory for what scans unpack; each scan has its own below it.
         limits: of one run.
         ca_file: PEM file of certificate authorities of registries, empty for the system's.
+        scanners: of `SCANNERS`, beside `vuln`: `secret` looks into files and the image's configuration, `misconfig` at its configuration
+            (files inside that look like somebody's Kubernetes manifests are not what the image is).
     """
 
-    def __init__(self, *, binary: Path, cache: Path, scratch: Path, limits: process.Limits | None = None, ca_file: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        binary: Path,
+        cache: Path,
+        scratch: Path,
+        limits: process.Limits | None = None,
+        ca_file: str = "",
+        scanners: Sequence[str] = (),
+    ) -> None:
         self._binary, self._cache, self._scratch, self._ca_file = binary, cache, scratch, ca_file
+        if unknown := set(scanners) - set(SCANNERS):
+            raise InputError(f"trivy has no scanner {min(unknown)!r}", hint=f"of {', '.join(SCANNERS)}")
+        self.scanners = tuple(name for name in SCANNERS if name == "vuln" or name in scanners)
         self._limits = limits or process.Limits()
         self._version = ""
 
@@ -159,13 +175,16 @@ class Trivy:
         return msgspec.structs.replace(found, blind=(*found.blind, *blind, *_said(done.errors)))
 
     async def _image(self, pull: Pull, *, skip: tuple[str, ...]) -> process.Completed:
-        arguments = [*_FLAGS, "--cache-dir", str(self._cache.resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
+        arguments = ["--image-src", "remote", *self._common(), *_looking(self.scanners)]
         arguments += [part for pattern in skip for part in ("--skip-files", pattern)]
         if pull.platform:
             arguments += ["--platform", pull.platform]
         if pull.plain_http:
             arguments.append("--insecure")
         return await self._run(["image", *arguments, pull.image], self._limits, docker_config=pull.docker_config)
+
+    def _common(self) -> list[str]:
+        return [*_FLAGS, "--cache-dir", str(self._cache.resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
 
     async def _ask_version(self) -> str:
         limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
@@ -204,6 +223,15 @@ class Trivy:
         (home / "config.json").write_bytes(docker_config)
         (home / "work").mkdir()
         return home
+
+
+def _looking(scanners: tuple[str, ...]) -> Iterator[str]:
+    """The flags for what is looked for. Trivy's embedded checks of configurations are used: no others are fetched."""
+    files = [name for name in scanners if name != "misconfig"]
+    configuration = [name for name in scanners if name != "vuln"]
+    yield from ("--scanners", ",".join(files))
+    if configuration:
+        yield from ("--image-config-scanners", ",".join(configuration), "--skip-check-update")
 
 
 def _said(errors: str) -> Iterator[str]:
