@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import http.client
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
+from mlwarden.embedded.build import binary
+from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -29,3 +33,27 @@ async def serve() -> AsyncIterator[Serve]:
     for server in servers:
         with contextlib.suppress(asyncio.TimeoutError):
             await server.close()
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[str]:
+    keeper = Keeper()
+    host = f"127.0.0.1:{free_port()}"
+    process = Process("registry", [binary("crane"), "registry", "serve", "--address", host], log=keeper.directory / "log", keeper=keeper)
+
+    def answers() -> bool:
+        connection = http.client.HTTPConnection(host, timeout=1)
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    try:
+        assert wait_until(answers, seconds=20)
+        yield host
+    finally:
+        process.kill()
+        keeper.close()

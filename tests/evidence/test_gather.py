@@ -5,7 +5,7 @@ import http.client
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from aiohttp.test_utils import TestServer
 
 from mlwarden.embedded import images, trivydb
 from mlwarden.embedded.build import binary
-from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.gather import Gatherer
@@ -24,30 +23,6 @@ from mlwarden.evidence.trivy import Trivy
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ALPINE = {"musl": "1.2.5-r10"}
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[str]:
-    keeper = Keeper()
-    host = f"127.0.0.1:{free_port()}"
-    process = Process("registry", [binary("crane"), "registry", "serve", "--address", host], log=keeper.directory / "log", keeper=keeper)
-
-    def answers() -> bool:
-        connection = http.client.HTTPConnection(host, timeout=1)
-        try:
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-    try:
-        assert wait_until(answers, seconds=20)
-        yield host
-    finally:
-        process.kill()
-        keeper.close()
 
 
 @pytest.fixture(scope="module")

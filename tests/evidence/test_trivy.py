@@ -45,7 +45,7 @@ async def scan(trivy: Trivy) -> Findings:
 async def test_a_whole_report_about_what_was_asked_is_believed(tmp_path: Path) -> None:
     found = await scan(fake(tmp_path, "print(json.dumps(REPORT))"))
     package = Package(type="alpine", system=True, name="busybox", version="1")
-    assert found == Findings(system=System(family="alpine", version="3.19.1"), packages=(package,))
+    assert found == Findings(digest=DIGEST, system=System(family="alpine", version="3.19.1"), packages=(package,), rereadable=False)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,14 @@ import msgspec
 
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Scan, Vulnerability, Weakness
+from mlwarden.model.evidence import Scan, Suppressed, Vulnerability, Weakness
 
 SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN")
 UNFIXED = "unfixed"
 KEPT = 25
 """Vulnerabilities kept by name."""
+KEPT_SUPPRESSED = 50
+"""Vulnerabilities kept of which a VEX document speaks: a suppression that does not fit is not one."""
 KEPT_WEAKNESSES = 10
 """Secrets, and mistakes in the configuration, kept by name."""
 _SEEN_SYSTEMS = frozenset(
@@ -120,7 +122,7 @@ class _Report(msgspec.Struct, frozen=True, rename="pascal"):
     trivy: _Trivy
     artifact_name: str
     artifact_type: str
-    metadata: _Metadata
+    metadata: _Metadata = _Metadata()
     results: tuple[_Result, ...] | None = None
 
 
@@ -144,9 +146,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         type: what lists it: `alpine`, `debian`, … for packages of the system, else `python-pkg`, `gobinary`, ….
         system: whether it is the system's.
         name: its name, as advisories have it.
-        version: with epoch and release.
-        source: name of the source package.
-        source_version: with epoch and release.
+        version, release, epoch: of it; a system without releases has all in `version`.
+        source, source_version, source_release, source_epoch: of the source package it was built from.
         arch: machine architecture, where the package says.
         purl: package URL; empty where trivy can make none.
         label: modularity label (Red Hat).
@@ -160,8 +161,12 @@ class Package(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     system: bool = False
     name: str
     version: str = ""
+    release: str = ""
+    epoch: int = 0
     source: str = ""
     source_version: str = ""
+    source_release: str = ""
+    source_epoch: int = 0
     arch: str = ""
     purl: str = ""
     label: str = ""
@@ -170,11 +175,20 @@ class Package(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     build_arch: str = ""
     foreign: bool = False
 
+    def looked_at(self) -> tuple[object, ...]:
+        """Returns what detectors go by; equal for two packages means that they say the same of both."""
+        return (
+            *(self.type, self.system, self.name, _version(self.epoch, self.version, self.release)),
+            *(self.source, _version(self.source_epoch, self.source_version, self.source_release)),
+            *(self.arch, self.label, self.contents, self.nvr, self.build_arch),
+        )
+
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What one report says about one image manifest, before it is cut to what is kept.
 
     Attributes:
+        digest: of the manifest.
         system: the operating system; empty family where there is none.
         eol: it gets no more updates.
         packages: all of them.
@@ -183,9 +197,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         misconfigurations: all of them.
         configured: whether trivy judged the image's configuration: one without a history gives it nothing to judge.
         blind: what could not be seen, in words.
+        lasting: those of `blind` that the packages do not tell, and that no newer database changes.
         rereadable: whether the packages are all that trivy went by; otherwise only the image itself can be scanned again.
     """
 
+    digest: str = ""
     system: System = System()
     eol: bool = False
     packages: tuple[Package, ...] = ()
@@ -194,6 +210,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     misconfigurations: tuple[Weakness, ...] = ()
     configured: bool = False
     blind: tuple[str, ...] = ()
+    lasting: tuple[str, ...] = ()
     rereadable: bool = True
 
 
@@ -223,6 +240,7 @@ def read(raw: bytes, *, asked: str, digest: Digest, version: str) -> Findings:
     packages = tuple(_package(result, each) for result in results for each in result.packages or ())
     system = System(family=found.family, version=found.name, extended=found.extended)
     return Findings(
+        digest=digest,
         system=system,
         eol=found.eosl,
         packages=packages,
@@ -233,6 +251,36 @@ def read(raw: bytes, *, asked: str, digest: Digest, version: str) -> Findings:
         ),
         configured=any(result.class_ == "config" for result in results),
         blind=tuple(unseen(system.family, packages)),
+    )
+
+
+class Reread(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report says about a list of packages: everything with the reference it has in that list."""
+
+    system: System
+    eol: bool
+    packages: tuple[tuple[str, Package], ...]
+    vulnerabilities: tuple[tuple[str, Vulnerability], ...]
+
+
+def reread(raw: bytes, *, asked: str, version: str) -> Reread:
+    """Returns what a report of `trivy sbom --format json` about a CycloneDX document says.
+
+    Raises:
+        TransientError: it is not a whole report about that document.
+    """
+    report = _decode(raw, version)
+    if (report.schema_version, report.artifact_type, report.artifact_name) != (2, "cyclonedx", asked):
+        raise TransientError("trivy's report is not about the list of packages that it was given")
+    results = report.results or ()
+    found = report.metadata.os or _System()
+    return Reread(
+        system=System(family=found.family, version=found.name),
+        eol=found.eosl,
+        packages=tuple((each.identifier.reference, _package(result, each)) for result in results for each in result.packages or ()),
+        vulnerabilities=tuple(
+            (found.pkg_identifier.reference, _kept(found)) for result in results for found in result.vulnerabilities or ()
+        ),
     )
 
 
@@ -255,14 +303,24 @@ def summarise(
     scanners: Iterable[str] = ("vuln",),
     read_at: datetime | None = None,
     blind: Iterable[str] = (),
+    suppressed: Iterable[Suppressed] = (),
 ) -> Scan:
     """Returns the bounded summary of all image manifests that stand behind one digest.
 
     Each vulnerability counts once per package and installed version, in however many layers, files and platforms it is.
     """
     parts = tuple(parts)
-    distinct = {(found.id, found.package, found.installed): found for part in parts for found in part.vulnerabilities}.values()
-    worst = sorted(distinct, key=lambda found: (not found.fixed, _rank(found), found.id, found.package, found.installed))
+    # Where two packages of one name say different things of it, the worse one counts.
+    every = sorted((found for part in parts for found in part.vulnerabilities), key=_worse, reverse=True)
+    distinct = {(found.id, found.package, found.installed): found for found in every}.values()
+    spoken_of = tuple(suppressed)
+    hidden = {(found.id, found.package, found.installed) for found in spoken_of}
+
+    def order(found: Vulnerability) -> tuple[object, ...]:
+        key = (found.id, found.package, found.installed)
+        return key in hidden, not found.fixed, _rank(found), *key
+
+    worst = sorted(distinct, key=order)
     secrets = dict.fromkeys(found for part in parts for found in part.secrets)
     mistakes = dict.fromkeys(found for part in parts for found in part.misconfigurations)
     without_fix = _counts(found for found in distinct if not found.fixed)
@@ -278,6 +336,7 @@ def summarise(
         counts={**_counts(found for found in distinct if found.fixed), UNFIXED: sum(without_fix.values())},
         unfixed=without_fix,
         vulnerabilities=tuple(worst[:KEPT]),
+        suppressed=tuple(sorted(spoken_of, key=lambda found: (not found.fixed, _rank(found), found.id, found.package))[:KEPT_SUPPRESSED]),
         secret_counts=_counts(secrets),
         secrets=tuple(sorted(secrets, key=_rank)[:KEPT_WEAKNESSES]),
         misconfiguration_counts=_counts(mistakes),
@@ -291,7 +350,11 @@ def _counts(found: Iterable[Vulnerability | Weakness]) -> dict[str, int]:
     return {severity: number[severity] for severity in SEVERITIES if number[severity]}
 
 
-def _rank(found: Vulnerability | Weakness) -> int:
+def _worse(found: Vulnerability) -> tuple[object, ...]:
+    return not found.fixed, _rank(found), found.fixed, found.purl
+
+
+def _rank(found: Vulnerability | Weakness | Suppressed) -> int:
     return SEVERITIES.index(found.severity)
 
 
@@ -301,9 +364,13 @@ def _package(result: _Result, found: _Package) -> Package:
         type=result.type,
         system=result.class_ == "os-pkgs",
         name=found.name,
-        version=_version(found.epoch, found.version, found.release),
+        version=found.version,
+        release=found.release,
+        epoch=found.epoch,
         source=found.src_name,
-        source_version=_version(found.src_epoch, found.src_version, found.src_release),
+        source_version=found.src_version,
+        source_release=found.src_release,
+        source_epoch=found.src_epoch,
         arch=found.arch,
         purl=found.identifier.purl,
         label=found.modularitylabel,
@@ -341,6 +408,7 @@ def _kept(found: _Vulnerability) -> Vulnerability:
         installed=one_line(found.installed_version, 100),
         fixed=one_line(found.fixed_version, 100),
         severity=_severity(found.severity),
+        purl=one_line(found.pkg_identifier.purl, 300),
     )
 
 

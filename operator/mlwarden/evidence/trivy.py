@@ -9,9 +9,10 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -34,12 +35,18 @@ _FLAGS = (
         "--disable-telemetry",
         "--offline-scan",
     ),
-    *("--cache-backend", "memory", "--parallel", "2"),
+    *("--cache-backend", "memory"),
+)
+_IMAGE_FLAGS = (
+    *("--image-src", "remote", "--parallel", "2"),
     # Trivy itself looks for conda packages below `envs/` only, and so calls an image with a base environment clean.
     *("--file-patterns", r"conda-pkg:conda-meta/.+\.json$"),
 )
+_DOCUMENT = "packages.cdx.json"
 SCANNERS = ("vuln", "secret", "misconfig")
 """What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
+_ALPINE = re.compile(r'\[alpine\] Detecting vulnerabilities\.\.\.\tos_version="([^"\n]*)" repository="([^"\n]*)"')
+_ROOT_IO = re.compile(r"\.root\.io|-r\d007\d")
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
 
@@ -166,16 +173,35 @@ class Trivy:
         """
         version = await self.version()
         done = await self._image(pull, skip=())
-        blind: tuple[str, ...] = ()
+        lasting: tuple[str, ...] = ()
         if done.code != 0 and "Unable to initialize the Java DB" in done.errors:
-            done, blind = await self._image(pull, skip=_ARCHIVES), (_JAVA_BLIND,)
+            done, lasting = await self._image(pull, skip=_ARCHIVES), (_JAVA_BLIND,)
         if done.code != 0:
             raise failure(done)
         found = report.read(done.output, asked=pull.image, digest=pull.digest, version=version)
-        return msgspec.structs.replace(found, blind=(*found.blind, *blind, *_said(done.errors)))
+        lasting += tuple(_said_of_image(done.errors))
+        return msgspec.structs.replace(
+            found, blind=(*found.blind, *_said(done.errors), *lasting), lasting=lasting, rereadable=_all_in_report(found, done.errors)
+        )
+
+    async def reread(self, document: bytes) -> tuple[report.Reread, tuple[str, ...]]:
+        """Looks up a list of packages in the database; returns what it says of each, and what it says of their system as a whole.
+
+        Args:
+            document: CycloneDX, as JSON.
+
+        Raises:
+            DefinitiveError, TransientError: why there is no report.
+            EvidenceError: the binary is not one that may be used.
+        """
+        version = await self.version()
+        done = await self._run(["sbom", *self._common(), _DOCUMENT], self._limits, files={_DOCUMENT: document})
+        if done.code != 0:
+            raise failure(done)
+        return report.reread(done.output, asked=_DOCUMENT, version=version), tuple(_said(done.errors))
 
     async def _image(self, pull: Pull, *, skip: tuple[str, ...]) -> process.Completed:
-        arguments = ["--image-src", "remote", *self._common(), *_looking(self.scanners)]
+        arguments = [*self._common(), *_IMAGE_FLAGS, *_looking(self.scanners)]
         arguments += [part for pattern in skip for part in ("--skip-files", pattern)]
         if pull.platform:
             arguments += ["--platform", pull.platform]
@@ -194,9 +220,15 @@ class Trivy:
         except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
             raise EvidenceError(f"{self._binary} does not tell trivy's version ({one_line(str(error), 120)})") from None
 
-    async def _run(self, arguments: list[str], limits: process.Limits, docker_config: bytes = b'{"auths":{}}') -> process.Completed:
+    async def _run(
+        self,
+        arguments: list[str],
+        limits: process.Limits,
+        docker_config: bytes = b'{"auths":{}}',
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> process.Completed:
         """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
-        home = self._make_home(docker_config)  # not in a thread: a cancellation would leave behind what the thread had made
+        home = self._make_home(docker_config, files)  # not in a thread: a cancellation would leave behind what the thread had made
         environment = {
             "HOME": str(home),
             "TMPDIR": str(home),
@@ -218,10 +250,12 @@ class Trivy:
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
 
-    def _make_home(self, docker_config: bytes) -> Path:
+    def _make_home(self, docker_config: bytes, files: Mapping[str, bytes]) -> Path:
         home = Path(tempfile.mkdtemp(prefix="scan-", dir=self._scratch))
         (home / "config.json").write_bytes(docker_config)
         (home / "work").mkdir()
+        for name, content in files.items():
+            (home / "work" / name).write_bytes(content)
         return home
 
 
@@ -238,8 +272,32 @@ def _said(errors: str) -> Iterator[str]:
     """What trivy says beside its report, which then looks clean: that it has no advisories for this version of the system."""
     if "not on the EOL list" in errors:
         yield "trivy does not know this version of the operating system, and has no advisories for it"
+
+
+def _said_of_image(errors: str) -> Iterator[str]:
+    if "type is not supported for vulnerability scanning" in errors:
+        yield "trivy has no advisories for one kind of the packages in it"
     if len(errors) >= process.STDERR_TAIL:
         yield "trivy said more about this image than is kept"
+
+
+def _all_in_report(found: report.Findings, errors: str) -> bool:
+    """Whether what trivy went by is in its report. Two things are not.
+
+    Alpine's advisories are those of the release in `etc/apk/repositories`, which may be another than the system's: only the log tells.
+    Packages of two vendors (pkg/detector/ospkg/{rootio,seal}) change what is looked up for all other packages beside them.
+    """
+    if len(errors) >= process.STDERR_TAIL or any(package.system and _changes_others(package) for package in found.packages):
+        return False
+    looked = _ALPINE.findall(errors)
+    if found.system.family != "alpine":
+        return not looked
+    return len(looked) == 1 and looked[0][1] in {"", looked[0][0]}
+
+
+def _changes_others(package: report.Package) -> bool:
+    seal = package.name.lower().startswith("seal-") or package.source.lower().startswith("seal-")
+    return seal or bool(_ROOT_IO.search(f"{package.version}-{package.release}"))
 
 
 def accepted(version: str) -> str:

@@ -18,13 +18,14 @@ class Phase(StrEnum):
 
 
 class Vulnerability(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One vulnerable package, as the scanner reported it; `fixed` is empty where no fixed version exists."""
+    """One vulnerable package, as the scanner reported it; `fixed` is empty where no fixed version exists, `purl` is its package URL."""
 
     id: str
     package: str
     installed: str
     fixed: str = ""
     severity: str  # CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN: Trivy's words
+    purl: str = ""
 
 
 class Weakness(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -84,7 +85,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         counts: severity → number of vulnerabilities that have a fix; the key `unfixed` counts those that have none.
         unfixed: severity → number of vulnerabilities that have no fix.
         vulnerabilities: the worst ones, fixable first, at most 25.
-        suppressed: vulnerabilities that a verified VEX document speaks of, at most 100; they are in `counts` and in `unfixed`, too.
+        suppressed: vulnerabilities that a verified VEX document speaks of, at most 50; they are in `counts` and in `unfixed`, too.
         secret_counts: severity → number of secrets found in files and in the image's configuration.
         secrets: the worst of them, at most 10.
         misconfiguration_counts: severity → number of mistakes in the image's configuration.
