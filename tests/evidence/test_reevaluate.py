@@ -12,9 +12,12 @@ import pytest
 from mlwarden.embedded import images, trivydb
 from mlwarden.embedded.build import binary
 from mlwarden.embedded.trivydb import ADVISORIES, Advisory
+from mlwarden.evidence import reevaluate as module
+from mlwarden.evidence.failure import TransientError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.reevaluate import Reevaluated
 from mlwarden.evidence.registry import Registry
+from mlwarden.evidence.report import Reread
 from mlwarden.evidence.sboms import SBOMs
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.model.digest import Digest
@@ -150,3 +153,143 @@ async def test_what_is_newly_known_appears_and_what_was_withdrawn_is_gone(house:
     assert [found.id for found in after.vulnerabilities] == ["CVE-3", "CVE-2025-26519", "CVE-6"]
     assert after.database_at == at
     assert after.scanned_at > before.scanned_at
+
+
+async def test_an_alpine_with_packages_of_another_release_is_left_to_a_scan(house: House) -> None:
+    """Its advisories are those of the release in the list of repositories, which is in no report."""
+    for name, release, left in (("edge", "edge", True), ("other", "v3.21", True), ("same", "v3.22", False)):
+        files = {"etc/apk/repositories": f"https://dl-cdn.alpinelinux.org/alpine/{release}/main\n".encode()}
+        digest = images.push_image(house.registry, f"again/{name}:1", alpine=ALPINE, files=files)
+        await house.scan(f"again/{name}", digest)
+        said = await house.say(digest)
+        assert (Digest(digest) in said.left) is left, name
+
+
+@pytest.mark.parametrize("packages", [{"musl": "1.2.5-r10071"}, {"seal-musl": "1.2.5-r9"}])
+async def test_packages_that_change_what_is_looked_up_beside_them_are_left_to_a_scan(house: House, packages: dict[str, str]) -> None:
+    """Trivy's drivers for Root.io and Seal: one package of theirs, and all others of the system are looked up elsewhere."""
+    digest = images.push_image(house.registry, "again/vendor:1", alpine={**ALPINE, **packages})
+    await house.scan("again/vendor", digest)
+    assert list((await house.say(digest)).left) == [digest]
+
+
+async def test_what_is_not_kept_is_left_to_a_scan(house: House) -> None:
+    said = await house.say("sha256:" + "0" * 64)
+    assert said.scans == {}
+    assert list(said.left.values()) == ["its packages are not kept"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"trivy": "0.71.9"}, "listed by trivy 0.71.9"),
+        ({"scanners": ("vuln", "secret")}, "other things are looked for"),
+    ],
+)
+async def test_what_another_scanner_kept_is_left_to_a_scan(house: House, change: dict[str, object], says: str) -> None:
+    digest = Digest(images.push_image(house.registry, "again/kept:1", alpine=ALPINE))
+    await house.scan("again/kept", digest)
+    record = house.sboms.get(digest)
+    assert record is not None
+    house.sboms.put(msgspec.structs.replace(record, **change))
+    assert says in (await house.say(digest)).left[digest]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"purl": "pkg:apk/alpine/other@1?arch=x86_64&distro=3.22.1"},
+        {"purl": "pkg:nothing/musl@1.2.5-r9"},
+        {"purl": "not a package url"},
+        {"purl": ""},
+        {"source": "", "source_version": "7"},
+        {"arch": "riscv64"},
+        {"version": "1.2.5-r10"},
+    ],
+)
+async def test_a_package_that_trivy_sees_differently_outside_the_image_leaves_its_images_to_a_scan(
+    house: House, change: dict[str, object]
+) -> None:
+    digest, other = (Digest(images.push_image(house.registry, f"again/{name}:1", alpine={name: "1.2.5-r9"})) for name in ("musl", "zlib"))
+    await house.scan("again/musl", digest)
+    await house.scan("again/zlib", other)
+    record = house.sboms.get(digest)
+    assert record is not None
+    (image,) = record.images
+    (package,) = image.packages
+    changed = msgspec.structs.replace(image, packages=(msgspec.structs.replace(package, **change),))
+    house.sboms.put(msgspec.structs.replace(record, images=(changed,)))
+    said = await house.say(digest, other)
+    assert (list(said.left), list(said.scans)) == ([digest], [other])
+
+
+async def test_a_list_that_nobody_can_read_costs_only_the_images_that_spoil_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"p{number}" for number in range(8)]
+    digests = {
+        name: Digest(images.push_image(house.registry, f"again/{name}:1", alpine={name: "1.0-r0", "musl": "1.2.5-r9"})) for name in names
+    }
+    for name, digest in digests.items():
+        await house.scan(f"again/{name}", digest)
+    real = house.trivy.reread
+
+    async def spoilt(document: bytes) -> tuple[Reread, tuple[str, ...]]:
+        if b'"p5"' in document:
+            raise TransientError("trivy was killed by signal 9")
+        return await real(document)
+
+    monkeypatch.setattr(house.trivy, "reread", spoilt)
+    said = await house.say(*digests.values())
+    assert said.left == {digests["p5"]: "its packages could not be looked up: trivy was killed by signal 9"}
+    assert all(scan.counts == {"HIGH": 1, "unfixed": 0} for scan in said.scans.values())
+
+
+async def test_a_trivy_that_fails_every_time_leaves_all_to_scans_and_is_not_tried_forever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = images.push_image(house.registry, "again/many:1", alpine={f"p{number}": "1.0-r0" for number in range(300)})
+    await house.scan("again/many", digest)
+    tries = 0
+
+    async def fails(document: bytes) -> tuple[Reread, tuple[str, ...]]:
+        nonlocal tries
+        tries += 1
+        raise TransientError("trivy failed (1): no")
+
+    monkeypatch.setattr(house.trivy, "reread", fails)
+    assert list((await house.say(digest)).left) == [digest]
+    assert tries <= 1 + module.RETRIES
+
+
+async def test_a_list_that_is_too_long_is_looked_up_in_parts(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST", 2)
+    digest = images.push_image(
+        house.registry, "again/parts:1", alpine={**ALPINE, "zlib": "1-r1"}, python={"torch": "2.5.1", "a": "1", "b": "2"}
+    )
+    real = await house.scan("again/parts", digest)
+    said = await house.say(digest)
+    assert timeless(said.scans[Digest(digest)]) == timeless(real)
+
+
+async def test_many_digests_cost_one_trivy_for_each_system_and_one_for_all_languages(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    for number in range(5):
+        for system in ("alpine", "debian"):
+            name = f"again/{system}{number}"
+            packages = {"musl": "1.2.5-r9", f"own{number}": "1-r1"} if system == "alpine" else {"openssl": f"3.0.{number}-1"}
+            digests.append(images.push_image(house.registry, f"{name}:1", python={"torch": f"2.{number}.0"}, **{system: packages}))
+            await house.scan(name, digests[-1])
+    real, runs = house.trivy.reread, []
+
+    async def counted(document: bytes) -> tuple[Reread, tuple[str, ...]]:
+        runs.append(document)
+        return await real(document)
+
+    monkeypatch.setattr(house.trivy, "reread", counted)
+    assert len((await house.say(*digests)).scans) == 10
+    assert len(runs) == 3
+
+
+async def test_without_a_database_nothing_is_said(house: House, tmp_path: Path) -> None:
+    (tmp_path / "cache" / "db" / "metadata.json").unlink()
+    with pytest.raises(TransientError, match="no vulnerability database"):
+        await house.say("sha256:" + "0" * 64)

@@ -1,8 +1,8 @@
 """A new vulnerability database, and every digest that is kept: what is known about them now, without an image being pulled.
 
-One trivy for each operating system, not for each image: the packages of all images of one system go into one list, each once, and what is
-found of a package is true of every image that has it. A thousand images of one organisation share most of their packages, so this takes
-seconds where a process for each would take minutes.
+One trivy for each operating system and one for all languages, not one for each image: the packages of all images go into one list, each
+once, and what is found of a package is true of every image that has it. A thousand images of one organisation share most of their packages,
+so this takes seconds where a process for each would take minutes.
 
 It must say exactly what a scan of the image would. That is not taken on trust: trivy's report repeats the packages as its detectors saw
 them, and where one is missing or differs from what the detectors saw in the image, the digests that have it are left to a real scan. So are
@@ -11,7 +11,7 @@ those whose list another version of trivy made, or one that looked for less. Not
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -25,10 +25,10 @@ from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan, Vulnerability
 
 LOG = logging.getLogger(__name__)
-LARGEST = 20_000
+LARGEST = 10_000
 """Packages of one list; a longer one is split, which bounds what one trivy and its report take."""
-RETRIES = 16
-"""Runs that a list nobody can read may cost beyond the first: it is halved until the image that spoils it is alone."""
+RETRIES = 40
+"""Runs that lists nobody can read may cost: each is halved until the package that spoils it is alone, and only its images are left."""
 _PORTION = 64
 """Records read at a time, so that other work is not held up."""
 
@@ -45,23 +45,31 @@ class Reevaluated(msgspec.Struct, frozen=True, kw_only=True):
     left: dict[Digest, str]
 
 
-class _Member(msgspec.Struct, frozen=True, kw_only=True):
-    """One image of one record: its packages by their numbers in the pool."""
-
-    owner: Digest
-    place: int
-    image: Image
-    numbers: tuple[int, ...]
+_LANGUAGES = System()
+"""Under which packages of languages are looked up: their advisories are the same on every operating system."""
 
 
 class _Pool:
-    """Packages, each once."""
+    """Packages, each once, and under which system each of them is looked up."""
 
     def __init__(self) -> None:
         self.packages: list[Package] = []
+        self.lists: dict[System, dict[int, None]] = {}
         self._numbers: dict[Package, int] = {}
 
+    def taken(self, image: Image) -> Image:
+        """Returns the image with its packages out of the pool, so that each is held once."""
+        self.lists.setdefault(image.system, {})
+        packages = []
+        for package in image.packages:
+            number = self.number(package)
+            if _looked_up(package):
+                self.lists.setdefault(_place(image, package), {})[number] = None
+            packages.append(self.packages[number])
+        return msgspec.structs.replace(image, packages=tuple(packages))
+
     def number(self, package: Package) -> int:
+        """Returns the number of a package, the same for equal ones."""
         found = self._numbers.setdefault(package, len(self.packages))
         if found == len(self.packages):
             self.packages.append(package)
@@ -92,7 +100,6 @@ async def reevaluate(
     database, version = trivy.database(), await trivy.version()
     left: dict[Digest, str] = {}
     records: dict[Digest, Record] = {}
-    members: dict[System, list[_Member]] = {}
     pool = _Pool()
     distinct = tuple(dict.fromkeys(digests))
     for start in range(0, len(distinct), _PORTION):
@@ -101,20 +108,17 @@ async def reevaluate(
             reason = _unfit(record, version, trivy.scanners)
             if record is None or reason:
                 left[digest] = reason
-                continue
-            records[digest] = msgspec.structs.replace(record, images=())
-            for place, image in enumerate(record.images):
-                numbers = tuple(dict.fromkeys(pool.number(package) for package in image.packages if _looked_up(package)))
-                lean = msgspec.structs.replace(image, packages=tuple(pool.packages[pool.number(package)] for package in image.packages))
-                members.setdefault(image.system, []).append(_Member(owner=digest, place=place, image=lean, numbers=numbers))
+            else:
+                records[digest] = msgspec.structs.replace(record, images=tuple(pool.taken(image) for image in record.images))
     lookups = _Lookups(trivy, pool, asyncio.Semaphore(processes))
-    lists = [each for system, found in members.items() for each in _split(system, found)]
-    await asyncio.gather(*(lookups.run(system, found) for system, found in lists))
-    left |= {digest: reason for digest, reason in lookups.left.items() if digest in records}
+    await asyncio.gather(*(lookups.run(system, part) for system, numbers in pool.lists.items() for part in _split(list(numbers))))
     scans = {}
     for digest, record in records.items():
-        if digest not in left:
-            parts = [findings for _, findings in sorted(lookups.findings.get(digest, {}).items())]
+        reason = next((reason for image in record.images if (reason := lookups.doubt(image))), "")
+        if reason:
+            left[digest] = reason
+        else:
+            parts = [lookups.findings(image) for image in record.images]
             scans[digest] = _scan(record, parts, (documents or {}).get(digest, ()), database)
     return Reevaluated(scans=scans, left=left)
 
@@ -157,95 +161,85 @@ def _looked_up(package: Package) -> bool:
     return not package.foreign if package.system else bool(package.version)
 
 
-def _split(system: System, members: Sequence[_Member]) -> Iterator[tuple[System, list[_Member]]]:
-    """Yields lists of at most `LARGEST` packages, but for a single image with more."""
-    part: list[_Member] = []
-    numbers: set[int] = set()
-    for member in members:
-        if part and len(numbers) + sum(number not in numbers for number in member.numbers) > LARGEST:
-            yield system, part
-            part, numbers = [], set()
-        part.append(member)
-        numbers.update(member.numbers)
-    if part:
-        yield system, part
+def _place(image: Image, package: Package) -> System:
+    return image.system if package.system else _LANGUAGES
+
+
+def _split(numbers: Sequence[int]) -> list[Sequence[int]]:
+    """Lists of at most `LARGEST`; one at least, because a system without packages has an end of life, too."""
+    return [numbers[start : start + LARGEST] for start in range(0, len(numbers), LARGEST)] or [numbers]
 
 
 class _Lookups:
-    """Asks trivy about lists of packages and collects what is said of whom."""
+    """Asks trivy about lists of packages and collects what is said of them."""
 
     def __init__(self, trivy: Trivy, pool: _Pool, slots: asyncio.Semaphore) -> None:
         self._trivy, self._pool, self._slots = trivy, pool, slots
         self._retries = RETRIES
-        self.findings: dict[Digest, dict[int, Findings]] = {}
-        self.left: dict[Digest, str] = {}
+        self._eol: dict[System, bool] = {_LANGUAGES: False}
+        self._said: dict[System, tuple[str, ...]] = {}
+        self._found: dict[tuple[System, int], list[Vulnerability]] = {}
+        self._doubtful: dict[tuple[System, int], str] = {}
+        self._failed: dict[System, str] = {}
 
-    async def run(self, system: System, members: Sequence[_Member]) -> None:
+    async def run(self, system: System, numbers: Sequence[int]) -> None:
         """One list; where it cannot be read, its halves."""
-        numbers = dict.fromkeys(number for member in members for number in member.numbers)
-        if not numbers and not system.family:
-            self._keep(members, eol=False, said=(), found={}, doubtful=frozenset())
+        if not numbers and system == _LANGUAGES:
             return
         try:
             async with self._slots:
                 raw = document(system, {str(number): self._pool.packages[number] for number in numbers})
                 answer, said = await self._trivy.reread(raw)
-            found, doubtful = self._checked(system, numbers, answer)
+            await asyncio.to_thread(self._take, system, numbers, answer)
         except GatherError as error:
-            if len(members) == 1 or self._retries < 2:
-                LOG.warning("%d images of %s are left to a scan: %s", len(members), system.text or "no system", error.message)
-                self.left |= {member.owner: f"its packages could not be looked up: {error.message}" for member in members}
+            if len(numbers) < 2 or self._retries < 2:
+                LOG.warning("%d packages of %s cannot be looked up: %s", len(numbers), system.text or "languages", error.message)
+                reason = f"its packages could not be looked up: {error.message}"
+                self._doubtful |= {(system, number): reason for number in numbers}
+                self._failed[system] = reason
                 return
             self._retries -= 2
-            middle = len(members) // 2
-            await self.run(system, members[:middle])
-            await self.run(system, members[middle:])
+            middle = len(numbers) // 2
+            await self.run(system, numbers[:middle])
+            await self.run(system, numbers[middle:])
             return
-        self._keep(members, eol=answer.eol, said=said, found=found, doubtful=doubtful)
+        self._eol[system], self._said[system] = answer.eol, said
 
-    def _checked(
-        self, system: System, numbers: Mapping[int, None], answer: Reread
-    ) -> tuple[dict[int, list[Vulnerability]], frozenset[int]]:
-        """What is said of each package, and which packages trivy did not see as they were in the image."""
+    def _take(self, system: System, numbers: Sequence[int], answer: Reread) -> None:
+        """Takes what is said of each package, unless trivy did not see it as it was in the image."""
         expected = System(family=system.family, version=f"{system.version}-ESM" if system.extended else system.version)
         if answer.system != expected:
             raise TransientError("trivy took the packages for those of another operating system")
         references = {str(number): number for number in numbers}
+        if any(reference not in references for reference, _ in answer.vulnerabilities):
+            raise TransientError("trivy's report speaks of a package that was not in the list")
         seen: dict[str, Package] = dict(answer.packages)
-        doubtful = {
-            number
-            for reference, number in references.items()
-            if reference not in seen or seen[reference].looked_at() != self._pool.packages[number].looked_at()
-        }
-        found: dict[int, list[Vulnerability]] = {}
+        for reference, number in references.items():
+            if reference not in seen or seen[reference].looked_at() != self._pool.packages[number].looked_at():
+                self._doubtful[system, number] = f"its package {self._pool.packages[number].name[:80]} looks different outside the image"
         for reference, vulnerability in answer.vulnerabilities:
-            if reference not in references:
-                raise TransientError("trivy's report speaks of a package that was not in the list")
-            found.setdefault(references[reference], []).append(vulnerability)
-        return found, frozenset(doubtful)
+            self._found.setdefault((system, references[reference]), []).append(vulnerability)
 
-    def _keep(
-        self,
-        members: Sequence[_Member],
-        *,
-        eol: bool,
-        said: tuple[str, ...],
-        found: Mapping[int, list[Vulnerability]],
-        doubtful: frozenset[int],
-    ) -> None:
-        for member in members:
-            if not doubtful.isdisjoint(member.numbers):
-                self.left[member.owner] = "one of its packages looks different outside the image"
-                continue
-            image = member.image
-            self.findings.setdefault(member.owner, {})[member.place] = Findings(
-                digest=image.digest,
-                system=image.system,
-                eol=eol,
-                packages=image.packages,
-                vulnerabilities=tuple(each for number in member.numbers for each in found.get(number, ())),
-                secrets=image.secrets,
-                misconfigurations=image.misconfigurations,
-                configured=image.configured,
-                blind=(*report.unseen(image.system.family, image.packages), *said, *image.lasting),
-            )
+    def _keys(self, image: Image) -> list[tuple[System, int]]:
+        """Where its packages were looked up."""
+        return [(_place(image, package), self._pool.number(package)) for package in image.packages if _looked_up(package)]
+
+    def doubt(self, image: Image) -> str:
+        """Why nothing can be said of an image; `""` where it can."""
+        if image.system not in self._eol:
+            return self._failed.get(image.system, "its operating system was not looked up")
+        return next((self._doubtful[key] for key in self._keys(image) if key in self._doubtful), "") if self._doubtful else ""
+
+    def findings(self, image: Image) -> Findings:
+        """What a scan of the image would say."""
+        return Findings(
+            digest=image.digest,
+            system=image.system,
+            eol=self._eol[image.system],
+            packages=image.packages,
+            vulnerabilities=tuple(each for key in dict.fromkeys(self._keys(image)) for each in self._found.get(key, ())),
+            secrets=image.secrets,
+            misconfigurations=image.misconfigurations,
+            configured=image.configured,
+            blind=(*report.unseen(image.system.family, image.packages), *self._said.get(image.system, ()), *image.lasting),
+        )
