@@ -10,6 +10,7 @@ does not understand (a product without a digest, a component named by a CPE, a r
 suppresses nothing. Who signed the document, and that it is about the image at all, was verified before.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
@@ -27,6 +28,8 @@ _ANALYSES = {"not_affected": "not_affected", "false_positive": "not_affected", "
 """CycloneDX: states that suppress; `exploitable` and `in_triage` do not."""
 _SUPPRESSING = frozenset({"not_affected", "fixed"})
 _MANY = 10_000
+_MOST = 50_000
+"""Statements of one document, each product of each counted."""
 _FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -216,12 +219,17 @@ def read(predicate: Mapping[str, object], *, source: str) -> Document:
     """
     try:
         if "bomFormat" in predicate:
-            return Document(source=source, statements=tuple(_cyclonedx(msgspec.convert(predicate, _CycloneDX))))
-        return Document(source=source, statements=tuple(_open(msgspec.convert(predicate, _OpenVEX))))
+            found = _cyclonedx(msgspec.convert(predicate, _CycloneDX))
+        else:
+            found = _open(msgspec.convert(predicate, _OpenVEX))
+        statements = tuple(itertools.islice(found, _MOST + 1))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise DefinitiveError(
             f"the VEX document cannot be read ({one_line(str(error), 120)})", hint="OpenVEX 0.2 or CycloneDX, as signed"
         ) from None
+    if len(statements) > _MOST:
+        raise DefinitiveError(f"the VEX document makes more than {_MOST} statements", hint="one document for each image")
+    return Document(source=source, statements=statements)
 
 
 def suppressed(parts: Sequence[Findings], documents: Sequence[Document], *, digest: Digest) -> tuple[Suppressed, ...]:
