@@ -158,7 +158,8 @@ def test_the_age_of_the_database_is_read_from_its_metadata(tmp_path: Path) -> No
 def updating(directory: Path, body: str) -> Trivy:
     """A trivy whose download does `body` with `new`, the directory of the new database."""
     target = "new = sys.argv[sys.argv.index('--cache-dir') + 1] + '/db'; os.makedirs(new)"
-    return fake(directory, f"assert '--download-db-only' in sys.argv; {target}\n{body}")
+    opened = "if sys.argv[1] == 'sbom': sys.exit()"  # the new database, to see whether it opens
+    return fake(directory, f"{opened}\nassert '--download-db-only' in sys.argv; {target}\n{body}")
 
 
 def metadata(updated: str, following: str) -> str:

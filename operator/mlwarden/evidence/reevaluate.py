@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from mlwarden.evidence import report, vex
+from mlwarden.evidence.database import Database
 from mlwarden.evidence.failure import GatherError, TransientError
 from mlwarden.evidence.report import Findings, Package, Reread, System
 from mlwarden.evidence.sboms import Image, Record, SBOMs, document
-from mlwarden.evidence.trivy import Database, Trivy
+from mlwarden.evidence.trivy import Trivy
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan, Vulnerability
 

@@ -6,9 +6,11 @@ trivy server was rejected: a crash or an exhausted memory must cost one scan, no
 """
 
 import asyncio
+import math
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,8 @@ from types import MappingProxyType
 import msgspec
 
 from mlwarden.errors import EvidenceError, InputError
-from mlwarden.evidence import process, report
+from mlwarden.evidence import database, process, report
+from mlwarden.evidence.database import Database, Origin
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.model.digest import Digest
 
@@ -43,20 +46,17 @@ _IMAGE_FLAGS = (
     *("--file-patterns", r"conda-pkg:conda-meta/.+\.json$"),
 )
 _DOCUMENT = "packages.cdx.json"
+_EMPTY = (
+    b'{"bomFormat":"CycloneDX","specVersion":"1.6","version":1,"components":[{"type":"library","bom-ref":"0","name":"mlwarden",'
+    b'"version":"1","purl":"pkg:pypi/mlwarden@1"}]}'
+)
+"""A list of one package, for which trivy opens its database."""
 SCANNERS = ("vuln", "secret", "misconfig")
 """What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
 _ALPINE = re.compile(r'\[alpine\] Detecting vulnerabilities\.\.\.\tos_version="([^"\n]*)" repository="([^"\n]*)"')
 _ROOT_IO = re.compile(r"\.root\.io|-r\d007\d")
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
-
-
-class Database(msgspec.Struct, frozen=True, rename="pascal"):
-    """`db/metadata.json` of trivy's cache: how old the vulnerability database is."""
-
-    version: int
-    updated_at: datetime
-    next_update: datetime
 
 
 class Pull(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +88,7 @@ class Trivy:
         ca_file: PEM file of certificate authorities of registries, empty for the system's.
         scanners: of `SCANNERS`, beside `vuln`: `secret` looks into files and the image's configuration, `misconfig` at its configuration
             (files inside that look like somebody's Kubernetes manifests are not what the image is).
+        origin: where vulnerability databases come from.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Trivy:
         limits: process.Limits | None = None,
         ca_file: str = "",
         scanners: Sequence[str] = (),
+        origin: Origin | None = None,
     ) -> None:
         self._binary, self._cache, self._scratch, self._ca_file = binary, cache, scratch, ca_file
         if unknown := set(scanners) - set(SCANNERS):
@@ -106,6 +108,9 @@ class Trivy:
         self.scanners = tuple(name for name in SCANNERS if name == "vuln" or name in scanners)
         self._limits = limits or process.Limits()
         self._version = ""
+        self._origin = origin or Origin()
+        self._imported: tuple[int, ...] = ()
+        self._downloaded = -math.inf
 
     async def version(self) -> str:
         """Returns the version, asked once.
@@ -123,46 +128,77 @@ class Trivy:
         Raises:
             TransientError: if there is none.
         """
-        path = self._cache / "db" / "metadata.json"
-        try:
-            found = msgspec.json.decode(path.read_bytes()[:65536], type=Database)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise TransientError(
-                f"trivy has no vulnerability database ({type(error).__name__})", hint=f"one is needed in {path.parent}"
-            ) from None
-        if found.version != 2:
-            raise TransientError(f"trivy's vulnerability database is of schema {found.version}, not 2")
-        return found
+        return database.read(self._cache / "db")
 
-    async def update(self) -> None:
-        """Fetches the vulnerability database where there is none or its next one is due. Scans that run go on with the old one.
+    async def update(self) -> bool:
+        """Gets the vulnerability database where there is none, a newer one is due or the file it comes from is another one.
+
+        Scans that run go on with the old one. Call it as often as you like: it knows when there is something to do.
+
+        Returns:
+            Whether there is a new one: what is known about every image may have changed.
 
         Raises:
-            TransientError: it could not be fetched; what was there is still there.
+            TransientError: there is none to be had, or it cannot be used; what was there is still there.
             EvidenceError: the binary is not one that may be used.
         """
         await self.version()
+        if self._origin.file is not None:
+            return await self._import(self._origin.file)
         try:
-            if self.database().next_update > datetime.now(UTC):
-                return
+            before = self.database()
         except TransientError:
             pass  # there is none: fetch it
-        self._cache.mkdir(parents=True, exist_ok=True)
-        incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=self._cache))
+        else:
+            if before.next_update > datetime.now(UTC) or time.monotonic() - self._downloaded < self._origin.every:
+                return False
+        return await self._download()
+
+    async def _import(self, source: Path) -> bool:
+        found = database.signature(source)
+        if found == self._imported and (self._cache / "db" / "metadata.json").is_file():
+            return False
+        incoming = self._incoming()
         try:
-            done = await self._run(["image", "--download-db-only", "--quiet", "--cache-dir", str(incoming)], self._limits)
+            await asyncio.to_thread(database.copy, source, incoming / "db")
+            changed = await self._accept(incoming, f"the vulnerability database {source} cannot be used")
+        finally:
+            await asyncio.shield(asyncio.to_thread(database.discard, incoming))
+        self._imported = found
+        return changed
+
+    async def _download(self) -> bool:
+        incoming = self._incoming()
+        arguments = ["image", "--download-db-only", "--quiet", "--cache-dir", str(incoming)]
+        arguments += [part for repository in self._origin.repositories for part in ("--db-repository", repository)]
+        if self._origin.plain_http:
+            arguments.append("--insecure")
+        try:
+            done = await self._run(arguments, self._limits, docker_config=self._origin.docker_config)
             if done.code != 0 or not (incoming / "db" / "metadata.json").is_file():
                 raise TransientError(f"the vulnerability database cannot be fetched: {failure(done).message}")
-            await asyncio.to_thread(self._swap, incoming)
+            changed = await self._accept(incoming, "the vulnerability database that was fetched cannot be used")
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(database.discard, incoming))
+        self._downloaded = time.monotonic()
+        return changed
 
-    def _swap(self, incoming: Path) -> None:
-        """Two renames: a scan that opens the database between them fails once and is tried again."""
-        database = self._cache / "db"
-        if database.exists():
-            database.rename(incoming / "old")
-        (incoming / "db").rename(database)
+    def _incoming(self) -> Path:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="incoming-", dir=self._cache))
+
+    async def _accept(self, incoming: Path, otherwise: str) -> bool:
+        """Puts a database in place once trivy has opened it; returns whether it is another one than before."""
+        found = database.read(incoming / "db")
+        done = await self._run(["sbom", *self._common(incoming), _DOCUMENT], self._limits, files={_DOCUMENT: _EMPTY})
+        if done.code != 0:
+            raise TransientError(f"{otherwise}: {failure(done).message}")
+        try:
+            before = self.database()
+        except TransientError:
+            before = None
+        await asyncio.to_thread(database.replace, incoming, self._cache)
+        return found != before
 
     async def scan(self, pull: Pull) -> report.Findings:
         """Scans one image manifest.
@@ -209,8 +245,8 @@ class Trivy:
             arguments.append("--insecure")
         return await self._run(["image", *arguments, pull.image], self._limits, docker_config=pull.docker_config)
 
-    def _common(self) -> list[str]:
-        return [*_FLAGS, "--cache-dir", str(self._cache.resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
+    def _common(self, cache: Path | None = None) -> list[str]:
+        return [*_FLAGS, "--cache-dir", str((cache or self._cache).resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
 
     async def _ask_version(self) -> str:
         limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
