@@ -80,6 +80,18 @@ async def test_whatever_else_trivy_does_is_a_failure_and_never_a_clean_scan(tmp_
     assert not list((tmp_path / "scratch").iterdir())
 
 
+async def test_an_error_beside_a_report_is_a_blind_spot(tmp_path: Path) -> None:
+    line = "2026-11-24T00:00:00Z\\tERROR\\t[rpm] Failed to read\\terr=x"
+    found = await scan(fake(tmp_path, f"print('{line}', file=sys.stderr); print(json.dumps(REPORT))"))
+    assert found.blind == ("trivy had trouble with it: Failed to read err=x",)
+    assert found.lasting == found.blind
+
+
+async def test_an_error_without_a_report_is_a_failure_whatever_the_exit_code(tmp_path: Path) -> None:
+    with pytest.raises(TransientError):
+        await scan(fake(tmp_path, "print('2026\\tFATAL\\tFatal error', file=sys.stderr)"))
+
+
 async def test_a_trivy_that_hangs_is_killed(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="ran for more than 1 s"):
         await scan(fake(tmp_path, "time.sleep(600)", seconds=1))

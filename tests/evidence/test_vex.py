@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlwarden.evidence import report, vex
+from mlwarden.evidence import summary, vex
 from mlwarden.evidence.failure import DefinitiveError
 from mlwarden.evidence.report import Findings, Package
 from mlwarden.evidence.vex import package_url
@@ -302,7 +302,7 @@ def test_what_is_no_package_url_is_none(text: str) -> None:
 def scan(count: int = 2) -> Scan:
     parts = [Findings(digest=A, packages=(Package(type="pip", name="torch"),), vulnerabilities=(FOUND, MUSL)[:count])]
     said = vex.suppressed(parts, [vex.read(openvex(), source="team")], digest=A)
-    return report.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said)
+    return summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said)
 
 
 def test_evidence_says_what_is_suppressed_by_whom_and_takes_nothing_away() -> None:
@@ -324,7 +324,7 @@ def test_a_policy_takes_away_what_the_sources_it_trusts_suppress() -> None:
 def test_a_vulnerability_without_a_fix_is_taken_from_those() -> None:
     parts = [Findings(digest=A, vulnerabilities=(MUSL,))]
     said = vex.suppressed(parts, [vex.read(openvex({"vulnerability": {"name": MUSL.id}}), source="team")], digest=A)
-    left, _ = without(report.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said), {"team"})
+    left, _ = without(summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said), {"team"})
     assert (left.counts, left.unfixed, left.vulnerabilities) == ({"unfixed": 0}, {}, ())
 
 
@@ -339,6 +339,6 @@ def test_suppressions_beyond_what_is_kept_are_none() -> None:
     rows = [{"vulnerability": {"name": found.id}} for found in many]
     said = vex.suppressed(parts, [vex.read(openvex(*rows), source="team")], digest=A)
     assert len(said) == 120
-    left, taken = without(report.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said), {"team"})
-    assert len(taken) == report.KEPT_SUPPRESSED
+    left, taken = without(summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said), {"team"})
+    assert len(taken) == summary.KEPT_SUPPRESSED
     assert left.counts == {"HIGH": 10, "LOW": 60, "unfixed": 0}

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from mlwarden.errors import InputError
-from mlwarden.evidence import report, vex
+from mlwarden.evidence import summary, vex
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.reevaluate import Reevaluated, reevaluate
 from mlwarden.evidence.registry import Manifest, Registry
@@ -153,7 +153,7 @@ class Gatherer:
             images=tuple(Image.of(part) for part in parts),
         )
         await self._keep(record, all(part.rereadable for part in parts))
-        return report.summarise(
+        return summary.summarise(
             parts,
             scanner=f"trivy {record.trivy}",
             at=record.read_at,

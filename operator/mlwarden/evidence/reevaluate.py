@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from mlwarden.evidence import report, vex
+from mlwarden.evidence import report, summary, vex
 from mlwarden.evidence.database import Database
 from mlwarden.evidence.failure import GatherError, TransientError
 from mlwarden.evidence.report import Findings, Package, Reread, System
@@ -125,7 +125,7 @@ async def reevaluate(
 
 
 def _scan(record: Record, parts: Sequence[Findings], documents: Sequence[vex.Document], database: Database) -> Scan:
-    return report.summarise(
+    return summary.summarise(
         parts,
         scanner=f"trivy {record.trivy}",
         at=datetime.now(UTC),

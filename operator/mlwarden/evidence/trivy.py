@@ -54,6 +54,9 @@ _EMPTY = (
 SCANNERS = ("vuln", "secret", "misconfig")
 """What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
 _ALPINE = re.compile(r'\[alpine\] Detecting vulnerabilities\.\.\.\tos_version="([^"\n]*)" repository="([^"\n]*)"')
+_ERROR = re.compile(r"^[^\t\n]*\t(?:ERROR|FATAL)\t(?:\[([^\]\n]*)\] ?)?(.*)$", re.MULTILINE)
+_HARMLESS = frozenset({"misconfig", "dockerfile scanner", "checks-client"})
+"""Who logs errors that are none: that embedded checks are used, that an image does not say how it was made (`Findings.configured`)."""
 _ROOT_IO = re.compile(r"\.root\.io|-r\d007\d")
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
@@ -313,6 +316,9 @@ def _said(errors: str) -> Iterator[str]:
 def _said_of_image(errors: str) -> Iterator[str]:
     if "type is not supported for vulnerability scanning" in errors:
         yield "trivy has no advisories for one kind of the packages in it"
+    troubles = [match[2] for match in _ERROR.finditer(errors) if match[1] not in _HARMLESS]
+    if troubles:
+        yield f"trivy had trouble with it: {one_line(troubles[0], 120)}"
     if len(errors) >= process.STDERR_TAIL:
         yield "trivy said more about this image than is kept"
 
