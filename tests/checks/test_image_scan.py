@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlwarden import checks, policy, workloads
 from mlwarden.checks.image_scan import duration
 from mlwarden.model.digest import Digest, digest
-from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Vulnerability
+from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -39,7 +39,9 @@ def compiled(**requirement: Any) -> policy.CompiledPolicy:
 
 
 def scan(**changes: Any) -> Scan:
-    return Scan(**({"scanner": "trivy 0.72.0", "scanned_at": NOW - timedelta(hours=1), "os": "debian 13", "packages": 80} | changes))
+    at = NOW - timedelta(hours=1)
+    usual = {"scanner": "trivy 0.72.0", "scanned_at": at, "database_at": at, "os": "debian 13", "packages": 80, "scanners": ("vuln",)}
+    return Scan(**(usual | changes))
 
 
 def vulnerability(**changes: Any) -> Vulnerability:
@@ -75,6 +77,8 @@ def test_a_fresh_clean_scan_passes() -> None:
         (ready(None), "the result was not recorded"),
         (ready(scan(packages=0)), "recognised no packages"),
         (ready(scan(blind=("conda environments are not seen",))), "conda environments are not seen"),
+        (ready(scan(database_at=None)), "does not say how old the scanner's vulnerability database was"),
+        (ready(scan(database_at=NOW + timedelta(days=1))), "vulnerability database is dated in the future"),
         (ready(scan(scanned_at=NOW - timedelta(days=8))), "was scanned 8 days ago"),
         (ready(scan(scanned_at=NOW + timedelta(days=1))), "dated in the future"),
         (ready(scan(database_at=NOW - timedelta(days=90))), "vulnerability database was 89 days old"),
@@ -170,6 +174,84 @@ def test_unfixed_ones_that_the_summary_does_not_list_are_unknown() -> None:
     assert said.outcome is Outcome.UNKNOWN
 
 
+def test_unfixed_ones_of_a_known_severity_are_counted_beyond_the_list() -> None:
+    images = ready(scan(counts={"unfixed": 30}, unfixed={"LOW": 29, "HIGH": 1}))
+    assert answer(images=images, rule=compiled(severity="HIGH", fixable=False)).message.endswith("1 vulnerability of HIGH or worse")
+    assert answer(images=images, rule=compiled(severity="CRITICAL", fixable=False)).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("maximum", "counts", "outcome", "says"),
+    [
+        ({"HIGH": 2}, {"HIGH": 2}, Outcome.PASS, ""),
+        ({"HIGH": 2}, {"HIGH": 3}, Outcome.FAIL, "too many vulnerabilities (3 HIGH where 2 may be) with a fix"),
+        ({"HIGH": 2}, {"HIGH": 2, "CRITICAL": 1}, Outcome.FAIL, "1 vulnerability of HIGH or worse with a fix"),
+        ({"HIGH": 2}, {"HIGH": 3, "CRITICAL": 1}, Outcome.FAIL, "(1 CRITICAL where none may be, 3 HIGH where 2 may be)"),
+        ({"MEDIUM": 2}, {"MEDIUM": 3}, Outcome.FAIL, "(3 MEDIUM where 2 may be)"),
+        ({"UNKNOWN": 0}, {"UNKNOWN": 1}, Outcome.FAIL, "(1 UNKNOWN where none may be)"),
+        ({"CRITICAL": 5}, {"MEDIUM": 9}, Outcome.PASS, ""),
+    ],
+)
+def test_no_more_of_a_severity_than_the_policy_tolerates(
+    maximum: dict[str, int], counts: dict[str, int], outcome: Outcome, says: str
+) -> None:
+    said = answer(images=ready(scan(counts=counts)), rule=compiled(severity="HIGH", maximum=maximum))
+    assert said.outcome is outcome
+    assert says in said.message
+
+
+def test_a_system_past_its_end_of_life_fails_where_the_policy_says_so() -> None:
+    images = ready(scan(os="debian 9", eol=True))
+    said = answer(images=images, rule=compiled(exitOnEOL=True))
+    assert (said.outcome, said.fix) == (Outcome.FAIL, "build the image on a release that is still supported")
+    assert "debian 9 gets no more updates" in said.message
+    assert answer(images=images).outcome is Outcome.PASS
+
+
+def test_a_database_may_be_as_old_as_the_policy_says_and_no_older() -> None:
+    images = ready(scan(database_at=NOW - timedelta(days=5)))
+    said = answer(images=images)
+    assert said.outcome is Outcome.UNKNOWN
+    assert "vulnerability database was 4 days old, and the policy wants 3d" in said.message
+    assert answer(images=images, rule=compiled(databaseMaxAge="1w")).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [("secrets", "look for secrets"), ("misconfiguration", "look at its configuration"), ("exitOnEOL", "still gets updates")],
+)
+def test_what_was_not_looked_for_is_unknown_and_not_absent(asked: str, says: str) -> None:
+    said = answer(images=ready(scan(scanners=())), rule=compiled(**{asked: True}))
+    assert said.outcome is Outcome.UNKNOWN
+    assert says in said.message
+    looked = scan(scanners=("vuln", "secret", "misconfig"))
+    assert answer(images=ready(looked), rule=compiled(**{asked: True})).outcome is Outcome.PASS
+
+
+def test_a_secret_in_the_image_fails_and_its_place_is_named() -> None:
+    key = Weakness(id="private-key", severity="HIGH", title="Asymmetric Private Key", where="app/id_rsa:1")
+    images = ready(scan(scanners=("vuln", "secret"), secret_counts={"HIGH": 2, "MEDIUM": 5}, secrets=(key,)))
+    said = answer(images=images, rule=compiled(secrets=True))
+    assert said.message.endswith("2 secrets of HIGH or worse: Asymmetric Private Key in app/id_rsa:1, and 1 more")
+    assert "revoke it" in said.fix
+    assert answer(images=images, rule=compiled(secrets=True, severity="CRITICAL")).outcome is Outcome.PASS
+    assert answer(images=images).outcome is Outcome.PASS
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_a_fix_for_each() -> None:
+    found = scan(
+        os="debian 9",
+        eol=True,
+        scanners=("vuln", "secret", "misconfig"),
+        counts={"CRITICAL": 1},
+        vulnerabilities=(vulnerability(),),
+        misconfigurations=(Weakness(id="DS-0002", severity="HIGH", title="Image user should not be 'root'"),),
+    )
+    said = answer(images=ready(found), rule=compiled(exitOnEOL=True, misconfiguration=True))
+    assert said.message.count("; ") == said.fix.count("; ") == 2
+    assert "1 mistake in its configuration of HIGH or worse: Image user should not be 'root'" in said.message
+
+
 def test_every_place_of_the_same_image_is_named() -> None:
     pod = {
         "apiVersion": "v1",
@@ -225,6 +307,8 @@ def test_only_a_complete_recent_scan_ever_passes(phase: Phase, found: Scan | Non
         assert found is not None
         assert timedelta(minutes=-5) <= NOW - found.scanned_at <= timedelta(days=7)
         assert found.packages
+        assert found.database_at is not None
+        assert timedelta(minutes=-5) <= found.scanned_at - found.database_at <= timedelta(days=3)
         assert not found.blind
         assert not found.counts.get("CRITICAL")
         assert not found.counts.get("HIGH")

@@ -19,7 +19,11 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DIGEST = digest("sha256:" + "a" * 64)
 IMAGE = f"registry.example/team/train@{DIGEST}"
 TAGGED = "registry.example/team/train:1.0"
-CLEAN = {DIGEST: ImageFacts(digest=DIGEST, phase=Phase.READY, scan=Scan(scanner="trivy", scanned_at=NOW, os="debian 13", packages=9))}
+CLEAN = {
+    DIGEST: ImageFacts(
+        digest=DIGEST, phase=Phase.READY, scan=Scan(scanner="trivy", scanned_at=NOW, database_at=NOW, os="debian 13", packages=9)
+    )
+}
 
 
 def pod(*containers: dict[str, Any], **spec: Any) -> dict[str, Any]:

@@ -249,6 +249,7 @@ _SCANS = st.none() | st.builds(
     Scan,
     scanner=st.just("trivy"),
     scanned_at=st.sampled_from([NOW, NOW - timedelta(days=30), NOW + timedelta(days=30)]),
+    database_at=st.none() | st.just(NOW - timedelta(hours=1)),
     packages=st.integers(0, 2),
     counts=st.dictionaries(st.sampled_from(["HIGH", "LOW", "unfixed"]), st.integers(0, 1)),
     blind=st.lists(st.sampled_from(["", "conda"]), max_size=1).map(tuple),

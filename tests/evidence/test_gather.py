@@ -88,6 +88,39 @@ async def test_a_vulnerable_image_is_scanned_vulnerable(gatherer: Gatherer, regi
     ]
 
 
+async def test_a_system_past_its_end_of_life_is_said_to_be(gatherer: Gatherer, registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "ALPINE", "3.8.4")
+    digest = images.push_image(registry, "team/old:1", alpine=ALPINE)
+    old = await gatherer.scan([f"{registry}/team/old@{digest}"])
+    assert (old.eol, old.os, old.blind) == (True, "alpine 3.8.4", ())
+
+
+async def test_secrets_and_mistakes_are_found_where_they_are_looked_for(registry: str, database: Path, tmp_path: Path) -> None:
+    key = b"-----BEGIN RSA PRIVATE KEY-----\n" + b"MIIEowIBAAKCAQEAn5Yv4bJ0y2GfS1q8\n" * 12 + b"-----END RSA PRIVATE KEY-----\n"
+    history = ["COPY . /app # buildkit", "USER root"]
+    digest = images.push_image(registry, "team/secret:1", alpine=ALPINE, files={"app/id_rsa": key}, history=history)
+    scans = []
+    for scanners in ((), ("secret", "misconfig")):
+        trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path, scanners=scanners)
+        async with Registry(plain_http=frozenset({registry})) as client:
+            scans.append(await Gatherer(registry=client, trivy=trivy).scan([f"{registry}/team/secret@{digest}"]))
+    plain, full = scans
+    assert (plain.scanners, plain.secret_counts, plain.misconfiguration_counts) == (("vuln",), {}, {})
+    assert full.scanners == ("vuln", "secret", "misconfig")
+    assert [(found.id, found.severity, found.where) for found in full.secrets] == [("private-key", "HIGH", "/app/id_rsa:2")]
+    assert any("root" in found.title for found in full.misconfigurations)
+    assert full.packages == plain.packages
+
+
+async def test_an_image_that_does_not_say_how_it_was_made_has_a_configuration_nobody_judged(
+    registry: str, database: Path, tmp_path: Path
+) -> None:
+    digest = images.push_image(registry, "team/silent:1", alpine=ALPINE)
+    trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path, scanners=("misconfig",))
+    async with Registry(plain_http=frozenset({registry})) as client:
+        assert (await Gatherer(registry=client, trivy=trivy).scan([f"{registry}/team/silent@{digest}"])).scanners == ("vuln",)
+
+
 async def test_a_vulnerability_without_a_fix_is_counted_apart(gatherer: Gatherer, registry: str) -> None:
     digest = images.without_fix(registry, "team/unfixed:1")
     assert (await gatherer.scan([f"{registry}/team/unfixed@{digest}"])).counts == {"unfixed": 1}

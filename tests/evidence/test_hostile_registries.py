@@ -24,7 +24,7 @@ from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientErr
 from mlwarden.evidence.gather import MAX_ENTRIES, Gatherer
 from mlwarden.evidence.registries import Registries, RegistrySettings
 from mlwarden.evidence.registry import MAX_MANIFEST, MEDIA_TYPES, Registry
-from mlwarden.evidence.report import Findings
+from mlwarden.evidence.report import Findings, System
 from mlwarden.evidence.trivy import Database, Pull, Trivy
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan
@@ -357,6 +357,8 @@ async def test_cve_2023_42813_to_42816_a_manifest_without_an_end_is_read_to_its_
 class Scanner:
     """In place of trivy: finds nothing in anything."""
 
+    scanners = ("vuln",)
+
     def database(self) -> Database:
         return Database(version=2, updated_at=datetime.now(UTC), next_update=datetime.now(UTC))
 
@@ -364,7 +366,7 @@ class Scanner:
         return "0.72.0"
 
     async def scan(self, pull: Pull) -> Findings:
-        return Findings(os="alpine 3.22.1", packages=1, vulnerabilities=(), blind=())
+        return Findings(digest=pull.digest, system=System(family="alpine", version="3.22.1"))
 
 
 # What is served is not what was named.

@@ -66,7 +66,7 @@ def test_whatever_stands_in_a_pod_its_pullers_can_be_stored(secrets: Any, accoun
 
 def stored(phase: Phase, *known: Puller, at: datetime | None = NOW) -> ImageEvidence:
     raw = evidence.pending("x:1", Requester(pullers=known))
-    raw["metadata"]["resourceVersion"] = "7"
+    raw["metadata"] |= {"resourceVersion": "7", "creationTimestamp": NOW.isoformat()}
     return store.read(raw | {"status": msgspec.to_builtins(store.EvidenceStatus(phase=phase, at=at))})
 
 
@@ -75,7 +75,7 @@ def test_a_new_puller_is_appended_under_the_resource_version_and_a_known_one_cha
     patch = evidence.request(known, "x:1", NOW, Requester(pullers=(TWO,)))
     assert patch["metadata"] == {"resourceVersion": "7"}
     assert patch["spec"]["pullers"] == msgspec.to_builtins((ONE, TWO))
-    assert set(evidence.request(known, "x:1", NOW, Requester(pullers=(ONE,)))["spec"]) == {"requestedAt"}
+    assert set(evidence.request(known, "x:1", NOW, Requester(pullers=(ONE,)))["spec"]) == {"requestedAt", "purpose", "namespaces"}
 
 
 def test_of_many_pullers_the_newest_are_kept() -> None:

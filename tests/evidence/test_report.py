@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from mlwarden.evidence import report
-from mlwarden.evidence.report import Findings
+from mlwarden.evidence import report, summary
+from mlwarden.evidence.report import Findings, Package, System
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Vulnerability
 
@@ -57,6 +57,10 @@ def test_what_trivy_sees_is_not_called_blind(results: list[dict[str, object]], o
     assert read(*results, os=os).blind == ()
 
 
+A1 = System(family="a", version="1")
+TWO = (Package(type="a", name="p"),) * 2
+
+
 def vulnerability(id_: str, severity: str, fixed: str = "2", package: str = "p") -> Vulnerability:
     return Vulnerability(id=id_, package=package, installed="1", fixed=fixed, severity=severity)
 
@@ -64,18 +68,47 @@ def vulnerability(id_: str, severity: str, fixed: str = "2", package: str = "p")
 def test_the_summary_counts_all_and_names_the_worst_that_can_be_fixed_first() -> None:
     many = [vulnerability(f"CVE-{number}", "LOW") for number in range(40)]
     found = (*many, vulnerability("CVE-x", "CRITICAL", fixed=""), vulnerability("CVE-y", "HIGH"), vulnerability("CVE-z", "CRITICAL"))
-    scan = report.summarise([Findings(os="a 1", packages=2, vulnerabilities=found, blind=())], scanner="trivy", at=NOW, database_at=None)
+    scan = summary.summarise([Findings(system=A1, packages=TWO, vulnerabilities=found)], scanner="trivy", at=NOW, database_at=None)
     assert scan.counts == {"CRITICAL": 1, "HIGH": 1, "LOW": 40, "unfixed": 1}
     assert [kept.id for kept in scan.vulnerabilities[:2]] == ["CVE-z", "CVE-y"]
     assert len(scan.vulnerabilities) == 25
+    assert scan.unfixed == {"CRITICAL": 1}
+    assert scan.scanners == ("vuln",)
 
 
 def test_one_vulnerability_in_many_files_and_platforms_counts_once() -> None:
-    part = Findings(os="a 1", packages=2, vulnerabilities=(vulnerability("CVE-1", "HIGH"),) * 3, blind=("x",))
-    scan = report.summarise([part, part], scanner="trivy", at=NOW, database_at=None, blind=("y",))
+    part = Findings(system=A1, packages=TWO, vulnerabilities=(vulnerability("CVE-1", "HIGH"),) * 3, blind=("x",))
+    scan = summary.summarise([part, part], scanner="trivy", at=NOW, database_at=None, blind=("y",))
     assert scan.counts == {"HIGH": 1, "unfixed": 0}
     assert scan.packages == 4
     assert scan.blind == ("y", "x")
+
+
+def test_one_platform_past_its_end_of_life_makes_the_digest_so() -> None:
+    parts = [Findings(system=A1, packages=TWO), Findings(system=A1, packages=TWO, eol=True)]
+    assert summary.summarise(parts, scanner="trivy", at=NOW, database_at=None).eol
+
+
+def test_the_end_of_life_of_the_system_is_read() -> None:
+    assert read(packages("os-pkgs", "alpine"), os={**ALPINE, "EOSL": True}).eol  # type: ignore[dict-item]
+    assert not read(packages("os-pkgs", "alpine"), os=ALPINE).eol
+
+
+def test_of_a_secret_everything_is_kept_but_its_value() -> None:
+    row = {"RuleID": "private-key", "Severity": "HIGH", "Title": "Private Key", "StartLine": 3, "Match": "s3cret", "Code": {"x": "s3cret"}}
+    found = read(packages("os-pkgs", "alpine"), {"Class": "secret", "Target": "/app/id_rsa\n", "Secrets": [row] * 40}, os=ALPINE)
+    scan = summary.summarise([found], scanner="trivy", at=NOW, database_at=None)
+    (kept,) = scan.secrets
+    assert (kept.id, kept.severity, kept.title, kept.where) == ("private-key", "HIGH", "Private Key", "/app/id_rsa:3")
+    assert b"s3cret" not in msgspec.json.encode([found.secrets, scan])
+
+
+def test_only_mistakes_that_were_found_are_kept() -> None:
+    rows = [{"ID": f"DS-{number}", "Severity": "HIGH", "Title": "t", "Status": "FAIL" if number % 2 else "PASS"} for number in range(60)]
+    found = read(packages("os-pkgs", "alpine"), {"Class": "config", "Misconfigurations": rows}, os=ALPINE)
+    scan = summary.summarise([found], scanner="trivy", at=NOW, database_at=None)
+    assert scan.misconfiguration_counts == {"HIGH": 30}
+    assert len(scan.misconfigurations) == 10
 
 
 def test_text_from_the_image_is_bounded() -> None:

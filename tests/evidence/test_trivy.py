@@ -11,7 +11,7 @@ import pytest
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.process import Limits
-from mlwarden.evidence.report import Findings
+from mlwarden.evidence.report import Findings, Package, System
 from mlwarden.evidence.trivy import Pull, Trivy, accepted
 from mlwarden.model.digest import Digest
 
@@ -44,7 +44,8 @@ async def scan(trivy: Trivy) -> Findings:
 
 async def test_a_whole_report_about_what_was_asked_is_believed(tmp_path: Path) -> None:
     found = await scan(fake(tmp_path, "print(json.dumps(REPORT))"))
-    assert found == Findings(os="alpine 3.19.1", packages=1, vulnerabilities=(), blind=())
+    package = Package(type="alpine", system=True, name="busybox", version="1")
+    assert found == Findings(digest=DIGEST, system=System(family="alpine", version="3.19.1"), packages=(package,), rereadable=False)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,18 @@ async def test_whatever_else_trivy_does_is_a_failure_and_never_a_clean_scan(tmp_
         await scan(fake(tmp_path, body, output=1 << 20))
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "scratch").iterdir())
+
+
+async def test_an_error_beside_a_report_is_a_blind_spot(tmp_path: Path) -> None:
+    line = "2026-11-24T00:00:00Z\\tERROR\\t[rpm] Failed to read\\terr=x"
+    found = await scan(fake(tmp_path, f"print('{line}', file=sys.stderr); print(json.dumps(REPORT))"))
+    assert found.blind == ("trivy had trouble with it: Failed to read err=x",)
+    assert found.lasting == found.blind
+
+
+async def test_an_error_without_a_report_is_a_failure_whatever_the_exit_code(tmp_path: Path) -> None:
+    with pytest.raises(TransientError):
+        await scan(fake(tmp_path, "print('2026\\tFATAL\\tFatal error', file=sys.stderr)"))
 
 
 async def test_a_trivy_that_hangs_is_killed(tmp_path: Path) -> None:
@@ -157,7 +170,8 @@ def test_the_age_of_the_database_is_read_from_its_metadata(tmp_path: Path) -> No
 def updating(directory: Path, body: str) -> Trivy:
     """A trivy whose download does `body` with `new`, the directory of the new database."""
     target = "new = sys.argv[sys.argv.index('--cache-dir') + 1] + '/db'; os.makedirs(new)"
-    return fake(directory, f"assert '--download-db-only' in sys.argv; {target}\n{body}")
+    opened = "if sys.argv[1] == 'sbom': sys.exit()"  # the new database, to see whether it opens
+    return fake(directory, f"{opened}\nassert '--download-db-only' in sys.argv; {target}\n{body}")
 
 
 def metadata(updated: str, following: str) -> str:

@@ -2,14 +2,15 @@
 
 The way of a reference: as written → its digest (its own, or a resolution at most 60 s old) → what is known about the digest → the answer.
 Whatever is missing, old, contradictory or invisible to the scanner on that way is `Unknown` with the reason, never a Pass: a tag that was
-resolved an hour ago says nothing about what the kubelet will pull, and an image without packages was not found clean, it was not seen.
+resolved an hour ago says nothing about what the kubelet will pull, an image without packages was not found clean, it was not seen, and a
+scanner that was not told to look for secrets found none.
 
 One answer per place, although evidence is keyed by digest: every place is one to be put right. The judgement itself is made once per
 reference.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from mlwarden.checks.answer import Answer
@@ -18,7 +19,7 @@ from mlwarden.checks.view import View
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Vulnerability
+from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import ImageScan
 from mlwarden.policy import CompiledPolicy
@@ -35,6 +36,7 @@ SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN")
 _SHOWN = 3
 _BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
 _VISIBLE = "rebuild the image so that the scanner sees what is in it: keep the package database and lock files, or put an SBOM inside"
+_SEARCHED = "have the scanner look for it (its option --scanners), or do not ask for it in the policy"
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -112,31 +114,41 @@ def _missing(evidence: ImageFacts | None, digest: Digest) -> str:
 
 def _judged(name: str, scan: Scan, requirement: ImageScan, now: datetime, *, wanted: str) -> Answer:
     """The answer where there is a scan: what is found counts even where the scanner was half blind, what is not found does not."""
-    threshold = requirement.severity.upper()
-    limit = duration(requirement.max_age)
-    if threshold not in SEVERITIES or limit is None:
-        reason = f"severity {requirement.severity!r} or maxAge {requirement.max_age!r}"
-        return _answer(
-            Outcome.UNKNOWN, clean(f"image {name} cannot be judged: the policy's {reason} is not understood"), fix="correct the policy"
-        )
+    limit, database_limit = duration(requirement.max_age), duration(requirement.database_max_age)
+    if requirement.severity.upper() not in SEVERITIES or limit is None or database_limit is None:
+        limits = f"maxAge {requirement.max_age!r} or databaseMaxAge {requirement.database_max_age!r}"
+        reason = f"severity {requirement.severity!r}, {limits} is not understood"
+        return _answer(Outcome.UNKNOWN, clean(f"image {name} cannot be judged: the policy's {reason}"), fix="correct the policy")
     age = now - scan.scanned_at
     if age > limit:
         return _answer(
             Outcome.UNKNOWN, f"image {name} was scanned {_days(age)} ago, and the policy wants {requirement.max_age}", wanted=wanted
         )
-    bad = SEVERITIES[: SEVERITIES.index(threshold) + 1]
-    named = [found for found in scan.vulnerabilities if found.severity.upper() in bad and (found.fixed or not requirement.fixable)]
-    fixable = max(_count(scan, bad), sum(1 for found in named if found.fixed))
-    unfixed = 0 if requirement.fixable else sum(1 for found in named if not found.fixed)
-    if fixable or unfixed:
-        return _vulnerable(named, fixable + unfixed, threshold, requirement)
-    reason = _blind(scan, requirement, limit, age)
+    failures = [failure for failure in (_vulnerable(scan, requirement), *_faults(scan, requirement)) if failure]
+    if failures:
+        messages, fixes = zip(*failures, strict=True)
+        return Answer(outcome=Outcome.FAIL, element="", path="", message="; ".join(messages), fix="; ".join(fix for fix in fixes if fix))
+    reason = _unsearched(scan, requirement)
+    if reason:
+        return _answer(Outcome.UNKNOWN, clean(f"image {name} cannot be judged: {reason}"), fix=_SEARCHED)
+    reason = _blind(scan, requirement, database_limit, age)
     if reason:
         return _answer(Outcome.UNKNOWN, clean(f"image {name} cannot be judged: {reason}"), fix=_VISIBLE)
     return Answer(outcome=Outcome.PASS, element="", path="")
 
 
-def _blind(scan: Scan, requirement: ImageScan, limit: timedelta, age: timedelta) -> str:
+def _unsearched(scan: Scan, requirement: ImageScan) -> str:
+    """What the policy asks for and the scanner did not look for; `""` where it did."""
+    if requirement.secrets and "secret" not in scan.scanners:
+        return "the scanner did not look for secrets in it"
+    if requirement.misconfiguration and "misconfig" not in scan.scanners:
+        return "the scanner did not look at its configuration"
+    if requirement.exit_on_eol and "vuln" not in scan.scanners:
+        return "its scan does not say whether its operating system still gets updates"
+    return ""
+
+
+def _blind(scan: Scan, requirement: ImageScan, database_limit: timedelta, age: timedelta) -> str:
     """Why a scan that found nothing does not mean that there is nothing; `""` where it does."""
     if scan.blind:
         reasons = [clean(reason, VALUE_LENGTH) for reason in scan.blind[:_SHOWN] if reason]
@@ -145,15 +157,35 @@ def _blind(scan: Scan, requirement: ImageScan, limit: timedelta, age: timedelta)
         return "the scanner recognised no packages in it"
     if -age > SKEW:
         return "its scan is dated in the future"
-    if scan.database_at is not None and scan.scanned_at - scan.database_at > limit:
-        return f"the scanner's vulnerability database was {_days(scan.scanned_at - scan.database_at)} old"
+    if scan.database_at is None:
+        return "its scan does not say how old the scanner's vulnerability database was"
+    if scan.scanned_at - scan.database_at > database_limit:
+        stale = _days(scan.scanned_at - scan.database_at)
+        return f"the scanner's vulnerability database was {stale} old, and the policy wants {requirement.database_max_age}"
+    if scan.database_at - scan.scanned_at > SKEW:
+        return "the scanner's vulnerability database is dated in the future"
     listed = sum(1 for found in scan.vulnerabilities if not found.fixed)
-    if not requirement.fixable and scan.counts.get("unfixed", 0) > listed:
+    if not requirement.fixable and scan.counts.get("unfixed", 0) > max(listed, sum(scan.unfixed.values())):
         return "it has more vulnerabilities without a fix than the summary lists, of unknown severity"
     return ""
 
 
-def _vulnerable(named: Sequence[Vulnerability], count: int, threshold: str, requirement: ImageScan) -> Answer:
+def tolerated(requirement: ImageScan) -> dict[str, int]:
+    """Severity → how many vulnerabilities of it do not fail, for those that are limited at all."""
+    bad = SEVERITIES[: SEVERITIES.index(requirement.severity.upper()) + 1]
+    return dict.fromkeys(bad, 0) | dict(requirement.maximum)
+
+
+def _vulnerable(scan: Scan, requirement: ImageScan) -> tuple[str, str] | None:
+    """What is wrong with its packages and how to put it right; None where nothing is."""
+    limits = tolerated(requirement)
+    named = [found for found in scan.vulnerabilities if found.fixed or not requirement.fixable]
+    counts = {severity: _count(scan, named, severity, requirement) for severity in limits}
+    exceeded = [severity for severity in SEVERITIES if severity in limits and counts[severity] > limits[severity]]
+    if not exceeded:
+        return None
+    named = [found for found in named if found.severity.upper() in exceeded]
+    count = sum(counts[severity] for severity in exceeded)
     worst = sorted(named, key=lambda found: (_rank(found), not found.fixed, found.id, found.package))[:_SHOWN]
     details = [
         f"{_short(found.id)} ({_short(found.severity)}) in {_short(found.package)} {_short(found.installed)}{_fixed(found)}"
@@ -162,11 +194,69 @@ def _vulnerable(named: Sequence[Vulnerability], count: int, threshold: str, requ
     rest = count - len(details)
     if details and rest > 0:
         details.append(f"and {rest} more")
-    what = "vulnerability" if count == 1 else "vulnerabilities"
     with_a_fix = " with a fix" if requirement.fixable else ""
-    rating = threshold if threshold == SEVERITIES[0] else f"{threshold} or worse"
-    message = f"{count} {what} of {rating}{with_a_fix}{': ' if details else ''}{', '.join(details)}"
-    return Answer(outcome=Outcome.FAIL, element="", path="", message=message, fix=_rebuild(named))
+    return f"{_rated(exceeded, counts, requirement)}{with_a_fix}{': ' if details else ''}{', '.join(details)}", _rebuild(named)
+
+
+def _rated(exceeded: Sequence[str], counts: Mapping[str, int], requirement: ImageScan) -> str:
+    """How many, of what, and how many would have been tolerated."""
+    if not any(severity in requirement.maximum for severity in exceeded):
+        return f"{_many(sum(counts[severity] for severity in exceeded), 'vulnerability', 'vulnerabilities')} of {_rating(requirement)}"
+    limits = tolerated(requirement)
+    rows = [f"{counts[severity]} {severity} where {limits[severity] or 'none'} may be" for severity in exceeded]
+    return f"too many vulnerabilities ({', '.join(rows)})"
+
+
+def _count(scan: Scan, named: Sequence[Vulnerability], severity: str, requirement: ImageScan) -> int:
+    """Vulnerabilities of a severity that count: the totals, or the list where it has more."""
+    same = [found for found in named if found.severity.upper() == severity]
+    fixable = max(_total(scan.counts, (severity,)), sum(1 for found in same if found.fixed))
+    if requirement.fixable:
+        return fixable
+    return fixable + max(_total(scan.unfixed, (severity,)), sum(1 for found in same if not found.fixed))
+
+
+def _faults(scan: Scan, requirement: ImageScan) -> Iterator[tuple[str, str]]:
+    """What is wrong with the image beside its packages, and how to put it right."""
+    if requirement.exit_on_eol and scan.eol:
+        system = clean(scan.os, NAME_LENGTH) or "its operating system"
+        yield f"{system} gets no more updates (end of life)", "build the image on a release that is still supported"
+    if requirement.secrets:
+        fix = "take the secret out of the image and every layer of it, mount it as a Secret instead, and revoke it: whoever pulled has it"
+        yield from _weak(("secret", "secrets"), scan.secret_counts, scan.secrets, requirement, fix)
+    if requirement.misconfiguration:
+        fix = "correct how the image is built, then push it under a new tag"
+        yield from _weak(
+            ("mistake in its configuration", "mistakes in its configuration"),
+            scan.misconfiguration_counts,
+            scan.misconfigurations,
+            requirement,
+            fix,
+        )
+
+
+def _weak(
+    names: tuple[str, str], counts: Mapping[str, int], listed: Sequence[Weakness], requirement: ImageScan, fix: str
+) -> Iterator[tuple[str, str]]:
+    bad = SEVERITIES[: SEVERITIES.index(requirement.severity.upper()) + 1]
+    named = [found for found in listed if found.severity.upper() in bad]
+    count = max(_total(counts, bad), len(named))
+    if not count:
+        return
+    worst = sorted(named, key=_rank)[:_SHOWN]
+    details = [f"{_short(found.title or found.id)}{f' in {_short(found.where)}' if found.where else ''}" for found in worst]
+    if details and count > len(details):
+        details.append(f"and {count - len(details)} more")
+    yield f"{_many(count, *names)} of {_rating(requirement)}{': ' if details else ''}{', '.join(details)}", fix
+
+
+def _rating(requirement: ImageScan) -> str:
+    threshold = requirement.severity.upper()
+    return threshold if threshold == SEVERITIES[0] else f"{threshold} or worse"
+
+
+def _many(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _rebuild(named: Sequence[Vulnerability]) -> str:
@@ -195,11 +285,11 @@ def _answer(outcome: Outcome, message: str, *, fix: str = "", wanted: str = "") 
     return Answer(outcome=outcome, element="", path="", message=message, fix=fix, wanted=wanted)
 
 
-def _count(scan: Scan, severities: Sequence[str]) -> int:
-    return sum(count for severity, count in scan.counts.items() if severity.upper() in severities)
+def _total(counts: Mapping[str, int], severities: Sequence[str]) -> int:
+    return sum(count for severity, count in counts.items() if severity.upper() in severities)
 
 
-def _rank(found: Vulnerability) -> int:
+def _rank(found: Vulnerability | Weakness) -> int:
     severity = found.severity.upper()
     return SEVERITIES.index(severity) if severity in SEVERITIES else 0
 

@@ -12,12 +12,13 @@ import http.client
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlwarden.errors import ClusterError
 
 ALPINE = "3.22.1"
+DEBIAN = "12.5"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -49,7 +50,10 @@ def push_image(
     *,
     alpine: Mapping[str, str] | None = None,
     python: Mapping[str, str] | None = None,
+    debian: Mapping[str, str] | None = None,
+    node: Mapping[str, str] | None = None,
     files: Mapping[str, bytes] | None = None,
+    history: Sequence[str] = (),
 ) -> str:
     """Pushes an image of one layer. Different names give different digests, and the same call the same one.
 
@@ -58,7 +62,10 @@ def push_image(
         name: `repository:tag`; the tag is `latest` when there is none.
         alpine: installed Alpine packages and their versions; None means that there is no operating system.
         python: installed Python packages and their versions.
+        debian: installed Debian packages and their versions, instead of Alpine ones; `name (source)` for one of another source package.
+        node: installed packages of Node.js and their versions.
         files: more files.
+        history: instructions of the Dockerfile that the image says it was made by.
 
     Returns:
         The manifest's digest, `sha256:…`.
@@ -74,6 +81,12 @@ def push_image(
             f"C:Q1AAAAAAAAAAAAAAAAAAAAAAAAAAA=\nP:{package}\nV:{version}\nA:x86_64\no:{package}\n" for package, version in alpine.items()
         ]
         content["lib/apk/db/installed"] = "\n".join(installed).encode() + b"\n"
+    if debian is not None:
+        content["etc/os-release"] = f'NAME="Debian GNU/Linux"\nID=debian\nVERSION_ID="{DEBIAN.partition(".")[0]}"\n'.encode()
+        content["etc/debian_version"] = f"{DEBIAN}\n".encode()
+        content["var/lib/dpkg/status"] = "\n".join(_dpkg(package, version) for package, version in debian.items()).encode()
+    for package, version in (node or {}).items():
+        content[f"app/node_modules/{package}/package.json"] = json.dumps({"name": package, "version": version}).encode()
     for package, version in (python or {}).items():
         path = f"usr/lib/python3.12/site-packages/{package}-{version}.dist-info/METADATA"
         content[path] = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n".encode()
@@ -86,6 +99,7 @@ def push_image(
             "os": "linux",
             "config": {"Entrypoint": ["/app/server"], "Labels": {"name": name}},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+            **({"history": [{"created_by": each} for each in history]} if history else {}),
         }
     ).encode()
     manifest = {
@@ -103,6 +117,14 @@ def push_image(
     finally:
         connection.close()
     return _digest(body)
+
+
+def _dpkg(package: str, version: str) -> str:
+    name, _, source = package.partition(" ")
+    lines = [f"Package: {name}", "Status: install ok installed", "Architecture: amd64", f"Version: {version}"]
+    if source:
+        lines.append(f"Source: {source.strip('()')} ({version})")
+    return "\n".join([*lines, "Maintainer: Debian <x@debian.org>", "Description: it", ""])
 
 
 def _push_blob(connection: http.client.HTTPConnection, repository: str, blob: bytes) -> None:

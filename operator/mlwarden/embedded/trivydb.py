@@ -24,10 +24,13 @@ from typing import Any, Literal
 Severity = Literal["UNKNOWN", "LOW", "MEDIUM", "HIGH", "CRITICAL"]
 
 _SEVERITIES: dict[Severity, int] = {"UNKNOWN": 0, "LOW": 1, "MEDIUM": 2, "HIGH": 3, "CRITICAL": 4}
-_PYTHON = "pip::GitHub Security Advisory Pip"
+_LANGUAGES = {"pip": "pip::GitHub Security Advisory Pip", "npm": "npm::GitHub Security Advisory npm"}
 _SOURCES = {
     "alpine": {"ID": "alpine", "Name": "Alpine Secdb", "URL": "https://secdb.alpinelinux.org/"},
     "debian": {"ID": "debian", "Name": "Debian Security Tracker", "URL": "https://salsa.debian.org/security-tracker-team/security-tracker"},
+    "ubuntu": {"ID": "ubuntu", "Name": "Ubuntu CVE Tracker", "URL": "https://git.launchpad.net/ubuntu-cve-tracker"},
+    "rocky": {"ID": "rocky", "Name": "Rocky Linux updateinfo", "URL": "https://download.rockylinux.org/pub/rocky/"},
+    "npm": {"ID": "ghsa", "Name": "GitHub Security Advisory npm", "URL": "https://github.com/advisories?query=ecosystem%3Anpm"},
     "pip": {"ID": "ghsa", "Name": "GitHub Security Advisory Pip", "URL": "https://github.com/advisories?query=ecosystem%3Apip"},
 }
 
@@ -38,8 +41,8 @@ class Advisory:
 
     Args:
         id: such as `CVE-2025-32434`.
-        ecosystem: `pip`, or a distribution with its release as Trivy names it: `alpine 3.22`, `debian 12`.
-        package: the package; for Alpine and Debian the source package.
+        ecosystem: `pip`, `npm`, or a distribution with its release as Trivy names it: `alpine 3.22`, `debian 12`, `rocky 9`.
+        package: the package; for Alpine, Debian and Ubuntu the source package.
         fixed: the first version without it; empty when there is none.
         severity: as Trivy prints it.
         title: one line.
@@ -116,9 +119,9 @@ def _buckets(advisories: Iterable[Advisory]) -> dict[str, Any]:
     root: dict[str, Any] = {"data-source": {}, "vulnerability": {}}
     for each in advisories:
         family = each.ecosystem.split(" ", maxsplit=1)[0]
-        bucket = _PYTHON if family == "pip" else each.ecosystem
+        bucket = _LANGUAGES.get(family, each.ecosystem)
         entry: dict[str, Any]
-        if family == "pip":
+        if family in _LANGUAGES:
             entry = {"VulnerableVersions": [f"<{each.fixed}" if each.fixed else ">=0"]}
             if each.fixed:
                 entry["PatchedVersions"] = [each.fixed]

@@ -9,24 +9,29 @@ attestations but name a platform, a 32-bit image where there is no other. Go's J
 a document that says one thing to Go and another to us is refused.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from mlwarden.errors import InputError
-from mlwarden.evidence import report
+from mlwarden.evidence import summary, vex
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
+from mlwarden.evidence.reevaluate import Reevaluated, reevaluate
 from mlwarden.evidence.registry import Manifest, Registry
+from mlwarden.evidence.sboms import Image, Record, SBOMs
 from mlwarden.evidence.trivy import Pull, Trivy
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Scan
 from mlwarden.model.reference import Reference
 
+LOG = logging.getLogger(__name__)
 _ANONYMOUS = Credentials()
 MAX_ENTRIES = 8
 """Images behind one digest that are scanned; an index with more for our platforms is not one that people make."""
@@ -65,10 +70,11 @@ class Gatherer:
         registry: entered.
         trivy: the scanner.
         architectures: of this cluster's nodes, in Go's words (`amd64`, `arm64`).
+        sboms: where the packages of each digest are kept; None: they are not.
     """
 
-    def __init__(self, *, registry: Registry, trivy: Trivy, architectures: Sequence[str] = ("amd64",)) -> None:
-        self._registry, self._trivy = registry, trivy
+    def __init__(self, *, registry: Registry, trivy: Trivy, architectures: Sequence[str] = ("amd64",), sboms: SBOMs | None = None) -> None:
+        self._registry, self._trivy, self._sboms = registry, trivy, sboms
         self._architectures = tuple(dict.fromkeys(each for own in architectures for each in (own, *_TOO.get(own, ()))))
 
     async def resolve(self, text: str, credentials: Credentials = _ANONYMOUS) -> Digest:
@@ -83,12 +89,15 @@ class Gatherer:
         """
         return await self._registry.showing(credentials).resolve(_parse(text))
 
-    async def scan(self, candidates: Sequence[str], credentials: Credentials = _ANONYMOUS) -> Scan:
+    async def scan(
+        self, candidates: Sequence[str], credentials: Credentials = _ANONYMOUS, *, documents: Sequence[vex.Document] = ()
+    ) -> Scan:
         """Scans a digest under the first of `repository@sha256:…` where it can be had.
 
         Args:
-            candidates: where it may be.
+            candidates: to be tried in turn.
             credentials: for this question alone, before the configured ones.
+            documents: verified VEX documents that may speak of it.
 
         Raises:
             DefinitiveError: none of them has it. TransientError: one of them may.
@@ -98,14 +107,27 @@ class Gatherer:
         registry = self._registry.showing(credentials)
         for text in candidates:
             try:
-                return await self._scan(registry, _parse(text))
+                return await self._scan(registry, _parse(text), documents)
             except GatherError as error:
                 failures.append(error)
         if not failures:
             raise DefinitiveError("nobody said in which repository this digest is")
         raise next((error for error in failures if isinstance(error, TransientError)), failures[0])
 
-    async def _scan(self, registry: Registry, reference: Reference) -> Scan:
+    async def reevaluate(
+        self, digests: Sequence[Digest], *, documents: Mapping[Digest, Sequence[vex.Document]] | None = None
+    ) -> Reevaluated:
+        """Says of digests that were scanned before what a scan with the present database would say, without pulling them.
+
+        Raises:
+            TransientError: there is no database.
+            EvidenceError: the scanner itself is not fit for use.
+        """
+        if self._sboms is None:
+            return Reevaluated(scans={}, left=dict.fromkeys(digests, "packages are not kept"))
+        return await reevaluate(self._trivy, self._sboms, digests, documents=documents)
+
+    async def _scan(self, registry: Registry, reference: Reference, documents: Sequence[vex.Document]) -> Scan:
         if not reference.digest:
             raise DefinitiveError(f"{reference.repository} is named without a digest")
         top = await registry.manifest(reference, reference.digest)
@@ -120,8 +142,36 @@ class Gatherer:
             manifest = entry if isinstance(entry, Manifest) else await registry.manifest(reference, entry)
             blind += _unseen_layers(manifest)
             parts.append(await self._trivy.scan(Pull.by(manifest.access, manifest.digest, platform)))
-        version = await self._trivy.version()
-        return report.summarise(parts, scanner=f"trivy {version}", at=datetime.now(UTC), database_at=database.updated_at, blind=blind)
+        record = Record(
+            digest=reference.digest,
+            trivy=await self._trivy.version(),
+            scanners=self._trivy.scanners,
+            read_at=datetime.now(UTC),
+            blind=blind,
+            images=tuple(Image.of(part) for part in parts),
+        )
+        await self._keep(record, all(part.rereadable for part in parts))
+        return summary.summarise(
+            parts,
+            scanner=f"trivy {record.trivy}",
+            at=record.read_at,
+            database_at=database.updated_at,
+            scanners=record.scanners,
+            blind=blind,
+            suppressed=vex.suppressed(parts, documents, digest=reference.digest),
+        )
+
+    async def _keep(self, record: Record, rereadable: bool) -> None:  # noqa: FBT001 -- private
+        """Keeps the packages. That they cannot be kept costs another scan later, and is no reason to lose this one."""
+        if self._sboms is None:
+            return
+        try:
+            if rereadable:
+                await asyncio.to_thread(self._sboms.put, record)
+            else:
+                self._sboms.remove(record.digest)
+        except OSError as error:
+            LOG.warning("the packages of %s cannot be kept: %s", record.digest, type(error).__name__)
 
     def _entries(self, document: _Document) -> tuple[list[tuple[Manifest | Digest, str]], tuple[str, ...]]:
         """The entries of an index that a node of this cluster could run, with their platforms, and what was left out.

@@ -2,22 +2,19 @@
 
 Trivy's exit code says nothing (0 with findings, 0 with an empty report), and its silence about what it cannot see reads like a clean
 bill: an image of conda packages, an operating system it has no advisories for, a package database that was deleted from the image. All of
-these are named in `blind`, and `blind` is `Unknown`. Fields that are not read are skipped, so that a report of 60 MB costs little memory.
+these are named in `blind`, and `blind` is `Unknown`. Fields that are not read are skipped, so that a report of 60 MB costs little memory;
+the value of a secret is one of them.
 """
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Scan, Vulnerability
+from mlwarden.model.evidence import Vulnerability, Weakness
 
 SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN")
-UNFIXED = "unfixed"
-KEPT = 25
-"""Vulnerabilities kept by name."""
 _SEEN_SYSTEMS = frozenset(
     {
         *("alma", "alpine", "amazon", "azurelinux", "bottlerocket", "cbl-mariner", "centos", "chainguard", "coreos", "debian", "echo"),
@@ -29,9 +26,35 @@ _UNSEEN_LANGUAGES = {"conda-pkg": "conda packages", "conda-environment": "conda 
 """Package types that trivy lists but has no advisories for: pkg/detector/library/driver.go, 0.72.0."""
 
 
+class _Identifier(msgspec.Struct, frozen=True):
+    purl: str = msgspec.field(name="PURL", default="")
+    reference: str = msgspec.field(name="BOMRef", default="")
+
+
+class _Build(msgspec.Struct, frozen=True, rename="pascal"):
+    content_sets: tuple[str, ...] = ()
+    nvr: str = ""
+    arch: str = ""
+
+
+class _Repository(msgspec.Struct, frozen=True, rename="pascal"):
+    class_: str = msgspec.field(name="Class", default="")
+
+
 class _Package(msgspec.Struct, frozen=True, rename="pascal"):
     name: str = ""
     version: str = ""
+    release: str = ""
+    epoch: int = 0
+    arch: str = ""
+    src_name: str = ""
+    src_version: str = ""
+    src_release: str = ""
+    src_epoch: int = 0
+    modularitylabel: str = ""
+    build_info: _Build | None = None
+    repository: _Repository = _Repository()
+    identifier: _Identifier = _Identifier()
 
 
 class _Vulnerability(msgspec.Struct, frozen=True, rename="pascal"):
@@ -40,18 +63,40 @@ class _Vulnerability(msgspec.Struct, frozen=True, rename="pascal"):
     installed_version: str = ""
     fixed_version: str = ""
     severity: str = "UNKNOWN"
+    pkg_identifier: _Identifier = _Identifier()
+
+
+class _Secret(msgspec.Struct, frozen=True, rename="pascal"):
+    """Without `Match` and `Code`, which hold the secret, or what is left of it."""
+
+    rule_i_d: str = msgspec.field(name="RuleID", default="")
+    severity: str = "UNKNOWN"
+    title: str = ""
+    start_line: int = 0
+
+
+class _Misconfiguration(msgspec.Struct, frozen=True, rename="pascal"):
+    i_d: str = msgspec.field(name="ID", default="")
+    severity: str = "UNKNOWN"
+    title: str = ""
+    status: str = "FAIL"
 
 
 class _Result(msgspec.Struct, frozen=True, rename="pascal"):
     class_: str = msgspec.field(name="Class", default="")
     type: str = ""
+    target: str = ""
     packages: tuple[_Package, ...] | None = None
     vulnerabilities: tuple[_Vulnerability, ...] | None = None
+    secrets: tuple[_Secret, ...] | None = None
+    misconfigurations: tuple[_Misconfiguration, ...] | None = None
 
 
 class _System(msgspec.Struct, frozen=True, rename="pascal"):
     family: str = ""
     name: str = ""
+    eosl: bool = msgspec.field(name="EOSL", default=False)
+    extended: bool = msgspec.field(name="extended", default=False)
 
 
 class _Metadata(msgspec.Struct, frozen=True, rename="pascal"):
@@ -68,17 +113,96 @@ class _Report(msgspec.Struct, frozen=True, rename="pascal"):
     trivy: _Trivy
     artifact_name: str
     artifact_type: str
-    metadata: _Metadata
+    metadata: _Metadata = _Metadata()
     results: tuple[_Result, ...] | None = None
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one report says about one image manifest, before it is cut to what is kept."""
+class System(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operating system as trivy names it. `extended`: support was bought for it (Ubuntu ESM), and other advisories count."""
 
-    os: str
-    packages: int
-    vulnerabilities: tuple[Vulnerability, ...]
-    blind: tuple[str, ...]
+    family: str = ""
+    version: str = ""
+    extended: bool = False
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return one_line(f"{self.family} {self.version}", 60)
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One package: all that trivy's detectors look at, so that they can be asked about it again without the image.
+
+    Attributes:
+        type: what lists it: `alpine`, `debian`, … for packages of the system, else `python-pkg`, `gobinary`, ….
+        system: whether it is the system's.
+        name: its name, as advisories have it.
+        version, release, epoch: of it; a system without releases has all in `version`.
+        source, source_version, source_release, source_epoch: of the source package it was built from.
+        arch: machine architecture, where the package says.
+        purl: package URL; empty where trivy can make none.
+        label: modularity label (Red Hat).
+        contents: content sets (Red Hat).
+        nvr: of the image it was built in (Red Hat).
+        build_arch: of that image.
+        foreign: not of the distribution, whose advisories do not speak of it.
+    """
+
+    type: str
+    system: bool = False
+    name: str
+    version: str = ""
+    release: str = ""
+    epoch: int = 0
+    source: str = ""
+    source_version: str = ""
+    source_release: str = ""
+    source_epoch: int = 0
+    arch: str = ""
+    purl: str = ""
+    label: str = ""
+    contents: tuple[str, ...] = ()
+    nvr: str = ""
+    build_arch: str = ""
+    foreign: bool = False
+
+    def looked_at(self) -> tuple[object, ...]:
+        """Returns what detectors go by; equal for two packages means that they say the same of both."""
+        return (
+            *(self.type, self.system, self.name, _version(self.epoch, self.version, self.release)),
+            *(self.source, _version(self.source_epoch, self.source_version, self.source_release)),
+            *(self.arch, self.label, self.contents, self.nvr, self.build_arch),
+        )
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one report says about one image manifest, before it is cut to what is kept.
+
+    Attributes:
+        digest: of the manifest.
+        system: the operating system; empty family where there is none.
+        eol: it gets no more updates.
+        packages: all of them.
+        vulnerabilities: all of them.
+        secrets: all of them, without their values.
+        misconfigurations: all of them.
+        configured: whether trivy judged the image's configuration: one without a history gives it nothing to judge.
+        blind: what could not be seen, in words.
+        lasting: those of `blind` that the packages do not tell, and that no newer database changes.
+        rereadable: whether the packages are all that trivy went by; otherwise only the image itself can be scanned again.
+    """
+
+    digest: str = ""
+    system: System = System()
+    eol: bool = False
+    packages: tuple[Package, ...] = ()
+    vulnerabilities: tuple[Vulnerability, ...] = ()
+    secrets: tuple[Weakness, ...] = ()
+    misconfigurations: tuple[Weakness, ...] = ()
+    configured: bool = False
+    blind: tuple[str, ...] = ()
+    lasting: tuple[str, ...] = ()
+    rereadable: bool = True
 
 
 def read(raw: bytes, *, asked: str, digest: Digest, version: str) -> Findings:
@@ -94,10 +218,7 @@ def read(raw: bytes, *, asked: str, digest: Digest, version: str) -> Findings:
         TransientError: it is not a whole report: trivy was cut short or is not what it says.
         DefinitiveError: it is a report about something else.
     """
-    try:
-        report = msgspec.json.decode(raw, type=_Report)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise TransientError(f"trivy's report cannot be read ({one_line(str(error), 120)})") from None
+    report = _decode(raw, version)
     if report.schema_version != 2 or report.artifact_type != "container_image":
         raise DefinitiveError(
             f"trivy's report is of schema {report.schema_version} about a {one_line(report.artifact_type, 40)}, not an image"
@@ -105,62 +226,136 @@ def read(raw: bytes, *, asked: str, digest: Digest, version: str) -> Findings:
     digests = {text.rpartition("@")[2] for text in report.metadata.repo_digests or ()}
     if report.artifact_name != asked or digests != {digest}:
         raise DefinitiveError(f"trivy's report is about {one_line(report.artifact_name, 160)}, not about what was asked")
+    results = report.results or ()
+    found = report.metadata.os or _System()
+    packages = tuple(_package(result, each) for result in results for each in result.packages or ())
+    system = System(family=found.family, version=found.name, extended=found.extended)
+    return Findings(
+        digest=digest,
+        system=system,
+        eol=found.eosl,
+        packages=packages,
+        vulnerabilities=tuple(_kept(found) for result in results for found in result.vulnerabilities or ()),
+        secrets=tuple(_secret(result, found) for result in results for found in result.secrets or ()),
+        misconfigurations=tuple(
+            _mistake(found) for result in results for found in result.misconfigurations or () if found.status == "FAIL"
+        ),
+        configured=any(result.class_ == "config" for result in results),
+        blind=tuple(unseen(system.family, packages)),
+    )
+
+
+class Reread(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report says about a list of packages: everything with the reference it has in that list."""
+
+    system: System
+    eol: bool
+    packages: tuple[tuple[str, Package], ...]
+    vulnerabilities: tuple[tuple[str, Vulnerability], ...]
+
+
+def reread(raw: bytes, *, asked: str, version: str) -> Reread:
+    """Returns what a report of `trivy sbom --format json` about a CycloneDX document says.
+
+    Raises:
+        TransientError: it is not a whole report about that document.
+    """
+    report = _decode(raw, version)
+    if (report.schema_version, report.artifact_type, report.artifact_name) != (2, "cyclonedx", asked):
+        raise TransientError("trivy's report is not about the list of packages that it was given")
+    results = report.results or ()
+    found = report.metadata.os or _System()
+    return Reread(
+        system=System(family=found.family, version=found.name),
+        eol=found.eosl,
+        packages=tuple((each.identifier.reference, _package(result, each)) for result in results for each in result.packages or ()),
+        vulnerabilities=tuple(
+            (found.pkg_identifier.reference, _kept(found)) for result in results for found in result.vulnerabilities or ()
+        ),
+    )
+
+
+def _decode(raw: bytes, version: str) -> _Report:
+    try:
+        report = msgspec.json.decode(raw, type=_Report)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise TransientError(f"trivy's report cannot be read ({one_line(str(error), 120)})") from None
     if report.trivy.version != version:
         raise TransientError(f"the report is of trivy {one_line(report.trivy.version, 20)}, but {version} was checked at the start")
-    results = report.results or ()
-    system = report.metadata.os or _System()
-    return Findings(
-        os=one_line(f"{system.family} {system.name}", 60),
-        packages=sum(len(result.packages or ()) for result in results),
-        vulnerabilities=tuple(_kept(found) for result in results for found in result.vulnerabilities or ()),
-        blind=tuple(_blind(system.family, results)),
+    return report
+
+
+def _package(result: _Result, found: _Package) -> Package:
+    build = found.build_info or _Build()
+    return Package(
+        type=result.type,
+        system=result.class_ == "os-pkgs",
+        name=found.name,
+        version=found.version,
+        release=found.release,
+        epoch=found.epoch,
+        source=found.src_name,
+        source_version=found.src_version,
+        source_release=found.src_release,
+        source_epoch=found.src_epoch,
+        arch=found.arch,
+        purl=found.identifier.purl,
+        label=found.modularitylabel,
+        contents=build.content_sets,
+        nvr=build.nvr,
+        build_arch=build.arch,
+        foreign=found.repository.class_ == "third-party",
     )
 
 
-def summarise(parts: Iterable[Findings], *, scanner: str, at: datetime, database_at: datetime | None, blind: Iterable[str] = ()) -> Scan:
-    """Returns the bounded summary of all image manifests that stand behind one digest.
+def _version(epoch: int, version: str, release: str) -> str:
+    """As trivy writes it: pkg/scan/utils/utils.go, FormatVersion."""
+    whole = f"{version}-{release}" if release else version
+    return f"{epoch}:{whole}" if epoch else whole
 
-    Each vulnerability counts once per package and installed version, in however many layers, files and platforms it is.
-    """
-    parts = tuple(parts)
-    distinct = {(found.id, found.package, found.installed): found for part in parts for found in part.vulnerabilities}.values()
-    worst = sorted(distinct, key=lambda found: (not found.fixed, SEVERITIES.index(found.severity), found.id, found.package))
-    counts = {severity: sum(found.severity == severity for found in distinct if found.fixed) for severity in SEVERITIES}
-    return Scan(
-        scanner=scanner,
-        scanned_at=at,
-        database_at=database_at,
-        os=", ".join(dict.fromkeys(part.os for part in parts if part.os))[:120],
-        packages=sum(part.packages for part in parts),
-        counts={**{severity: number for severity, number in counts.items() if number}, UNFIXED: sum(not found.fixed for found in distinct)},
-        vulnerabilities=tuple(worst[:KEPT]),
-        blind=tuple(dict.fromkeys((*blind, *(reason for part in parts for reason in part.blind))))[:16],
+
+def _secret(result: _Result, found: _Secret) -> Weakness:
+    where = one_line(result.target, 200)
+    return Weakness(
+        id=one_line(found.rule_i_d, 64),
+        severity=_severity(found.severity),
+        title=one_line(found.title, 100),
+        where=f"{where}:{found.start_line}" if found.start_line else where,
     )
+
+
+def _mistake(found: _Misconfiguration) -> Weakness:
+    return Weakness(id=one_line(found.i_d, 64), severity=_severity(found.severity), title=one_line(found.title, 100))
 
 
 def _kept(found: _Vulnerability) -> Vulnerability:
-    severity = found.severity.upper()
     return Vulnerability(
         id=one_line(found.vulnerability_i_d, 64),
         package=one_line(found.pkg_name, 200),
         installed=one_line(found.installed_version, 100),
         fixed=one_line(found.fixed_version, 100),
-        severity=severity if severity in SEVERITIES else "UNKNOWN",
+        severity=_severity(found.severity),
+        purl=one_line(found.pkg_identifier.purl, 300),
     )
 
 
-def _blind(family: str, results: tuple[_Result, ...]) -> Iterable[str]:
-    """What trivy could not see, in words."""
-    system_packages = sum(len(result.packages or ()) for result in results if result.class_ == "os-pkgs")
-    others = sum(len(result.packages or ()) for result in results if result.class_ != "os-pkgs")
-    if not family and not system_packages and not others:
+def _severity(text: str) -> str:
+    severity = text.upper()
+    return severity if severity in SEVERITIES else "UNKNOWN"
+
+
+def unseen(family: str, packages: Sequence[Package]) -> Iterator[str]:
+    """Yields what trivy could not see in an image of these packages, in words."""
+    of_the_system = any(package.system for package in packages)
+    if not family and not packages:
         yield "no operating system and no packages recognised"
     elif family and family not in _SEEN_SYSTEMS:
         yield f"trivy has no advisories for {one_line(family, 40)}"
-    elif family and not system_packages:
+    elif family and not of_the_system:
         yield f"{family} recognised, but no list of its packages found"
-    elif system_packages and not family:
+    elif of_the_system and not family:
         yield "packages of an operating system that was not recognised"
-    for result in results:
-        if result.type in _UNSEEN_LANGUAGES and result.packages:
-            yield f"trivy has no advisories for {_UNSEEN_LANGUAGES[result.type]} ({len(result.packages)} found)"
+    for type_, words in _UNSEEN_LANGUAGES.items():
+        number = sum(package.type == type_ for package in packages)
+        if number:
+            yield f"trivy has no advisories for {words} ({number} found)"

@@ -6,17 +6,21 @@ trivy server was rejected: a crash or an exhausted memory must cost one scan, no
 """
 
 import asyncio
+import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
-from mlwarden.errors import EvidenceError
-from mlwarden.evidence import process, report
+from mlwarden.errors import EvidenceError, InputError
+from mlwarden.evidence import database, process, report
+from mlwarden.evidence.database import Database, Origin
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.evidence.registries import Access
 from mlwarden.model.digest import Digest
@@ -26,7 +30,7 @@ DENIED = frozenset({(0, 69, 4), (0, 69, 5), (0, 69, 6)})
 """GHSA-69fq-xp46-6x23, CVE-2026-33634: releases made by an attacker. Below the floor anyway; named so that the refusal says why."""
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
 _FLAGS = (
-    *("--format", "json", "--no-progress", "--scanners", "vuln", "--image-src", "remote"),
+    *("--format", "json", "--no-progress"),
     *(
         "--skip-db-update",
         "--skip-java-db-update",
@@ -35,20 +39,28 @@ _FLAGS = (
         "--disable-telemetry",
         "--offline-scan",
     ),
-    *("--cache-backend", "memory", "--parallel", "2"),
+    *("--cache-backend", "memory"),
+)
+_IMAGE_FLAGS = (
+    *("--image-src", "remote", "--parallel", "2"),
     # Trivy itself looks for conda packages below `envs/` only, and so calls an image with a base environment clean.
     *("--file-patterns", r"conda-pkg:conda-meta/.+\.json$"),
 )
+_DOCUMENT = "packages.cdx.json"
+_EMPTY = (
+    b'{"bomFormat":"CycloneDX","specVersion":"1.6","version":1,"components":[{"type":"library","bom-ref":"0","name":"mlwarden",'
+    b'"version":"1","purl":"pkg:pypi/mlwarden@1"}]}'
+)
+"""A list of one package, for which trivy opens its database."""
+SCANNERS = ("vuln", "secret", "misconfig")
+"""What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
+_ALPINE = re.compile(r'\[alpine\] Detecting vulnerabilities\.\.\.\tos_version="([^"\n]*)" repository="([^"\n]*)"')
+_ERROR = re.compile(r"^[^\t\n]*\t(?:ERROR|FATAL)\t(?:\[([^\]\n]*)\] ?)?(.*)$", re.MULTILINE)
+_HARMLESS = frozenset({"misconfig", "dockerfile scanner", "checks-client"})
+"""Who logs errors that are none: that embedded checks are used, that an image does not say how it was made (`Findings.configured`)."""
+_ROOT_IO = re.compile(r"\.root\.io|-r\d007\d")
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
-
-
-class Database(msgspec.Struct, frozen=True, rename="pascal"):
-    """`db/metadata.json` of trivy's cache: how old the vulnerability database is."""
-
-    version: int
-    updated_at: datetime
-    next_update: datetime
 
 
 class Pull(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,12 +118,31 @@ class Trivy:
         scratch: directory for what scans unpack; each scan has its own below it.
         limits: of one run.
         ca_file: PEM file of certificate authorities of registries, empty for the system's.
+        scanners: of `SCANNERS`, beside `vuln`: `secret` looks into files and the image's configuration, `misconfig` at its configuration
+            (files inside that look like somebody's Kubernetes manifests are not what the image is).
+        origin: where vulnerability databases come from.
     """
 
-    def __init__(self, *, binary: Path, cache: Path, scratch: Path, limits: process.Limits | None = None, ca_file: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        binary: Path,
+        cache: Path,
+        scratch: Path,
+        limits: process.Limits | None = None,
+        ca_file: str = "",
+        scanners: Sequence[str] = (),
+        origin: Origin | None = None,
+    ) -> None:
         self._binary, self._cache, self._scratch, self._ca_file = binary, cache, scratch, ca_file
+        if unknown := set(scanners) - set(SCANNERS):
+            raise InputError(f"trivy has no scanner {min(unknown)!r}", hint=f"of {', '.join(SCANNERS)}")
+        self.scanners = tuple(name for name in SCANNERS if name == "vuln" or name in scanners)
         self._limits = limits or process.Limits()
         self._version = ""
+        self._origin = origin or Origin()
+        self._imported: tuple[int, ...] = ()
+        self._downloaded = -math.inf
 
     async def version(self) -> str:
         """Returns the version, asked once.
@@ -129,46 +160,78 @@ class Trivy:
         Raises:
             TransientError: if there is none.
         """
-        path = self._cache / "db" / "metadata.json"
-        try:
-            found = msgspec.json.decode(path.read_bytes()[:65536], type=Database)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise TransientError(
-                f"trivy has no vulnerability database ({type(error).__name__})", hint=f"one is needed in {path.parent}"
-            ) from None
-        if found.version != 2:
-            raise TransientError(f"trivy's vulnerability database is of schema {found.version}, not 2")
-        return found
+        return database.read(self._cache / "db")
 
-    async def update(self) -> None:
-        """Fetches the vulnerability database where there is none or its next one is due. Scans that run go on with the old one.
+    async def update(self) -> bool:
+        """Gets the vulnerability database where there is none, a newer one is due or the file it comes from is another one.
+
+        Scans that run go on with the old one. Call it as often as you like: it knows when there is something to do.
+
+        Returns:
+            Whether there is a new one: what is known about every image may have changed.
 
         Raises:
-            TransientError: it could not be fetched; what was there is still there.
+            TransientError: there is none to be had, or it cannot be used; what was there is still there.
             EvidenceError: the binary is not one that may be used.
         """
         await self.version()
+        if self._origin.file is not None:
+            return await self._import(self._origin.file)
         try:
-            if self.database().next_update > datetime.now(UTC):
-                return
+            before = self.database()
         except TransientError:
             pass  # there is none: fetch it
-        self._cache.mkdir(parents=True, exist_ok=True)
-        incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=self._cache))
+        else:
+            if before.next_update > datetime.now(UTC) or time.monotonic() - self._downloaded < self._origin.every:
+                return False
+        return await self._download()
+
+    async def _import(self, source: Path) -> bool:
+        found = database.signature(source)
+        if found == self._imported and (self._cache / "db" / "metadata.json").is_file():
+            return False
+        incoming = self._incoming()
         try:
-            done = await self._run(["image", "--download-db-only", "--quiet", "--cache-dir", str(incoming)], self._limits)
+            await asyncio.to_thread(database.copy, source, incoming / "db")
+            changed = await self._accept(incoming, f"the vulnerability database {source} cannot be used")
+        finally:
+            await asyncio.shield(asyncio.to_thread(database.discard, incoming))
+        self._imported = found
+        return changed
+
+    async def _download(self) -> bool:
+        incoming = self._incoming()
+        arguments = ["image", "--download-db-only", "--quiet", "--cache-dir", str(incoming)]
+        arguments += [part for repository in self._origin.repositories for part in ("--db-repository", repository)]
+        if self._origin.plain_http:
+            arguments.append("--insecure")
+        try:
+            # Not an image, but pulled like one.
+            done = await self._run(arguments, self._limits, Pull(image="", digest=Digest(""), docker_config=self._origin.docker_config))
             if done.code != 0 or not (incoming / "db" / "metadata.json").is_file():
                 raise TransientError(f"the vulnerability database cannot be fetched: {failure(done).message}")
-            await asyncio.to_thread(self._swap, incoming)
+            changed = await self._accept(incoming, "the vulnerability database that was fetched cannot be used")
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(database.discard, incoming))
+        self._downloaded = time.monotonic()
+        return changed
 
-    def _swap(self, incoming: Path) -> None:
-        """Two renames: a scan that opens the database between them fails once and is tried again."""
-        database = self._cache / "db"
-        if database.exists():
-            database.rename(incoming / "old")
-        (incoming / "db").rename(database)
+    def _incoming(self) -> Path:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="incoming-", dir=self._cache))
+
+    async def _accept(self, incoming: Path, otherwise: str) -> bool:
+        """Puts a database in place once trivy has opened it; returns whether it is another one than before."""
+        found = database.read(incoming / "db")
+        done = await self._run(["sbom", *self._common(incoming), _DOCUMENT], self._limits, files={_DOCUMENT: _EMPTY})
+        if done.code != 0:
+            raise TransientError(f"{otherwise}: {failure(done).message}")
+        try:
+            before = self.database()
+        except TransientError:
+            before = None
+        await asyncio.to_thread(database.replace, incoming, self._cache)
+        return found != before
 
     async def scan(self, pull: Pull) -> report.Findings:
         """Scans one image manifest.
@@ -179,22 +242,44 @@ class Trivy:
         """
         version = await self.version()
         done = await self._image(pull, skip=())
-        blind: tuple[str, ...] = ()
+        lasting: tuple[str, ...] = ()
         if done.code != 0 and "Unable to initialize the Java DB" in done.errors:
-            done, blind = await self._image(pull, skip=_ARCHIVES), (_JAVA_BLIND,)
+            done, lasting = await self._image(pull, skip=_ARCHIVES), (_JAVA_BLIND,)
         if done.code != 0:
             raise failure(done)
         found = report.read(done.output, asked=pull.image, digest=pull.digest, version=version)
-        return msgspec.structs.replace(found, blind=(*found.blind, *blind, *_said(done.errors)))
+        lasting += tuple(_said_of_image(done.errors))
+        return msgspec.structs.replace(
+            found, blind=(*found.blind, *_said(done.errors), *lasting), lasting=lasting, rereadable=_all_in_report(found, done.errors)
+        )
+
+    async def reread(self, document: bytes) -> tuple[report.Reread, tuple[str, ...]]:
+        """Looks up a list of packages in the database; returns what it says of each, and what it says of their system as a whole.
+
+        Args:
+            document: CycloneDX, as JSON.
+
+        Raises:
+            DefinitiveError, TransientError: why there is no report.
+            EvidenceError: the binary is not one that may be used.
+        """
+        version = await self.version()
+        done = await self._run(["sbom", *self._common(), _DOCUMENT], self._limits, files={_DOCUMENT: document})
+        if done.code != 0:
+            raise failure(done)
+        return report.reread(done.output, asked=_DOCUMENT, version=version), tuple(_said(done.errors))
 
     async def _image(self, pull: Pull, *, skip: tuple[str, ...]) -> process.Completed:
-        arguments = [*_FLAGS, "--cache-dir", str(self._cache.resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
+        arguments = [*self._common(), *_IMAGE_FLAGS, *_looking(self.scanners)]
         arguments += [part for pattern in skip for part in ("--skip-files", pattern)]
         if pull.platform:
             arguments += ["--platform", pull.platform]
         if pull.plain_http:
             arguments.append("--insecure")
         return await self._run(["image", *arguments, pull.image], self._limits, pull)
+
+    def _common(self, cache: Path | None = None) -> list[str]:
+        return [*_FLAGS, "--cache-dir", str((cache or self._cache).resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
 
     async def _ask_version(self) -> str:
         limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
@@ -204,9 +289,15 @@ class Trivy:
         except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
             raise EvidenceError(f"{self._binary} does not tell trivy's version ({one_line(str(error), 120)})") from None
 
-    async def _run(self, arguments: list[str], limits: process.Limits, pull: Pull | None = None) -> process.Completed:
+    async def _run(
+        self,
+        arguments: list[str],
+        limits: process.Limits,
+        pull: Pull | None = None,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> process.Completed:
         """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
-        home = self._make_home()  # not in a thread: a cancellation would leave behind what the thread had made
+        home = self._make_home(files)  # not in a thread: a cancellation would leave behind what the thread had made
         environment = {
             "HOME": str(home),
             "TMPDIR": str(home),
@@ -231,18 +322,56 @@ class Trivy:
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
 
-    def _make_home(self) -> Path:
+    def _make_home(self, files: Mapping[str, bytes]) -> Path:
         home = Path(tempfile.mkdtemp(prefix="scan-", dir=self._scratch))
         (home / "work").mkdir()
+        for name, content in files.items():
+            (home / "work" / name).write_bytes(content)
         return home
+
+
+def _looking(scanners: tuple[str, ...]) -> Iterator[str]:
+    """The flags for what is looked for. Trivy's embedded checks of configurations are used: no others are fetched."""
+    files = [name for name in scanners if name != "misconfig"]
+    configuration = [name for name in scanners if name != "vuln"]
+    yield from ("--scanners", ",".join(files))
+    if configuration:
+        yield from ("--image-config-scanners", ",".join(configuration), "--skip-check-update")
 
 
 def _said(errors: str) -> Iterator[str]:
     """What trivy says beside its report, which then looks clean: that it has no advisories for this version of the system."""
     if "not on the EOL list" in errors:
         yield "trivy does not know this version of the operating system, and has no advisories for it"
+
+
+def _said_of_image(errors: str) -> Iterator[str]:
+    if "type is not supported for vulnerability scanning" in errors:
+        yield "trivy has no advisories for one kind of the packages in it"
+    troubles = [match[2] for match in _ERROR.finditer(errors) if match[1] not in _HARMLESS]
+    if troubles:
+        yield f"trivy had trouble with it: {one_line(troubles[0], 120)}"
     if len(errors) >= process.STDERR_TAIL:
         yield "trivy said more about this image than is kept"
+
+
+def _all_in_report(found: report.Findings, errors: str) -> bool:
+    """Whether what trivy went by is in its report. Two things are not.
+
+    Alpine's advisories are those of the release in `etc/apk/repositories`, which may be another than the system's: only the log tells.
+    Packages of two vendors (pkg/detector/ospkg/{rootio,seal}) change what is looked up for all other packages beside them.
+    """
+    if len(errors) >= process.STDERR_TAIL or any(package.system and _changes_others(package) for package in found.packages):
+        return False
+    looked = _ALPINE.findall(errors)
+    if found.system.family != "alpine":
+        return not looked
+    return len(looked) == 1 and looked[0][1] in {"", looked[0][0]}
+
+
+def _changes_others(package: report.Package) -> bool:
+    seal = package.name.lower().startswith("seal-") or package.source.lower().startswith("seal-")
+    return seal or bool(_ROOT_IO.search(f"{package.version}-{package.release}"))
 
 
 def accepted(version: str) -> str:

@@ -23,36 +23,97 @@ class Phase(StrEnum):
 
 
 class Vulnerability(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One vulnerable package, as the scanner reported it; `fixed` is empty where no fixed version exists."""
+    """One vulnerable package, as the scanner reported it; `fixed` is empty where no fixed version exists, `purl` is its package URL."""
 
     id: str
     package: str
     installed: str
     fixed: str = ""
     severity: str  # CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN: Trivy's words
+    purl: str = ""
+
+
+class Weakness(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something that is wrong with the image itself: a secret left in it, or how it is configured. Never holds a secret's value.
+
+    Attributes:
+        id: the scanner's rule, such as `aws-access-key-id` or `DS-0002`.
+        severity: CRITICAL, HIGH, MEDIUM, LOW, UNKNOWN.
+        title: what the rule is about.
+        where: the file in the image, with the line for a secret.
+    """
+
+    id: str
+    severity: str
+    title: str = ""
+    where: str = ""
+
+
+class Suppressed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A vulnerability of which somebody says, in a VEX document whose signature was verified, that it does not matter here.
+
+    It is still in `counts`: whose word counts is for each policy to say.
+
+    Attributes:
+        id: the vulnerability.
+        package: the vulnerable package.
+        installed: its version.
+        fixed: the version with the fix, empty where there is none.
+        severity: of the vulnerability, in Trivy's words.
+        status: `not_affected` or `fixed`.
+        justification: why, in the words of the document.
+        source: who says so: what the caller named the verified document.
+    """
+
+    id: str
+    package: str
+    installed: str = ""
+    fixed: str = ""
+    severity: str = "UNKNOWN"
+    status: str = ""
+    justification: str = ""
+    source: str = ""
 
 
 class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The summary of one scan of one digest. Bounded: the worst vulnerabilities only, `counts` has them all.
+    """The summary of one scan of one digest. Bounded: the worst of everything only, `counts` and its like have all.
 
     Attributes:
         scanner: name and version, `trivy 0.72.0`.
-        scanned_at: when the scan ended, UTC.
+        scanned_at: when the scan ended, UTC; also where it was made from the kept list of packages, with a newer database.
+        read_at: when the image itself was read for it, where that was earlier than `scanned_at`.
         database_at: `UpdatedAt` of the vulnerability database it used, UTC.
         os: family and version, empty where none was recognised.
+        eol: the operating system, in this version, gets no more updates.
         packages: how many packages were recognised, of the operating system and of languages.
+        scanners: what was looked for: `vuln`, `secret`, `misconfig`. Nothing was found of what was not looked for.
         counts: severity → number of vulnerabilities that have a fix; the key `unfixed` counts those that have none.
+        unfixed: severity → number of vulnerabilities that have no fix.
         vulnerabilities: the worst ones, fixable first, at most 25.
+        suppressed: vulnerabilities that a verified VEX document speaks of, at most 50; they are in `counts` and in `unfixed`, too.
+        secret_counts: severity → number of secrets found in files and in the image's configuration.
+        secrets: the worst of them, at most 10.
+        misconfiguration_counts: severity → number of mistakes in the image's configuration.
+        misconfigurations: the worst of them, at most 10.
         blind: what the scanner cannot see in this image, in words (`no OS and no packages recognised`); not empty means `Unknown`.
     """
 
     scanner: str
     scanned_at: datetime
+    read_at: datetime | None = None
     database_at: datetime | None = None
     os: str = ""
+    eol: bool = False
     packages: int = 0
+    scanners: tuple[str, ...] = ()
     counts: dict[str, int] = {}
+    unfixed: dict[str, int] = {}
     vulnerabilities: tuple[Vulnerability, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
+    secret_counts: dict[str, int] = {}
+    secrets: tuple[Weakness, ...] = ()
+    misconfiguration_counts: dict[str, int] = {}
+    misconfigurations: tuple[Weakness, ...] = ()
     blind: tuple[str, ...] = ()
 
 

@@ -68,25 +68,45 @@ class Expression(Wire, frozen=True, kw_only=True):
     path: Annotated[str, Meta(max_length=253)] = ""
 
 
+_SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN")
+_MAXIMUM = rules(Rule(f"self.all(severity, severity in {list(_SEVERITIES)})", "severities are CRITICAL, HIGH, MEDIUM, LOW and UNKNOWN"))
+Duration = Annotated[str, Meta(max_length=8, extra_json_schema={"pattern": f"^{DURATION}$"})]
+
+
 class ImageScan(Wire, frozen=True, kw_only=True):
     """Was this digest scanned within `maxAge`, with nothing at or above `severity` that has a fix?
 
     Attributes:
         severity: CRITICAL, HIGH, MEDIUM or LOW: the lowest severity that fails.
+        maximum: severity → how many vulnerabilities of it are tolerated; none at or above `severity` unless named here, any number below.
         fixable: True: only vulnerabilities that have a fix count.
         max_age: how old the scan may be, with a unit (`24h`, `7d`).
+        database_max_age: how old the scanner's vulnerability database may have been when it was used.
+        exit_on_eol: True: an operating system that gets no more updates fails: its next vulnerability will have no fix.
+        secrets: True: a secret at or above `severity` in the image fails; Unknown where the scanner does not look for secrets.
+        misconfiguration: True: a mistake at or above `severity` in the image's configuration fails; Unknown where nobody looks.
     """
 
     severity: Annotated[str, Meta(extra_json_schema={"enum": ["CRITICAL", "HIGH", "MEDIUM", "LOW"]})] = "HIGH"
+    maximum: Annotated[dict[str, Annotated[int, Meta(ge=0, le=1_000_000)]], Meta(max_length=5, extra_json_schema=_MAXIMUM)] = msgspec.field(
+        default_factory=dict
+    )
     fixable: bool = True
-    max_age: Annotated[str, Meta(max_length=8, extra_json_schema={"pattern": f"^{DURATION}$"})] = "7d"
+    max_age: Duration = "7d"
+    database_max_age: Duration = "3d"
+    exit_on_eol: bool = msgspec.field(name="exitOnEOL", default=False)
+    secrets: bool = False
+    misconfiguration: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a severity Trivy does not know and a duration without a unit."""
         if self.severity not in {"CRITICAL", "HIGH", "MEDIUM", "LOW"}:
             raise ValueError("severity is CRITICAL, HIGH, MEDIUM or LOW")
-        if not re.fullmatch(DURATION, self.max_age):
-            raise ValueError("maxAge is a whole number with a unit: 90s, 15m, 24h, 7d, 2w")
+        if not set(self.maximum) <= set(_SEVERITIES):
+            raise ValueError("maximum names severities: CRITICAL, HIGH, MEDIUM, LOW and UNKNOWN")
+        for name, value in (("maxAge", self.max_age), ("databaseMaxAge", self.database_max_age)):
+            if not re.fullmatch(DURATION, value):
+                raise ValueError(f"{name} is a whole number with a unit: 90s, 15m, 24h, 7d, 2w")
 
 
 class Requirement(Wire, frozen=True, kw_only=True):
