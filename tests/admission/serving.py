@@ -2,6 +2,7 @@
 webhook configurations and certificates. No controller runs: what it would write, the tests write.
 """
 
+import asyncio
 import http.client
 import json
 import os
@@ -53,6 +54,14 @@ def until(condition: Callable[[], Any], *, seconds: float = 30) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
     return found
+
+
+async def until_async(condition: Callable[[], Any], *, seconds: float = 30) -> None:
+    """The same from within an event loop, which goes on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.05)
 
 
 def good_pod(name: str, image: str = "registry.example/app:1", *, namespace: str = "", **changes: Any) -> dict[str, Any]:

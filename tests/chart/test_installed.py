@@ -39,6 +39,9 @@ def test_every_process_has_the_rights_it_needs_and_no_more(installed: "Installed
 
     everywhere, own = "--all-namespaces", f"--namespace={NAMESPACE}"
     assert may("webhook", "create", "imageevidences.mlwarden.io", everywhere)
+    assert may("webhook", "create", "events", everywhere)
+    for verb in ("get", "list", "patch", "delete"):
+        assert not may("webhook", verb, "events", everywhere)
     assert may("controller", "patch", "pods", everywhere)
     assert may("scanner", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
     for account in ("webhook", "scanner"):

@@ -50,7 +50,7 @@ def test_a_new_request_is_pending_work() -> None:
 
 def test_a_finished_scan_is_read_back_as_it_was_written() -> None:
     _, facts = evidence.to_facts(stored(f"nginx@{DIGEST}", phase=Phase.READY, scan=SCAN, at=NOW))
-    assert facts == ImageFacts(digest=DIGEST, phase=Phase.READY, scan=SCAN)
+    assert facts == ImageFacts(digest=DIGEST, phase=Phase.READY, scan=SCAN, answered_at=NOW)
 
 
 def test_a_finished_resolution_is_read_back_with_its_time() -> None:

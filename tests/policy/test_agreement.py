@@ -160,7 +160,8 @@ def server(cluster: Any) -> Iterator[Server]:
             ],
         },
     }
-    missing = wanted - {"host-process", "proc-mount"}  # Windows only, and a user namespace only: others of the same age are awaited
+    # Windows only, a user namespace only, and `kubectl debug` only: others of the same age are awaited.
+    missing = wanted - {"host-process", "proc-mount", "debug-images"}
     deadline = time.monotonic() + SECONDS
     while missing and time.monotonic() < deadline:
         said = found.create(worst, "agreement-restricted")
@@ -396,4 +397,4 @@ def test_both_engines_agree_on_what_kubectl_debug_adds(
         seen.update(said.policies)
 
     compared()
-    assert {"privileged-containers", "dangerous-capabilities", "root-user", "pinned-images", "trusted-registries"} <= seen
+    assert {"privileged-containers", "dangerous-capabilities", "root-user", "pinned-images", "trusted-registries", "debug-images"} <= seen

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from mlwarden.admission import metrics, response, review
+from mlwarden.admission.debug import Told
 from mlwarden.admission.handle import PATHS, Answer, handle
 from mlwarden.cluster import Snapshot
 from mlwarden.evidence.store import Requester
@@ -30,6 +31,7 @@ class App:
     Args:
         snapshot: returns what is known now, None before anything is.
         want: is told of image references without evidence, and who asks; must not block.
+        tell: is told of Events to write; must not block.
         leaving: whether the process is about to end: every answer then ends its connection, so that the API server asks another replica.
         room: bytes of unanswered reviews in memory.
     """
@@ -39,10 +41,11 @@ class App:
         *,
         snapshot: Callable[[], Snapshot | None],
         want: Callable[[tuple[str, ...], Requester], None],
+        tell: Callable[[Told], None] = lambda _: None,
         leaving: Callable[[], bool] = lambda: False,
         room: int = _ROOM,
     ) -> None:
-        self._snapshot, self._want, self._leaving, self._room = snapshot, want, leaving, _Room(room)
+        self._snapshot, self._want, self._tell, self._leaving, self._room = snapshot, want, tell, leaving, _Room(room)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -58,6 +61,8 @@ class App:
             metrics.REQUESTS.labels(path, answer.decision).inc()
             if answer.wanted:
                 self._want(answer.wanted, answer.requester)
+            if answer.told:
+                self._tell(answer.told)
             await self._send(send, answer.status, answer.body)
 
     async def _reviewed(self, scope: Scope, receive: Receive, path: str) -> Answer:

@@ -19,13 +19,14 @@ from datetime import datetime
 import msgspec
 
 from mlwarden import engine, policy
-from mlwarden.admission import response, review
+from mlwarden.admission import debug, response, review
 from mlwarden.checks.text import clean
 from mlwarden.cluster import Snapshot
+from mlwarden.cluster.events import Subject
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence.pullers import pullers
 from mlwarden.evidence.store import Purpose, Requester
-from mlwarden.model.finding import Action, Decision, Outcome
+from mlwarden.model.finding import Action, Decision, Outcome, Verdict
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Workload
 from mlwarden.workloads import extract
@@ -49,6 +50,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         decision: for metrics: `allow`, `warn`, `hold`, `deny`, `skip`, `error`.
         wanted: image references whose evidence is to be asked for; empty on a dry run.
         requester: for whom.
+        told: an Event to write; None on a dry run.
     """
 
     status: int = 200
@@ -56,6 +58,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     decision: str
     wanted: tuple[str, ...] = ()
     requester: Requester = Requester()
+    told: debug.Told | None = None
 
 
 def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
@@ -114,20 +117,41 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         holdable=False if ephemeral or path == VALIDATE else None,
         broken=snapshot.broken,
     )
-    audit = engine.audit(verdict)
+    audit, told = engine.audit(verdict), None
+    # What is let pass by `/mutate` comes again to `/validate`, with its images as they will be stored.
+    if ephemeral and (path == VALIDATE or verdict.decision is Decision.DENY):
+        record, told = _debugging(request, workload, verdict)
+        audit |= record
     # What is refused for what it is asks for nothing: or a thousand refused objects would be a thousand images to scan.
     refused = any(finding.outcome is Outcome.FAIL and finding.action == Action.DENY for finding in verdict.findings)
     wanted = () if request.dry_run or refused else verdict.wanted
     purpose = Purpose.POD if workload.is_pod else Purpose.TEMPLATE
     requester = Requester(purpose=purpose, namespace=namespace, pullers=pullers(workload, namespace))
     if verdict.decision is Decision.DENY:
-        body = response.deny(request.uid, engine.refusal(verdict, workload), audit=audit)
-        return Answer(body=body, decision="deny", wanted=wanted, requester=requester)
+        again = "" if refused else engine.again(verdict.wanted, facts)
+        body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
+        return Answer(body=body, decision="deny", wanted=wanted, requester=requester, told=told)
     warnings = engine.warnings(verdict) if path == MUTATE else ()
     patch = response.pins(verdict.pins, obj) if path == MUTATE and workload.is_pod else []
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
-    return Answer(body=body, decision=decision, wanted=wanted, requester=requester)
+    return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told)
+
+
+def _debugging(request: review.Request, workload: Workload, verdict: Verdict) -> tuple[dict[str, str], debug.Told | None]:
+    """What is recorded about the debug containers that an update adds: audit annotations, and an Event unless nothing will happen."""
+    name = (request.user_info or {}).get("username")
+    person = name if isinstance(name, str) else ""
+    containers = debug.added(workload.object, request.old_object, verdict.pins)
+    if not containers:
+        return {}, None
+    metadata, resource = workload.object.get("metadata"), workload.resource
+    uid = metadata.get("uid") if isinstance(metadata, Mapping) else None
+    subject = Subject(
+        api_version="v1", kind="Pod", namespace=resource.namespace, name=resource.name, uid=uid if isinstance(uid, str) else ""
+    )
+    told = None if request.dry_run else debug.told(containers, person, subject, verdict)
+    return debug.annotations(containers, person), told
 
 
 def _not_understood(request: review.Request) -> str:

@@ -1,6 +1,6 @@
 """`mlwarden webhook`: the process around the application.
 
-A wiring list: client, snapshot, certificate, server, probes, requests for evidence.
+A wiring list: client, snapshot, certificate, server, probes, requests for evidence, Events.
 
 Ready when the policies were read and a certificate is there; healthy while the watches give signs of life. On SIGTERM it stops being ready,
 serves on until the endpoints have followed, ending the connection with every answer (the API server keeps its connections for as long as
@@ -25,6 +25,7 @@ import uvloop
 from mlwarden import evidence
 from mlwarden.admission import certificate, metrics
 from mlwarden.admission.app import App
+from mlwarden.admission.events import Events
 from mlwarden.cluster import SECRET, Client, Informer, Snapshot, SnapshotSource
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
@@ -84,8 +85,13 @@ async def _run(options: argparse.Namespace) -> None:
     async with await connect(options) as client:
         source = SnapshotSource(client, settings, convert=evidence.to_facts)
         tls = Tls(client, settings.namespace, certificate.server_context(options.client_ca))
-        wanted = Wanted(client)
-        app = App(snapshot=lambda: source.current if source.ready.is_set() else None, want=wanted.add, leaving=stop.is_set)
+        wanted, events = Wanted(client), Events(client)
+        app = App(
+            snapshot=lambda: source.current if source.ready.is_set() else None,
+            want=wanted.add,
+            tell=events.add,
+            leaving=stop.is_set,
+        )
         server = _server(options, app, tls.context)
         source.subscribe(_measure)
         metrics.AGE.set_function(lambda: source.age)
@@ -101,7 +107,11 @@ async def _run(options: argparse.Namespace) -> None:
             return f"a watch has been silent for {source.age:.0f} s" if source.ready.is_set() and source.age > _SILENT else ""
 
         async with _tasks(
-            source.run(), tls.run(), wanted.run(), Probes(ready=ready, healthy=healthy).run(host=options.host, port=options.probe_port)
+            source.run(),
+            tls.run(),
+            wanted.run(),
+            events.run(),
+            Probes(ready=ready, healthy=healthy).run(host=options.host, port=options.probe_port),
         ) as failed:
             await _first(stop.wait(), source.ready.wait(), failed)
             await _first(stop.wait(), tls.loaded.wait(), failed)

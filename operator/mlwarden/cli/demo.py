@@ -183,8 +183,8 @@ def _compare(results: list[Seen], namespaces: list[dict[str, Any]]) -> None:
 
 
 def _first_finding(text: str) -> str:
-    """All but the line that counts the others: with evidence at hand the cluster has fewer of them than a laptop."""
-    return "\n".join(line for line in text.strip().splitlines() if not line.startswith("and "))
+    """All but what a laptop cannot know: how many others there are, of which evidence answers some, and how busy the scanner is."""
+    return "\n".join(line for line in text.strip().splitlines() if not line.startswith(("and ", "  try again: ")))
 
 
 def _pods(cluster: EmbeddedCluster, seen: Seen) -> list[dict[str, Any]]:

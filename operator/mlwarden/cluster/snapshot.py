@@ -20,9 +20,10 @@ from mlwarden import policy
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, REVOKED_ARTIFACT, WARDEN_POLICY
+from mlwarden.cluster.waits import Recent
 from mlwarden.errors import Error, PolicyError
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Facts, ImageFacts, Proofs, Resolution
+from mlwarden.model.evidence import Facts, ImageFacts, Proofs, Resolution, Waits
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.revocation import Revocation, Revoked
 from mlwarden.policy import CompiledPolicy
@@ -53,6 +54,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         resolutions: reference as written → what it pointed at.
         proofs: digest → what is known about its signatures.
         revoked: what must not run any more.
+        waits: how long the last answers took.
     """
 
     revision: int
@@ -64,6 +66,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     resolutions: Mapping[str, Resolution] = {}
     proofs: Mapping[Digest, Proofs] = {}
     revoked: Revoked = Revoked()
+    waits: Waits = Waits()
 
     def governed(self, namespace: str) -> bool:
         """Whether mlwarden has a say there: everywhere but where the compiled rule says never."""
@@ -100,6 +103,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             resolutions=self.resolutions,
             proofs=self.proofs,
             revoked=self.revoked,
+            waits=self.waits,
         )
 
 
@@ -128,6 +132,7 @@ class SnapshotSource:
         self._revocations: dict[str, Revocation] = {}
         self._unreadable: dict[str, str] = {}
         self._revoked = Revoked()
+        self._recent = Recent()
         self._changes: set[str] = set()
         self._dirty = asyncio.Event()
         self._listeners: list[Listener] = []
@@ -181,6 +186,7 @@ class SnapshotSource:
             resolutions=dict(self._resolutions),
             proofs=dict(self._proofs),
             revoked=self._revoked,
+            waits=self._recent.waits,
         )
         for listener in self._listeners:
             listener(self.current, changes)
@@ -254,6 +260,7 @@ class SnapshotSource:
                 LOG.exception("evidence %s", key[1])
             else:
                 self._about[key[1]] = about = str(subject)
+                self._recent.note(about, known)
                 match known:
                     case ImageFacts():
                         self._images[known.digest] = known

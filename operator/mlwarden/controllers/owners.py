@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from mlwarden import workloads
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError
+from mlwarden.cluster.events import Subject
 from mlwarden.cluster.kinds import Kind
-from mlwarden.controllers.events import Subject
 from mlwarden.model.workload import Json
 
 _HOPS = 6

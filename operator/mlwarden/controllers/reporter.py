@@ -14,9 +14,9 @@ from prometheus_client import Counter
 from mlwarden import engine, workloads
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, ConflictError
+from mlwarden.cluster.events import Said, Subject, event
 from mlwarden.cluster.kinds import EVENT, POD
 from mlwarden.cluster.snapshot import Snapshot
-from mlwarden.controllers.events import Said, Subject, event
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.owners import Owners
 from mlwarden.model.finding import Decision
@@ -24,6 +24,7 @@ from mlwarden.model.workload import Json
 
 LOG = logging.getLogger(__name__)
 DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow.")
+_COMPONENT = "mlwarden-controller"
 _QUEUE = 2000
 _WRITERS = 4
 _ROOTS = 50
@@ -119,7 +120,7 @@ class Reporter:
             LOG.info("namespace %s: %s", namespace, message)
 
     def _put(self, pod: Json, reason: str, message: str, *, warning: bool) -> None:
-        made = event(Subject.of(pod), reason=reason, message=message, warning=warning, now=self._now())
+        made = event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
         if not self._said.is_new(made, self._now()):
             return
         try:
@@ -132,7 +133,9 @@ class Reporter:
         while True:
             pod, reason, message, warning = await self._queue.get()
             try:
-                await self._send(event(Subject.of(pod), reason=reason, message=message, warning=warning, now=self._now()))
+                await self._send(
+                    event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
+                )
                 root = await self._owners.root(pod, self._now())
                 if root is not None:
                     await self._write(root, reason, message, warning=warning)
@@ -142,7 +145,7 @@ class Reporter:
                 LOG.exception("an Event could not be made")
 
     async def _write(self, subject: Subject, reason: str, message: str, *, warning: bool) -> None:
-        made = event(subject, reason=reason, message=message, warning=warning, now=self._now())
+        made = event(subject, component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
         if self._said.is_new(made, self._now()):
             await self._send(made)
 

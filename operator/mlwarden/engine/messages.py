@@ -26,12 +26,13 @@ _TOLD = frozenset({Action.DENY.value, HOLD, Action.WARN.value})
 _GOOD = frozenset({Outcome.PASS, Outcome.EXCEPTED})
 
 
-def refusal(verdict: Verdict, workload: Workload) -> str:
+def refusal(verdict: Verdict, workload: Workload, *, again: str = "") -> str:
     """Returns the teaching text: the worst finding in at most six lines, then one line that counts the rest.
 
     Args:
         verdict: of a request that is refused (or held: then the text says so).
         workload: what was judged; names it.
+        again: when it is worth trying again, where it is.
     """
     told = _told(verdict)
     if not told:
@@ -44,6 +45,8 @@ def refusal(verdict: Verdict, workload: Workload) -> str:
         f"  fix:       {clean(worst.fix)}",
         f"  exception: {clean(worst.exception)}",
     ]
+    if again:
+        lines.append(f"  try again: {clean(again)}")
     if rest:
         lines.append(_counted(rest))
     return "\n".join(lines)

@@ -317,17 +317,19 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
         about = digest(evidence.metadata.name.replace("signatures-", "sha256:", 1))
         proofs = {proof.demand: proof for proof in status.proofs}
         return about, Proofs(digest=about, phase=status.phase, reason=status.reason or _waiting(status.phase), proofs=proofs)
+    asked = evidence.spec.requested_at or evidence.metadata.creation_timestamp
     if not evidence.is_resolution:
         about = digest(evidence.metadata.name.replace("-", ":", 1))
         if status.phase is Phase.READY and status.scan is None:
             return about, ImageFacts(digest=about, phase=Phase.FAILED, reason="the evidence says Ready without a scan")
         scan = status.scan if status.phase is Phase.READY else None
-        return about, ImageFacts(digest=about, phase=status.phase, reason=status.reason or _waiting(status.phase), scan=scan)
+        reason = status.reason or _waiting(status.phase)
+        return about, ImageFacts(digest=about, phase=status.phase, reason=reason, scan=scan, asked_at=asked, answered_at=status.at)
     reference, at = evidence.spec.references[0], status.at or _NEVER
     if status.phase is not Phase.READY:
-        return reference, Resolution(digest=None, at=at, reason=status.reason or _waiting(status.phase))
+        return reference, Resolution(digest=None, at=at, reason=status.reason or _waiting(status.phase), asked_at=asked)
     try:
-        return reference, Resolution(digest=digest(status.digest), at=at, reason=status.reason)
+        return reference, Resolution(digest=digest(status.digest), at=at, reason=status.reason, asked_at=asked)
     except InputError:
         return reference, Resolution(digest=None, at=at, reason="the evidence says Ready without a digest")
 

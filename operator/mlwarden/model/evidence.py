@@ -125,12 +125,16 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
         phase: Pending until the scanner has answered; Failed with `reason` where it cannot.
         reason: why it is Pending or Failed, one line.
         scan: the summary, where phase is Ready.
+        asked_at: when an answer was last asked for, by the clock of whoever asked; None where it is not known.
+        answered_at: when the last answer was made.
     """
 
     digest: Digest
     phase: Phase
     reason: str = ""
     scan: Scan | None = None
+    asked_at: datetime | None = None
+    answered_at: datetime | None = None
 
 
 class Proofs(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,11 +154,19 @@ class Proofs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resolution(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tag pointed at, and when. `digest` is None where resolving failed, with `reason`."""
+    """What a tag pointed at, and when. `digest` is None where resolving failed, with `reason`; `asked_at` as in `ImageFacts`."""
 
     digest: Digest | None
     at: datetime
     reason: str = ""
+    asked_at: datetime | None = None
+
+
+class Waits(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds from asking to the answer, of the last answers: the queue, the registry and the scanner as they are now."""
+
+    scans: tuple[float, ...] = ()
+    resolutions: tuple[float, ...] = ()
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +183,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         resolutions: image reference as written → what it pointed at.
         proofs: digest → what is known about its signatures.
         revoked: what must not run any more.
+        waits: how long the last answers took, to say when it is worth trying again.
     """
 
     now: datetime
@@ -183,3 +196,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     resolutions: Mapping[str, Resolution] = {}
     proofs: Mapping[Digest, Proofs] = {}
     revoked: Revoked = Revoked()
+    waits: Waits = Waits()

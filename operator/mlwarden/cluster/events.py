@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 
 from mlwarden.model.workload import Json
 
-COMPONENT = "mlwarden-controller"
 AGAIN = timedelta(minutes=10)
 _REMEMBERED = 20_000
 _MESSAGE_BYTES = 1024  # core/v1 validation.go, NoteLengthLimit
@@ -43,8 +42,8 @@ class Subject:
         )
 
 
-def event(subject: Subject, *, reason: str, message: str, warning: bool, now: datetime) -> dict[str, Json]:
-    """Returns the core/v1 Event to create."""
+def event(subject: Subject, *, component: str, reason: str, message: str, warning: bool, now: datetime) -> dict[str, Json]:
+    """Returns the core/v1 Event to create; `component` is who says it."""
     text = message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
     at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     namespace = subject.namespace or "default"
@@ -62,9 +61,9 @@ def event(subject: Subject, *, reason: str, message: str, warning: bool, now: da
         "reason": reason,
         "message": text,
         "type": "Warning" if warning else "Normal",
-        "source": {"component": COMPONENT},
-        "reportingComponent": COMPONENT,
-        "reportingInstance": COMPONENT,
+        "source": {"component": component},
+        "reportingComponent": component,
+        "reportingInstance": component,
         "firstTimestamp": at,
         "lastTimestamp": at,
         "count": 1,
