@@ -110,7 +110,7 @@ class Installed:
 
         own = f"mlwarden-{secrets.token_hex(3)}"
         self.port = free_port()
-        self.settings = Settings(namespace=own, anchor=own, webhook_url=f"https://127.0.0.1:{self.port}")
+        self.settings = Settings(namespace=own, anchor=own, webhook_url=f"https://127.0.0.1:{self.port}", shipped_policies=False)
         self.cluster, self.directory, self.admin = cluster, directory, cluster.api()
         self.space = ""
         self.token = ""

@@ -109,6 +109,15 @@ async def source(scripted: Scripted, scripted_client: Client) -> AsyncIterator[S
         yield made
 
 
+async def test_policies_that_come_with_mlwarden_are_missing_until_they_are_known(source: SnapshotSource) -> None:
+    assert "image-scanned" in source.current.missing
+    source._policy(("", "image-scanned"), manifest("image-scanned", "("))
+    await until(lambda: "image-scanned" not in source.current.missing)
+    assert "privileged-containers" in source.current.missing
+    source._policy(("", "image-scanned"), None)
+    await until(lambda: "image-scanned" in source.current.missing)
+
+
 async def test_a_burst_of_changes_makes_one_snapshot(source: SnapshotSource) -> None:
     told: list[frozenset[str]] = []
     source.subscribe(lambda _, changes: told.append(changes))

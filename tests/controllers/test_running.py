@@ -59,7 +59,7 @@ class TestTheJudgement:
         scan = Scan(scanner="trivy", scanned_at=NOW, os="debian 13", packages=9, counts=counts or {})
         return Snapshot(
             revision=1,
-            settings=Settings(rollout=rollout),
+            settings=Settings(rollout=rollout, shipped_policies=False),
             policies=(policy.compile_policy(policy.parse(manifest)),),
             namespaces={"n": {"name": "n", "labels": {PROFILE_LABEL: "production"}}},
             **({"images": {DIGEST: ImageFacts(digest=DIGEST, phase=Phase.READY, scan=scan)}} | known),

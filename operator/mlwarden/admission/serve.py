@@ -87,7 +87,7 @@ async def _run(options: argparse.Namespace) -> None:
         tls = Tls(client, settings.namespace, certificate.server_context(options.client_ca))
         wanted, events = Wanted(client), Events(client)
         app = App(
-            snapshot=lambda: source.current if source.ready.is_set() else None,
+            snapshot=lambda: source.current if source.ready.is_set() and not source.current.missing else None,
             want=wanted.add,
             tell=events.add,
             leaving=stop.is_set,
@@ -101,6 +101,8 @@ async def _run(options: argparse.Namespace) -> None:
                 return "going away"
             if not source.ready.is_set():
                 return "the policies were not read yet"
+            if source.current.missing:
+                return f"policies that come with mlwarden are missing: {', '.join(source.current.missing)}; the controller applies them"
             return "" if tls.loaded.is_set() else f"the Secret {_TLS_SECRET} holds no certificate yet; the controller makes it"
 
         def healthy() -> str:

@@ -49,6 +49,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         settings: the chart's.
         policies: every policy that compiles, by name.
         broken: name → reason, of every policy that does not.
+        missing: names of policies that come with mlwarden and are not known (yet): by such a snapshot nothing may be judged good.
         namespaces: name → the Namespace's metadata and nothing else.
         images: digest → evidence.
         resolutions: reference as written → what it pointed at.
@@ -61,6 +62,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     policies: tuple[CompiledPolicy, ...] = ()
     broken: Mapping[str, str] = {}
+    missing: tuple[str, ...] = ()
     namespaces: Mapping[str, Mapping[str, Any]] = {}
     images: Mapping[Digest, ImageFacts] = {}
     resolutions: Mapping[str, Resolution] = {}
@@ -136,7 +138,8 @@ class SnapshotSource:
         self._changes: set[str] = set()
         self._dirty = asyncio.Event()
         self._listeners: list[Listener] = []
-        self.current = Snapshot(revision=0, settings=settings)
+        self._expected = frozenset(each.name for each in policy.shipped()) if settings.shipped_policies else frozenset()
+        self.current = Snapshot(revision=0, settings=settings, missing=tuple(sorted(self._expected)))
         self.ready = asyncio.Event()
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy)
         self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace)
@@ -181,6 +184,7 @@ class SnapshotSource:
             settings=self.current.settings,
             policies=tuple(compiled for _, compiled in sorted(self._compiled.items())),
             broken=dict(self._broken),
+            missing=tuple(sorted(self._expected - self._compiled.keys() - self._broken.keys())),
             namespaces=dict(self._spaces),
             images=dict(self._images),
             resolutions=dict(self._resolutions),

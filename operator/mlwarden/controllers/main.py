@@ -82,6 +82,8 @@ class Controller:
             return "policies, namespaces and evidence have not been read yet"
         if not self.releaser.pods.synced.is_set():
             return "pods have not been read yet"
+        if self.source.current.missing and not self.lease.is_leader:
+            return f"policies that come with mlwarden are missing: {', '.join(self.source.current.missing)}"
         if self._age() > _SILENT:
             return f"nothing heard from the API server for {self._age():.0f} s"
         if self.lease.is_leader and not self.applier.applied.is_set():

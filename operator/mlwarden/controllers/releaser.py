@@ -49,6 +49,7 @@ JUDGED = Counter("mlwarden_held_pods_judged_total", "Looks at a held pod.", ["de
 _FOLLOWER_WAITS = 2.0
 _PATIENCE = 3.0  # seconds a pod waits before an Event says so: most wait for less
 _SWEEP = 60.0
+_INCOMPLETE = 1.0
 
 
 class Releaser:
@@ -178,6 +179,9 @@ class Releaser:
         snapshot = self._source.current
         if not snapshot.governed(key[0]):
             await self._release(key, pod, bare_release(pod, why="its namespace is not governed", now=self._now()))
+            return
+        if snapshot.missing:  # a replica that has not seen every policy yet must not call anything good
+            self._queue.add_later(key, _INCOMPLETE)
             return
         snapshot = await self._certain(snapshot, key[0])
         judgement = self._judge(key, pod, snapshot)
