@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlwarden import checks, policy, workloads
-from mlwarden.checks.image_scan import duration
+from mlwarden.checks.age import duration
 from mlwarden.model.digest import Digest, digest
-from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Vulnerability, Weakness
+from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Suppressed, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -312,3 +312,59 @@ def test_only_a_complete_recent_scan_ever_passes(phase: Phase, found: Scan | Non
         assert not found.blind
         assert not found.counts.get("CRITICAL")
         assert not found.counts.get("HIGH")
+
+
+VEX = {"severity": "HIGH", "vex": [{"name": "security team", "key": "PEM"}]}
+
+
+def excused(rule: policy.CompiledPolicy, *, by: str = "", **changes: Any) -> Suppressed:
+    said = {
+        "id": "CVE-2026-1",
+        "package": "openssl",
+        "installed": "3.0.1",
+        "fixed": "3.0.2",
+        "severity": "CRITICAL",
+        "status": "not_affected",
+    }
+    return Suppressed(**(said | {"source": by or next(iter(rule.vex))} | changes))
+
+
+def test_what_the_named_authority_excuses_does_not_count() -> None:
+    rule = compiled(**VEX)
+    found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, suppressed=(excused(rule),))
+    assert answer(rule=rule, images=ready(found)).outcome is Outcome.PASS
+
+
+def test_nobody_elses_word_counts_nor_that_of_a_policy_that_names_nobody() -> None:
+    rule = compiled(**VEX)
+    found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, suppressed=(excused(rule, by="0" * 16),))
+    assert answer(rule=rule, images=ready(found)).outcome is Outcome.FAIL
+    found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, suppressed=(excused(rule),))
+    assert answer(images=ready(found)).outcome is Outcome.FAIL
+
+
+def test_one_excuse_covers_one_vulnerability_of_one_package_however_often_it_is_said() -> None:
+    rule = compiled(**VEX)
+    other = vulnerability(package="libssl")
+    twice = (excused(rule), excused(rule, by=list(rule.vex)[1]))
+    found = scan(vulnerabilities=(vulnerability(), other), counts={"CRITICAL": 2}, suppressed=twice)
+    got = answer(rule=rule, images=ready(found))
+    assert got.outcome is Outcome.FAIL
+    assert "1 vulnerability" in got.message
+    assert "libssl" in got.message
+
+
+def test_an_excuse_for_what_is_not_listed_does_not_hide_what_is_only_counted() -> None:
+    rule = compiled(**VEX)
+    found = scan(vulnerabilities=(), counts={"CRITICAL": 2}, suppressed=(excused(rule),))
+    assert answer(rule=rule, images=ready(found)).outcome is Outcome.FAIL
+
+
+def test_what_has_no_fix_is_excused_from_what_has_none() -> None:
+    rule = compiled(**VEX, fixable=False)
+    without = vulnerability(fixed="")
+    suppressed = (excused(rule, fixed=""),)
+    found = scan(vulnerabilities=(without,), counts={"unfixed": 1}, unfixed={"CRITICAL": 1}, suppressed=suppressed)
+    assert answer(rule=rule, images=ready(found)).outcome is Outcome.PASS
+    found = scan(vulnerabilities=(without,), counts={"unfixed": 2}, unfixed={"CRITICAL": 2}, suppressed=suppressed)
+    assert answer(rule=rule, images=ready(found)).outcome is Outcome.FAIL

@@ -1,4 +1,4 @@
-"""Nothing is called good by a replica that has not seen every policy that comes with mlwarden: after an installation, behind a slow watch."""
+"""Nothing is called good by a replica that has not seen every policy that comes with mlwarden: just installed, or a slow watch."""
 
 from typing import Any
 

@@ -1,44 +1,38 @@
 """`imageScan`: was this digest scanned within `maxAge`, with nothing at or above `severity` that has a fix?
 
-The way of a reference: as written → its digest (its own, or a resolution at most 60 s old) → what is known about the digest → the answer.
-Whatever is missing, old, contradictory or invisible to the scanner on that way is `Unknown` with the reason, never a Pass: a tag that was
-resolved an hour ago says nothing about what the kubelet will pull, an image without packages was not found clean, it was not seen, and a
-scanner that was not told to look for secrets found none.
-
-One answer per place, although evidence is keyed by digest: every place is one to be put right. The judgement itself is made once per
-reference.
+Whatever is missing, old, contradictory or invisible to the scanner is `Unknown` with the reason, never a Pass: an image without packages
+was not found clean, it was not seen, and a scanner that was not told to look for secrets found none. What does not matter in this image,
+by the word of somebody in a signed VEX document, does not count where the policy names that somebody, and counts everywhere else.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+import msgspec
+
+from mlwarden.checks.age import duration, spoken
 from mlwarden.checks.answer import Answer
-from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean, fill
+from mlwarden.checks.resolved import BROKEN, Subject, because, per_image, unknown
+from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
 from mlwarden.checks.view import View
-from mlwarden.errors import Error
-from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Vulnerability, Weakness
+from mlwarden.model.evidence import Facts, ImageFacts, Phase, Scan, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import ImageScan
 from mlwarden.policy import CompiledPolicy
 
 REQUIREMENT = "image_scan"
 
-RESOLUTION_AGE = timedelta(seconds=60)
-"""How long a resolved tag may be believed."""
 SKEW = timedelta(minutes=5)
 """How far the scanner's clock may be ahead of ours."""
 SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN")
 """Trivy's words, the worst first."""
 
 _SHOWN = 3
-_BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
 _VISIBLE = "rebuild the image so that the scanner sees what is in it: keep the package database and lock files, or put an SBOM inside"
 _SEARCHED = "have the scanner look for it (its option --scanners), or do not ask for it in the policy"
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer]:
@@ -47,54 +41,33 @@ def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer
     requirement = spec.requirement.image_scan
     if requirement is None:
         return
-    known: dict[str, Answer] = {}
-    for _, image in view.references():
-        answer = known.get(image.reference)
-        if answer is None:
-            answer = known[image.reference] = _about(image.reference, requirement, facts)
-        if answer.outcome is Outcome.FAIL:
-            said = fill(spec.message, name=image.owner, value=image.reference, image=image.reference, path=image.path)
-            fix = answer.fix or fill(spec.fix.text, name=image.owner, value=image.reference, image=image.reference, path=image.path)
-            message = clean(f"{said}: {answer.message}")
-        else:
-            message, fix = answer.message, answer.fix
-        yield Answer(outcome=answer.outcome, element=image.path, path=image.path, message=message, fix=fix, wanted=answer.wanted)
+    excused = frozenset(compiled.vex)
+    yield from per_image(view, facts, spec, lambda subject: _about(subject, requirement, excused, facts))
 
 
-def young(resolution: Resolution, now: datetime) -> bool:
-    """Whether what a tag pointed at may still be relied on; a time from the future may not."""
-    return -RESOLUTION_AGE <= now - resolution.at <= RESOLUTION_AGE
-
-
-def _about(reference: str, requirement: ImageScan, facts: Facts) -> Answer:
-    name = clean(reference, VALUE_LENGTH)
-    try:
-        parsed = references.parse(reference)
-    except Error as error:
-        fix = "name the image as registry/repository:tag or registry/repository@sha256:…"
-        return _answer(Outcome.UNKNOWN, clean(f"{name or '(empty)'} is not an image reference: {error.message}"), fix=fix)
-    digest, reason = (parsed.digest, "") if parsed.digest else _resolved(reference, facts)
-    if digest is None:
-        fix = _BROKEN if reason.startswith("cannot") else ""
-        return _answer(Outcome.UNKNOWN, f"the tag of {name} {reason}", fix=fix, wanted=reference)
-    evidence = facts.images.get(digest)
-    reason = _missing(evidence, digest)
+def _about(subject: Subject, requirement: ImageScan, excused: frozenset[str], facts: Facts) -> Answer:
+    evidence = facts.images.get(subject.digest)
+    reason = _missing(evidence, subject.digest)
     if evidence is None or evidence.scan is None or reason:
-        fix = _BROKEN if evidence is not None and evidence.phase is Phase.FAILED else ""
-        return _answer(Outcome.UNKNOWN, f"image {name} {reason}", fix=fix, wanted=parsed.at(digest))
-    return _judged(name, evidence.scan, requirement, facts.now, wanted=parsed.at(digest))
+        fix = BROKEN if evidence is not None and evidence.phase is Phase.FAILED else ""
+        return unknown(f"image {subject.name} {reason}", fix=fix, wanted=subject.at)
+    return _judged(subject, _without(evidence.scan, excused), requirement, facts.now)
 
 
-def _resolved(reference: str, facts: Facts) -> tuple[Digest | None, str]:
-    """The digest that a tag points at, or the reason why none can be relied on."""
-    resolution = facts.resolutions.get(reference)
-    if resolution is None:
-        return None, "has not been resolved to a digest yet"
-    if resolution.digest is None:
-        return None, f"cannot be resolved{_because(resolution.reason)}"
-    if not young(resolution, facts.now):
-        return None, "was resolved too long ago and is being resolved again"
-    return resolution.digest, ""
+def _without(scan: Scan, sources: frozenset[str]) -> Scan:
+    """The scan without what is suppressed by those whose word counts for this policy."""
+    if not sources:
+        return scan
+    gone = {(each.id, each.package, each.installed): each for each in scan.suppressed if each.source in sources}
+    if not gone:
+        return scan
+    counts, unfixed = Counter(scan.counts), Counter(scan.unfixed)
+    for each in gone.values():
+        (counts if each.fixed else unfixed)[each.severity] -= 1
+        if not each.fixed:
+            counts["unfixed"] -= 1
+    kept = tuple(found for found in scan.vulnerabilities if (found.id, found.package, found.installed) not in gone)
+    return msgspec.structs.replace(scan, vulnerabilities=kept, counts=dict(counts), unfixed=dict(unfixed))
 
 
 def _missing(evidence: ImageFacts | None, digest: Digest) -> str:
@@ -105,35 +78,34 @@ def _missing(evidence: ImageFacts | None, digest: Digest) -> str:
         return "has evidence that is about another digest"
     match evidence.phase:
         case Phase.PENDING:
-            return f"is being scanned{_because(evidence.reason)}"
+            return f"is being scanned{because(evidence.reason)}"
         case Phase.FAILED:
-            return f"could not be scanned{_because(evidence.reason)}"
+            return f"could not be scanned{because(evidence.reason)}"
         case Phase.READY:
             return "" if evidence.scan else "was scanned, but the result was not recorded"
 
 
-def _judged(name: str, scan: Scan, requirement: ImageScan, now: datetime, *, wanted: str) -> Answer:
+def _judged(subject: Subject, scan: Scan, requirement: ImageScan, now: datetime) -> Answer:
     """The answer where there is a scan: what is found counts even where the scanner was half blind, what is not found does not."""
+    name = subject.name
     limit, database_limit = duration(requirement.max_age), duration(requirement.database_max_age)
     if requirement.severity.upper() not in SEVERITIES or limit is None or database_limit is None:
         limits = f"maxAge {requirement.max_age!r} or databaseMaxAge {requirement.database_max_age!r}"
         reason = f"severity {requirement.severity!r}, {limits} is not understood"
-        return _answer(Outcome.UNKNOWN, clean(f"image {name} cannot be judged: the policy's {reason}"), fix="correct the policy")
+        return unknown(clean(f"image {name} cannot be judged: the policy's {reason}"), fix="correct the policy")
     age = now - scan.scanned_at
     if age > limit:
-        return _answer(
-            Outcome.UNKNOWN, f"image {name} was scanned {_days(age)} ago, and the policy wants {requirement.max_age}", wanted=wanted
-        )
+        return unknown(f"image {name} was scanned {spoken(age)} ago, and the policy wants {requirement.max_age}", wanted=subject.at)
     failures = [failure for failure in (_vulnerable(scan, requirement), *_faults(scan, requirement)) if failure]
     if failures:
         messages, fixes = zip(*failures, strict=True)
         return Answer(outcome=Outcome.FAIL, element="", path="", message="; ".join(messages), fix="; ".join(fix for fix in fixes if fix))
     reason = _unsearched(scan, requirement)
     if reason:
-        return _answer(Outcome.UNKNOWN, clean(f"image {name} cannot be judged: {reason}"), fix=_SEARCHED)
+        return unknown(clean(f"image {name} cannot be judged: {reason}"), fix=_SEARCHED)
     reason = _blind(scan, requirement, database_limit, age)
     if reason:
-        return _answer(Outcome.UNKNOWN, clean(f"image {name} cannot be judged: {reason}"), fix=_VISIBLE)
+        return unknown(clean(f"image {name} cannot be judged: {reason}"), fix=_VISIBLE)
     return Answer(outcome=Outcome.PASS, element="", path="")
 
 
@@ -160,7 +132,7 @@ def _blind(scan: Scan, requirement: ImageScan, database_limit: timedelta, age: t
     if scan.database_at is None:
         return "its scan does not say how old the scanner's vulnerability database was"
     if scan.scanned_at - scan.database_at > database_limit:
-        stale = _days(scan.scanned_at - scan.database_at)
+        stale = spoken(scan.scanned_at - scan.database_at)
         return f"the scanner's vulnerability database was {stale} old, and the policy wants {requirement.database_max_age}"
     if scan.database_at - scan.scanned_at > SKEW:
         return "the scanner's vulnerability database is dated in the future"
@@ -275,16 +247,6 @@ def _rebuild(named: Sequence[Vulnerability]) -> str:
     )
 
 
-def duration(text: str) -> timedelta | None:
-    """Returns a whole number with its unit (`7d`) as a duration, None where it is not one."""
-    found = _DURATION.fullmatch(text)
-    return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
-
-
-def _answer(outcome: Outcome, message: str, *, fix: str = "", wanted: str = "") -> Answer:
-    return Answer(outcome=outcome, element="", path="", message=message, fix=fix, wanted=wanted)
-
-
 def _total(counts: Mapping[str, int], severities: Sequence[str]) -> int:
     return sum(count for severity, count in counts.items() if severity.upper() in severities)
 
@@ -304,11 +266,3 @@ def _fixed(found: Vulnerability) -> str:
 
 def _short(text: str) -> str:
     return clean(text, NAME_LENGTH)
-
-
-def _because(reason: str) -> str:
-    return f": {clean(reason, VALUE_LENGTH)}" if reason else ""
-
-
-def _days(age: timedelta) -> str:
-    return f"{age.days} days" if age.days > 1 else f"{int(age.total_seconds() // 3600)} hours"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mlwarden import checks, policy
 from mlwarden.checks import Answer, View
-from mlwarden.checks.image_scan import young
+from mlwarden.checks.resolved import young
 from mlwarden.checks.text import clean
 from mlwarden.engine.actions import Situation, Waiting, action, decision, rank, softened
 from mlwarden.engine.before import Before

@@ -14,7 +14,7 @@ from msgspec import Meta
 from mlwarden.model.finding import Action, OnUnknown, Severity
 from mlwarden.model.revocation import Running
 from mlwarden.model.schema import Rule, rules
-from mlwarden.model.signing import ImageAttestation, ImageSignature
+from mlwarden.model.signing import PREDICATES, Authority, Demand, ImageAttestation, ImageSignature
 from mlwarden.model.wire import Code, Wire
 
 DURATION = r"[1-9][0-9]{0,5}[smhdw]"
@@ -85,6 +85,7 @@ class ImageScan(Wire, frozen=True, kw_only=True):
         exit_on_eol: True: an operating system that gets no more updates fails: its next vulnerability will have no fix.
         secrets: True: a secret at or above `severity` in the image fails; Unknown where the scanner does not look for secrets.
         misconfiguration: True: a mistake at or above `severity` in the image's configuration fails; Unknown where nobody looks.
+        vex: whose signed VEX documents (OpenVEX, CycloneDX), attached to the image, may say that a vulnerability does not matter in it.
     """
 
     severity: Annotated[str, Meta(extra_json_schema={"enum": ["CRITICAL", "HIGH", "MEDIUM", "LOW"]})] = "HIGH"
@@ -97,6 +98,13 @@ class ImageScan(Wire, frozen=True, kw_only=True):
     exit_on_eol: bool = msgspec.field(name="exitOnEOL", default=False)
     secrets: bool = False
     misconfiguration: bool = False
+    vex: Annotated[tuple[Authority, ...], Meta(max_length=4)] = ()
+
+    @property
+    def demands(self) -> tuple[Demand, ...]:
+        """The documents that are wanted: one per authority and kind."""
+        kinds = (PREDICATES["openvex"], PREDICATES["cyclonedx"])
+        return tuple(Demand(authority=authority, predicate_type=kind) for authority in self.vex for kind in kinds)
 
     def __post_init__(self) -> None:
         """Raises ValueError for a severity Trivy does not know and a duration without a unit."""

@@ -46,12 +46,14 @@ class CompiledPolicy:
         programs: requirement (name of the field) → its program; empty for a requirement that is not CEL.
         conditions: name → program, of `match.conditions`.
         demands: what has to be proven about each image, by id, in the order of the authorities.
+        vex: VEX documents that count for `imageScan`, by the id that is their source in a scan.
     """
 
     policy: Policy
     programs: Mapping[str, cel.Program]
     conditions: tuple[tuple[str, cel.Program], ...]
     demands: Mapping[str, Demand] = field(default_factory=dict)
+    vex: Mapping[str, Demand] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -92,11 +94,14 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
     if (attestation := spec.requirement.image_attestation) and attestation.condition:
         where = "spec.requirement.imageAttestation.condition"
         programs[ATTESTATION] = _compile(policy.name, where, attestation.condition, ATTESTATION_VARIABLES)
+    vex = spec.requirement.image_scan.demands if spec.requirement.image_scan else ()
+    _check_patterns(policy.name, (demand.authority for demand in vex))
     return CompiledPolicy(
         policy=policy,
         programs=MappingProxyType(programs),
         conditions=conditions,
         demands=MappingProxyType({demand.id: demand for demand in demands}),
+        vex=MappingProxyType({demand.id: demand for demand in vex}),
     )
 
 

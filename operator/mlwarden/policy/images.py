@@ -44,6 +44,11 @@ def demanded(policies: Iterable[CompiledPolicy], named: Iterable[str]) -> dict[s
     return found
 
 
+def excuses(policies: Iterable[CompiledPolicy]) -> dict[str, Demand]:
+    """Returns which VEX documents any policy would listen to, by id."""
+    return {name: demand for compiled in policies for name, demand in compiled.vex.items()}
+
+
 @functools.lru_cache(maxsize=16384)
 def _matches(glob: str, name: str) -> bool:
     """One pass over the glob with every position of the name it may have reached."""
