@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import io
 import json
+import struct
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -138,6 +139,20 @@ async def test_a_version_of_the_system_that_trivy_has_no_advisories_for_is_blind
 async def test_an_image_without_system_and_packages_is_blind(gatherer: Gatherer, registry: str) -> None:
     digest = images.opaque(registry, "team/opaque:1")
     assert (await gatherer.scan([f"{registry}/team/opaque@{digest}"])).blind == ("no operating system and no packages recognised",)
+
+
+async def test_a_static_program_of_no_package_is_a_blind_spot_and_one_of_go_is_not(gatherer: Gatherer, registry: str) -> None:
+    """Go's programs carry build information, which trivy reads."""
+    static = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    crane = bytearray(Path(binary("crane")).read_bytes())  # noqa: ASYNC240 -- a test
+    for at in range(64, 64 + 56 * struct.unpack_from("<H", crane, 56)[0], 56):  # as if linked statically: no PT_INTERP
+        if struct.unpack_from("<I", crane, at)[0] == 3:
+            struct.pack_into("<I", crane, at, 0)
+    files = {"app/server": static + struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 0, 0, 0), "app/crane": bytes(crane)}
+    digest = images.push_image(registry, "team/static:1", alpine=ALPINE, files=files)
+    scan = await gatherer.scan([f"{registry}/team/static@{digest}"])
+    assert scan.packages > 10
+    assert scan.blind == ("1 statically linked program without build information: app/server",)
 
 
 @pytest.mark.parametrize(

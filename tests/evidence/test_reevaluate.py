@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,6 +111,8 @@ def push_index(registry: str, name: str) -> str:
     return index(registry, repository, [second, first, third])
 
 
+STATIC = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+STATIC += struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 0, 0, 0)
 CONDA = {"opt/conda/conda-meta/numpy-1.26.0-py311_0.json": b'{"name": "numpy", "version": "1.26.0"}'}
 PUSH: dict[str, Callable[[str, str], str]] = {
     "alpine": lambda host, name: images.push_image(host, name, alpine=ALPINE),
@@ -120,6 +123,7 @@ PUSH: dict[str, Callable[[str, str], str]] = {
     "conda": lambda host, name: images.push_image(host, name, alpine=ALPINE, files=CONDA),
     "opaque": images.opaque,
     "deleted": lambda host, name: images.push_image(host, name, alpine={}),
+    "static": lambda host, name: images.push_image(host, name, debian=DEBIAN, files={"app/server": STATIC}),
     "end-of-life": push_old,
     "unknown-release": push_unknown,
     "index": push_index,

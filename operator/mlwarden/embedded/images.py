@@ -149,6 +149,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
         for path, content in sorted(files.items()):
             entry = tarfile.TarInfo(path)
             entry.size = len(content)
+            entry.mode = 0o755 if content.startswith(b"\x7fELF") else 0o644
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
 

@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from mlwarden.errors import InputError
-from mlwarden.evidence import summary, vex
+from mlwarden.evidence import binaries, report, summary, vex
 from mlwarden.evidence.credentials import Credentials
-from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.reevaluate import Reevaluated, reevaluate
 from mlwarden.evidence.registry import Manifest, Registry
 from mlwarden.evidence.sboms import Image, Record, SBOMs
@@ -53,6 +53,7 @@ class _Platform(msgspec.Struct, frozen=True):
 class _Descriptor(msgspec.Struct, frozen=True, rename="camel"):
     digest: str = ""
     media_type: str = ""
+    size: int = -1
     platform: _Platform | None = None
     urls: tuple[str, ...] | None = None
 
@@ -141,7 +142,8 @@ class Gatherer:
         for entry, platform in entries:
             manifest = entry if isinstance(entry, Manifest) else await registry.manifest(reference, entry)
             blind += _unseen_layers(manifest)
-            parts.append(await self._trivy.scan(Pull.by(manifest.access, manifest.digest, platform)))
+            found = await self._trivy.scan(Pull.by(manifest.access, manifest.digest, platform))
+            parts.append(await self._programs(registry, reference, manifest, found))
         record = Record(
             digest=reference.digest,
             trivy=await self._trivy.version(),
@@ -160,6 +162,22 @@ class Gatherer:
             blind=blind,
             suppressed=vex.suppressed(parts, documents, digest=reference.digest),
         )
+
+    async def _programs(self, registry: Registry, reference: Reference, manifest: Manifest, found: report.Findings) -> report.Findings:
+        """Adds the programs that trivy cannot see into, where nothing else made it blind and the image is small enough to be read again."""
+        layers = _document(manifest).layers or ()
+        if found.blind or not layers or not binaries.pullable([(layer.media_type, layer.size) for layer in layers]):
+            return found
+        try:
+            blobs = [await registry.blob(reference, digest(layer.digest), cap=layer.size) for layer in layers]
+        except InputError:
+            return found
+        paths = await asyncio.to_thread(binaries.opaque, blobs, seen=found.programs)
+        if not paths:
+            return found
+        what = "program" if len(paths) == 1 else "programs"
+        reason = f"{len(paths)} statically linked {what} without build information: {one_line(', '.join(paths[:3]), 200)}"
+        return msgspec.structs.replace(found, blind=(*found.blind, reason), lasting=(*found.lasting, reason))
 
     async def _keep(self, record: Record, rereadable: bool) -> None:  # noqa: FBT001 -- private
         """Keeps the packages. That they cannot be kept costs another scan later, and is no reason to lose this one."""

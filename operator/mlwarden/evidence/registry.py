@@ -37,6 +37,8 @@ MEDIA_TYPES = (
 MAX_MANIFEST = 4 << 20
 """Bytes; distribution-spec: registries should accept at least this."""
 _MAX_TOKEN_BODY = 1 << 16
+_SLOWEST = 1 << 20
+"""Bytes a second at which a blob has to come, beside the timeout."""
 _MAX_TOKENS = 1024
 _MAX_CREDENTIALS = 9
 """Credentials that are tried for one image, the most specific first."""
@@ -147,6 +149,21 @@ class Registry:
 
         return await self._anywhere(self._registries.places(reference, tag=False), ask)
 
+    async def blob(self, reference: Reference, wanted: Digest, *, cap: int) -> bytes:
+        """Returns a blob of the reference's repository or of a mirror of it, verified.
+
+        Raises:
+            DefinitiveError, TransientError: why it could not be had; more than `cap` bytes are refused.
+        """
+
+        async def ask(place: Reference) -> bytes:
+            answer, _ = await self._call("GET", place, wanted, cap=cap, kind="blobs")
+            if "sha256:" + hashlib.sha256(answer.body).hexdigest() != wanted:
+                raise DefinitiveError(f"{_name(place)}: the registry served other bytes than {wanted[:19]}… promises")
+            return answer.body
+
+        return await self._anywhere(self._registries.places(reference, tag=False), ask, more=cap / _SLOWEST)
+
     async def everywhere(self, reference: Reference, wanted: Digest) -> tuple[Access | GatherError, ...]:
         """Returns every way to `wanted`: of the mirrors that have it, then of the repository itself, or why it cannot be had there.
 
@@ -163,12 +180,12 @@ class Registry:
                     found.append(error)
         return tuple(found)
 
-    async def _anywhere(self, places: tuple[Reference, ...], ask: Callable[[Reference], Awaitable[_Found]]) -> _Found:
+    async def _anywhere(self, places: tuple[Reference, ...], ask: Callable[[Reference], Awaitable[_Found]], more: float = 0) -> _Found:
         """The first answer. Each place has its share of the time: a mirror that hangs does not take the registry's."""
         failures: list[GatherError] = []
         for place in places:
             try:
-                async with Deadline(self._timeout / len(places), _name(place)):
+                async with Deadline(self._timeout / len(places) + more, _name(place)):
                     return await ask(place)
             except GatherError as error:
                 failures.append(error)
@@ -207,12 +224,14 @@ class Registry:
         own = self._registries.authorities.get(registry, "").encode()
         return b"\n".join(filter(None, (system_authorities(), self._ca, own))) if own or self._ca else b""
 
-    async def _call(self, method: str, place: Reference, what: str, *, cap: int) -> tuple[Answer, Credential | None]:
-        """One request for a manifest, and where the registry wants it one more with each credential that is meant for it.
+    async def _call(
+        self, method: str, place: Reference, what: str, *, cap: int, kind: str = "manifests"
+    ) -> tuple[Answer, Credential | None]:
+        """One request for a manifest or a blob, and where the registry wants it one more with each credential that is meant for it.
 
         Returns the answer, a 200, and the credential that it took.
         """
-        url = self._base(place.registry).joinpath("v2", *place.repository.split("/"), "manifests", what)
+        url = self._base(place.registry).joinpath("v2", *place.repository.split("/"), kind, what)
         accept = {"Accept": ", ".join(MEDIA_TYPES)}
         known = self._passes.get((place.registry, place.repository))
         if known is not None and known.until > time.monotonic():

@@ -25,6 +25,9 @@ _SEEN_SYSTEMS = frozenset(
 _UNSEEN_LANGUAGES = {"conda-pkg": "conda packages", "conda-environment": "conda environments"}
 """Package types that trivy lists but has no advisories for: pkg/detector/library/driver.go, 0.72.0."""
 
+_PROGRAMS = frozenset({"gobinary", "rustbinary"})
+"""Package types whose target is the program that they were found in."""
+
 
 class _Identifier(msgspec.Struct, frozen=True):
     purl: str = msgspec.field(name="PURL", default="")
@@ -186,6 +189,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         vulnerabilities: all of them.
         secrets: all of them, without their values.
         misconfigurations: all of them.
+        programs: files that it found build information in.
         configured: whether trivy judged the image's configuration: one without a history gives it nothing to judge.
         blind: what could not be seen, in words.
         lasting: those of `blind` that the packages do not tell, and that no newer database changes.
@@ -199,6 +203,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     vulnerabilities: tuple[Vulnerability, ...] = ()
     secrets: tuple[Weakness, ...] = ()
     misconfigurations: tuple[Weakness, ...] = ()
+    programs: frozenset[str] = frozenset()
     configured: bool = False
     blind: tuple[str, ...] = ()
     lasting: tuple[str, ...] = ()
@@ -240,6 +245,7 @@ def read(raw: bytes, *, asked: str, digest: Digest, version: str) -> Findings:
         misconfigurations=tuple(
             _mistake(found) for result in results for found in result.misconfigurations or () if found.status == "FAIL"
         ),
+        programs=frozenset(result.target for result in results if result.type in _PROGRAMS and result.packages),
         configured=any(result.class_ == "config" for result in results),
         blind=tuple(unseen(system.family, packages)),
     )

@@ -19,7 +19,7 @@ from types import MappingProxyType
 import msgspec
 
 from mlwarden.errors import EvidenceError, InputError
-from mlwarden.evidence import database, process, report
+from mlwarden.evidence import database, log, process, report
 from mlwarden.evidence.database import Database, Origin
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.evidence.registries import Access
@@ -54,11 +54,6 @@ _EMPTY = (
 """A list of one package, for which trivy opens its database."""
 SCANNERS = ("vuln", "secret", "misconfig")
 """What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
-_ALPINE = re.compile(r'\[alpine\] Detecting vulnerabilities\.\.\.\tos_version="([^"\n]*)" repository="([^"\n]*)"')
-_ERROR = re.compile(r"^[^\t\n]*\t(?:ERROR|FATAL)\t(?:\[([^\]\n]*)\] ?)?(.*)$", re.MULTILINE)
-_HARMLESS = frozenset({"misconfig", "dockerfile scanner", "checks-client"})
-"""Who logs errors that are none: that embedded checks are used, that an image does not say how it was made (`Findings.configured`)."""
-_ROOT_IO = re.compile(r"\.root\.io|-r\d007\d")
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
 
@@ -248,9 +243,12 @@ class Trivy:
         if done.code != 0:
             raise failure(done)
         found = report.read(done.output, asked=pull.image, digest=pull.digest, version=version)
-        lasting += tuple(_said_of_image(done.errors))
+        lasting += tuple(log.of_image(done.errors))
         return msgspec.structs.replace(
-            found, blind=(*found.blind, *_said(done.errors), *lasting), lasting=lasting, rereadable=_all_in_report(found, done.errors)
+            found,
+            blind=(*found.blind, *log.of_system(done.errors), *lasting),
+            lasting=lasting,
+            rereadable=log.all_in_report(found, done.errors),
         )
 
     async def reread(self, document: bytes) -> tuple[report.Reread, tuple[str, ...]]:
@@ -267,7 +265,7 @@ class Trivy:
         done = await self._run(["sbom", *self._common(), _DOCUMENT], self._limits, files={_DOCUMENT: document})
         if done.code != 0:
             raise failure(done)
-        return report.reread(done.output, asked=_DOCUMENT, version=version), tuple(_said(done.errors))
+        return report.reread(done.output, asked=_DOCUMENT, version=version), tuple(log.of_system(done.errors))
 
     async def _image(self, pull: Pull, *, skip: tuple[str, ...]) -> process.Completed:
         arguments = [*self._common(), *_IMAGE_FLAGS, *_looking(self.scanners)]
@@ -337,41 +335,6 @@ def _looking(scanners: tuple[str, ...]) -> Iterator[str]:
     yield from ("--scanners", ",".join(files))
     if configuration:
         yield from ("--image-config-scanners", ",".join(configuration), "--skip-check-update")
-
-
-def _said(errors: str) -> Iterator[str]:
-    """What trivy says beside its report, which then looks clean: that it has no advisories for this version of the system."""
-    if "not on the EOL list" in errors:
-        yield "trivy does not know this version of the operating system, and has no advisories for it"
-
-
-def _said_of_image(errors: str) -> Iterator[str]:
-    if "type is not supported for vulnerability scanning" in errors:
-        yield "trivy has no advisories for one kind of the packages in it"
-    troubles = [match[2] for match in _ERROR.finditer(errors) if match[1] not in _HARMLESS]
-    if troubles:
-        yield f"trivy had trouble with it: {one_line(troubles[0], 120)}"
-    if len(errors) >= process.STDERR_TAIL:
-        yield "trivy said more about this image than is kept"
-
-
-def _all_in_report(found: report.Findings, errors: str) -> bool:
-    """Whether what trivy went by is in its report. Two things are not.
-
-    Alpine's advisories are those of the release in `etc/apk/repositories`, which may be another than the system's: only the log tells.
-    Packages of two vendors (pkg/detector/ospkg/{rootio,seal}) change what is looked up for all other packages beside them.
-    """
-    if len(errors) >= process.STDERR_TAIL or any(package.system and _changes_others(package) for package in found.packages):
-        return False
-    looked = _ALPINE.findall(errors)
-    if found.system.family != "alpine":
-        return not looked
-    return len(looked) == 1 and looked[0][1] in {"", looked[0][0]}
-
-
-def _changes_others(package: report.Package) -> bool:
-    seal = package.name.lower().startswith("seal-") or package.source.lower().startswith("seal-")
-    return seal or bool(_ROOT_IO.search(f"{package.version}-{package.release}"))
 
 
 def accepted(version: str) -> str:
