@@ -6,11 +6,8 @@ by the word of somebody in a signed VEX document, does not count where the polic
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-
-import msgspec
 
 from mlwarden.checks.age import duration, spoken
 from mlwarden.checks.answer import Answer
@@ -21,6 +18,7 @@ from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Facts, ImageFacts, Phase, Scan, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import ImageScan
+from mlwarden.model.suppression import without
 from mlwarden.policy import CompiledPolicy
 
 REQUIREMENT = "image_scan"
@@ -51,23 +49,7 @@ def _about(subject: Subject, requirement: ImageScan, excused: frozenset[str], fa
     if evidence is None or evidence.scan is None or reason:
         fix = BROKEN if evidence is not None and evidence.phase is Phase.FAILED else ""
         return unknown(f"image {subject.name} {reason}", fix=fix, wanted=subject.at)
-    return _judged(subject, _without(evidence.scan, excused), requirement, facts.now)
-
-
-def _without(scan: Scan, sources: frozenset[str]) -> Scan:
-    """The scan without what is suppressed by those whose word counts for this policy."""
-    if not sources:
-        return scan
-    gone = {(each.id, each.package, each.installed): each for each in scan.suppressed if each.source in sources}
-    if not gone:
-        return scan
-    counts, unfixed = Counter(scan.counts), Counter(scan.unfixed)
-    for each in gone.values():
-        (counts if each.fixed else unfixed)[each.severity] -= 1
-        if not each.fixed:
-            counts["unfixed"] -= 1
-    kept = tuple(found for found in scan.vulnerabilities if (found.id, found.package, found.installed) not in gone)
-    return msgspec.structs.replace(scan, vulnerabilities=kept, counts=dict(counts), unfixed=dict(unfixed))
+    return _judged(subject, without(evidence.scan, excused)[0], requirement, facts.now)
 
 
 def _missing(evidence: ImageFacts | None, digest: Digest) -> str:
