@@ -33,6 +33,7 @@ from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
 from mlwarden.scanner.agenda import Terms
 from mlwarden.scanner.keys import Keys
+from mlwarden.scanner.lane import Lane
 from mlwarden.scanner.protocol import Worker
 from mlwarden.scanner.pull import PullSecrets
 from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
@@ -61,6 +62,8 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     name = f"mlwarden scanner {mode}".strip()
     parser = argparse.ArgumentParser(prog=name, description=__doc__.partition("\n")[0], epilog=_EXAMPLE, formatter_class=formatter)
     parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="images scanned at the same time")
+    more = "beyond those: for scans that run for over a minute, and for registries and namespaces with none"
+    parser.add_argument("--slow-workers", type=_natural, default=2, metavar="N", help=more)
     parser.add_argument("--socket", required=bool(mode), default="", metavar="PATH", help="unix socket between agent and worker")
     if mode != "worker":
         add_options(parser)
@@ -97,6 +100,13 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", action="append", default=[], metavar="ARCH", help=default)
 
 
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("at least 0")
+    return number
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -110,10 +120,14 @@ async def _agent(options: argparse.Namespace) -> int:
         identity=identity[:253], started=datetime.now(UTC), lease=timedelta(seconds=options.lease), max_age=timedelta(hours=options.max_age)
     )
     async with await connect(options) as client:
-        slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers, agents.VERIFY: 4 * options.workers}
+        lanes = {
+            agents.RESOLVE: Lane(fast=4 * options.workers, total=8 * options.workers),
+            agents.SCAN: Lane(fast=options.workers, total=options.workers + options.slow_workers),
+            agents.VERIFY: Lane(fast=4 * options.workers, total=8 * options.workers),
+        }
         keys, secrets = Keys(client, options.key_namespace), PullSecrets(client, allowed=options.pod_pull_secrets)
         worker = Worker(options.socket)
-        agent = agents.Agent(client=client, worker=worker, terms=terms, slots=slots, keys=keys, secrets=secrets)
+        agent = agents.Agent(client=client, worker=worker, terms=terms, lanes=lanes, keys=keys, secrets=secrets)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
             tasks.create_task(agent.run())
@@ -154,8 +168,9 @@ async def _worker(options: argparse.Namespace) -> int:
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
                     tasks.create_task(keep_database(trivy))
-                prove = Prover(registry=registry, verifier=cosign).prove
-                service = Service(gatherer=gatherer, trivy=trivy, prove=prove, workers=options.workers)
+                prover = Prover(registry=registry, verifier=cosign)
+                workers = options.workers + options.slow_workers
+                service = Service(gatherer=gatherer, trivy=trivy, prove=prover.prove, workers=workers)
                 tasks.create_task(serve(service, Path(options.socket)))
     finally:
         scratch.close()
@@ -177,7 +192,7 @@ def _worker_arguments(options: argparse.Namespace) -> list[str]:
     found: list[str] = []
     for action in _parser("worker")._actions:  # noqa: SLF001 -- argparse has no other way to list its options
         value = getattr(options, action.dest, None)
-        if not action.option_strings or action.dest == "help" or not value:
+        if not action.option_strings or action.dest == "help" or value in (None, "", [], False):
             continue
         flag = action.option_strings[0]
         if value is True:
