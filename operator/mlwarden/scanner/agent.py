@@ -24,6 +24,7 @@ from mlwarden.model.reference import parse
 from mlwarden.model.signing import Proof, Proven
 from mlwarden.scanner import metrics
 from mlwarden.scanner.agenda import Terms, backoff, due, long_backoff
+from mlwarden.scanner.canary import EVERY
 from mlwarden.scanner.candidates import order
 from mlwarden.scanner.claim import Claim, LostError
 from mlwarden.scanner.demands import Demands
@@ -43,6 +44,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+_TAKEN_BACK: dict[str, Any] = {"phase": Phase.PENDING, "scan": None, "proofs": (), "at": None, "attempts": 0, "retry_at": None}
 _ANSWERED: dict[str, Any] = {"phase": Phase.READY, "reason": "", "attempts": 0, "retry_at": None}
 
 
@@ -76,7 +78,8 @@ class Agent:
         self._unproven: asyncio.Queue[str] = asyncio.Queue()
         self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed)
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
-        self.worker_fit = asyncio.Event()
+        self.worker_fit, self._unfit = asyncio.Event(), ""
+        self._good_at: datetime | None = None
         for name, lane in lanes.items():
             metrics.QUEUE.labels(name).set_function(lane.agenda.__len__)
             metrics.RUNNING.labels(name).set_function(lane.pools.__len__)
@@ -85,7 +88,7 @@ class Agent:
         """Why it cannot work now, `""` where it can."""
         if not (self.informer.synced.is_set() and self.policies.synced.is_set()):
             return "the queue or the policies were not read yet"
-        return "" if self.worker_fit.is_set() else "the worker does not answer"
+        return "" if self.worker_fit.is_set() else self._unfit or "the worker does not answer"
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -136,13 +139,37 @@ class Agent:
             except TransientError as error:
                 if self.worker_fit.is_set():
                     LOG.warning("%s", error)
+                self._unfit = ""
                 self.worker_fit.clear()
                 metrics.WORKER_UP.set(0)
                 await asyncio.sleep(_WORKER_RETRY_SECONDS)
                 continue
-            self.worker_fit.set()
             metrics.worker(state)
+            self._good_at = state.canary_at or self._good_at
+            if state.unfit:
+                await self._distrust(one_line(state.unfit))
+            else:
+                self._unfit = ""
+                self.worker_fit.set()
             await asyncio.sleep(_WORKER_POLL_SECONDS)
+
+    async def _distrust(self, reason: str) -> None:
+        """Stops, and takes back what was written since the tools were last known to be right; with each look, until it is done."""
+        if not self._unfit:
+            LOG.error("the scanner is not fit for use, and its evidence is taken back: %s", reason)
+        self._unfit = f"the scanner is not fit for use: {reason}"
+        self.worker_fit.clear()
+        since = self._good_at or _now() - EVERY
+        for known in [known for known in self._known.values() if _made_since(known, since)]:
+            try:
+                claim = await Claim.take(self._client, self._terms.identity, self._terms.lease, known)
+                await claim.finish({**_TAKEN_BACK, "reason": one_line(self._unfit)})
+            except LostError:
+                continue  # somebody is at it, or it has changed: the next look sees what became of it
+            except ApiError as error:
+                LOG.warning("%s: its evidence cannot be taken back yet: %s", known.metadata.name, error)
+                return
+            self._known[known.metadata.name] = claim.current
 
     async def _prewarm(self) -> None:
         """Sees to it that the signatures of every known digest are looked at once a policy demands any: before a pod waits for them."""
@@ -275,6 +302,14 @@ class Agent:
 def _on_behalf(known: ImageEvidence) -> Requester:
     """Who asked for the one asks for the next."""
     return Requester(purpose=known.spec.purpose, namespace="".join(known.spec.namespaces[-1:]), pullers=known.spec.pullers)
+
+
+def _made_since(known: ImageEvidence, since: datetime) -> bool:
+    """Whether the tools said something about it since then. By whichever scanner: who made an answer is not written down."""
+    if known.status.phase is not Phase.READY or known.is_resolution:
+        return False
+    made = known.status.scan.scanned_at if known.status.scan is not None else known.status.at
+    return made is not None and made > since
 
 
 def _lane(name: str) -> str:

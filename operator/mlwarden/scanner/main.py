@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket as sockets
@@ -31,7 +32,9 @@ from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
+from mlwarden.scanner import canary
 from mlwarden.scanner.agenda import Terms
+from mlwarden.scanner.exhibits import Suspect
 from mlwarden.scanner.keys import Keys
 from mlwarden.scanner.lane import Lane
 from mlwarden.scanner.protocol import Worker
@@ -91,6 +94,8 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scratch", default=tempfile.gettempdir(), metavar="DIR", help="where images are unpacked")
     parser.add_argument("--scan-timeout", type=_positive, default=900, metavar="SECONDS")
     parser.add_argument("--scan-memory", type=_positive, default=768, metavar="MIB", help="heap of one trivy (GOMEMLIMIT)")
+    must = "what must be found in an image of the scanner's own, tried out every hour"
+    parser.add_argument("--canary", type=_suspect, default=Suspect(), metavar="PACKAGE==VERSION=ID", help=must)
     parser.add_argument("--plain-http", action="append", default=[], metavar="HOST", help="registry spoken to in plain HTTP (repeatable)")
     parser.add_argument("--docker-config", default="", metavar="FILE", help="registry credentials, a docker config.json")
     parser.add_argument("--registry-ca", default="", metavar="FILE", help="PEM of certificate authorities of registries")
@@ -105,6 +110,13 @@ def _natural(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError("at least 0")
     return number
+
+
+def _suspect(text: str) -> Suspect:
+    match = re.fullmatch(r"([\w.-]{1,80})==([\w.]{1,40})=([\w-]{1,60})", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError("a Python package with a vulnerability, as torch==2.5.1=CVE-2025-32434")
+    return Suspect(package=match[1], version=match[2], vulnerability=match[3])
 
 
 def _positive(text: str) -> int:
@@ -170,7 +182,10 @@ async def _worker(options: argparse.Namespace) -> int:
                     tasks.create_task(keep_database(trivy))
                 prover = Prover(registry=registry, verifier=cosign)
                 workers = options.workers + options.slow_workers
-                service = Service(gatherer=gatherer, trivy=trivy, prove=prover.prove, workers=workers)
+                canaries = [canary.of_trivy(trivy, options.canary), *([canary.of_cosign(cosign)] if cosign else [])]
+                for each in canaries:
+                    tasks.create_task(each.keep())
+                service = Service(gatherer=gatherer, trivy=trivy, prove=prover.prove, canaries=canaries, workers=workers)
                 tasks.create_task(serve(service, Path(options.socket)))
     finally:
         scratch.close()
@@ -192,7 +207,7 @@ def _worker_arguments(options: argparse.Namespace) -> list[str]:
     found: list[str] = []
     for action in _parser("worker")._actions:  # noqa: SLF001 -- argparse has no other way to list its options
         value = getattr(options, action.dest, None)
-        if not action.option_strings or action.dest == "help" or value in (None, "", [], False):
+        if not action.option_strings or action.dest == "help" or value is None or value is False or value in ("", []):
             continue
         flag = action.option_strings[0]
         if value is True:
