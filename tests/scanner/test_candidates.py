@@ -1,10 +1,15 @@
 """Fifteen poisoned references do not stand before an honest one for ever, wherever they are in the list."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
-from mlwarden.scanner.candidates import order, registry, shares
+from mlwarden.scanner.candidates import in_turn, order, registry
 
 HEX = "a" * 64
 
@@ -58,9 +63,42 @@ def test_what_is_no_reference_has_no_registry() -> None:
     assert registry("No Reference") == ""
 
 
-@given(st.integers(1, 16))
-def test_no_reference_takes_more_than_half_of_the_time_unless_it_is_alone(count: int) -> None:
-    times = shares(900, count)
-    assert len(times) == count
-    assert sum(times) <= 900.001
-    assert max(times) == (900 if count == 1 else 450)
+async def test_what_hangs_takes_half_of_the_time_that_is_left_and_the_next_is_tried() -> None:
+    seen = []
+
+    async def look(candidate: str) -> str:
+        seen.append(candidate)
+        if candidate.startswith("hang"):
+            await asyncio.Event().wait()
+        return candidate
+
+    async with asyncio.timeout(20):
+        assert await in_turn(["hang-1", "hang-2", "good", "never"], 1, look) == "good"
+    assert seen == ["hang-1", "hang-2", "good"]
+
+
+async def test_all_that_hang_end_within_the_time_for_all_of_them() -> None:
+    async def look(_candidate: str) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async with asyncio.timeout(20):
+        with pytest.raises(TransientError, match="took more than"):
+            await in_turn(["a", "b", "c"], 0.1, look)
+
+
+async def test_one_that_may_have_it_is_worth_another_try_and_none_that_has_it_is_not() -> None:
+    def failing(*failures: GatherError) -> Callable[[str], Awaitable[str]]:
+        left = iter(failures)
+
+        async def look(_candidate: str) -> str:
+            raise next(left)
+
+        return look
+
+    with pytest.raises(TransientError, match="down"):
+        await in_turn(["a", "b"], 9, failing(DefinitiveError("not there"), TransientError("down")))
+    with pytest.raises(DefinitiveError, match="not there"):
+        await in_turn(["a", "b"], 9, failing(DefinitiveError("not there"), DefinitiveError("denied")))
+    with pytest.raises(DefinitiveError, match="nobody said"):
+        await in_turn([], 9, failing())

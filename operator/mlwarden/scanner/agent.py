@@ -145,6 +145,7 @@ class Agent:
                 await asyncio.sleep(_WORKER_RETRY_SECONDS)
                 continue
             metrics.worker(state)
+            self._lanes[SCAN].pools.limit(state.scans)
             self._good_at = state.canary_at or self._good_at
             if state.unfit:
                 await self._distrust(one_line(state.unfit))

@@ -30,6 +30,7 @@ from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
+from mlwarden.evidence.room import Room, at_once
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
 from mlwarden.scanner import canary
@@ -92,7 +93,11 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-root", action="append", default=[], metavar="NAME=FILE", help=text)
     parser.add_argument("--no-database-update", action="store_true", help="never fetch the vulnerability database")
     parser.add_argument("--scratch", default=tempfile.gettempdir(), metavar="DIR", help="where images are unpacked")
-    parser.add_argument("--scan-timeout", type=_positive, default=900, metavar="SECONDS")
+    parser.add_argument("--scratch-size", type=_natural, default=0, metavar="MIB", help="of that disk; 0: all of it")
+    whole = "for one digest, in all its repositories and with all the images that it stands for"
+    parser.add_argument("--scan-timeout", type=_positive, default=1800, metavar="SECONDS", help=whole)
+    stall = "a scan that neither receives anything nor computes for so long is stopped"
+    parser.add_argument("--stall-timeout", type=_positive, default=60, metavar="SECONDS", help=stall)
     parser.add_argument("--scan-memory", type=_positive, default=768, metavar="MIB", help="heap of one trivy (GOMEMLIMIT)")
     must = "what must be found in an image of the scanner's own, tried out every hour"
     parser.add_argument("--canary", type=_suspect, default=Suspect(), metavar="PACKAGE==VERSION=ID", help=must)
@@ -151,8 +156,15 @@ def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
     if binary is None:
         raise InputError(f"there is no program {options.trivy}", hint="install trivy 0.71 or later, or name it with --trivy")
     cache = Path(options.trivy_cache) if options.trivy_cache else Path(options.scratch) / "mlwarden-trivy-cache"
-    limits = Limits(seconds=options.scan_timeout, cpu_seconds=4 * options.scan_timeout, heap=options.scan_memory << 20)
-    return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca)
+    room = Room(scratch.path, most=options.scratch_size << 20)
+    limits = Limits(
+        seconds=options.scan_timeout,
+        cpu_seconds=4 * options.scan_timeout,
+        heap=options.scan_memory << 20,
+        stalled=options.stall_timeout,
+        disk=room.share,
+    )
+    return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca, room=room)
 
 
 def _cosign(options: argparse.Namespace, scratch: Scratch) -> Cosign | None:
@@ -181,11 +193,13 @@ async def _worker(options: argparse.Namespace) -> int:
                 if not options.no_database_update:
                     tasks.create_task(keep_database(trivy))
                 prover = Prover(registry=registry, verifier=cosign)
-                workers = options.workers + options.slow_workers
+                workers = min(options.workers + options.slow_workers, at_once(options.scan_memory << 20))
                 canaries = [canary.of_trivy(trivy, options.canary), *([canary.of_cosign(cosign)] if cosign else [])]
                 for each in canaries:
                     tasks.create_task(each.keep())
-                service = Service(gatherer=gatherer, trivy=trivy, prove=prover.prove, canaries=canaries, workers=workers)
+                service = Service(
+                    gatherer=gatherer, trivy=trivy, prove=prover.prove, canaries=canaries, workers=workers, seconds=options.scan_timeout
+                )
                 tasks.create_task(serve(service, Path(options.socket)))
     finally:
         scratch.close()
