@@ -229,20 +229,31 @@ def test_the_api_server_may_restart_in_the_middle(
     assert process.alive
 
 
-def test_a_scanner_killed_in_the_middle_of_many_images_leaves_none_without_evidence(
-    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until
+def test_a_scanner_killed_in_the_middle_of_a_hundred_images_leaves_none_without_evidence_and_nothing_on_disk(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path
 ) -> None:
+    """Agent, worker and what they started, with SIGKILL; what had been claimed is free when its lease is over."""
     names = []
-    for number in range(20):
+    for number in range(100):
         images.clean(cluster.registry, f"team/many-{number}:1")
         names.append(ask(f"{cluster.registry}/team/many-{number}:1"))
     first = scanner("--lease=3", name="first")
+
+    def scanned() -> int:
+        return sum("scan" in obj.get("status", {}) for obj in cluster.api().get(COLLECTION)["items"])
+
+    assert wait_until(lambda: scanned() >= 10, seconds=60)
+    below = children(first.pid)
+    for pid in (first.pid, *below):
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not any(runs(pid) for pid in below), seconds=30)
+    assert scanned() < 100, "it was killed in the middle"
     scanner("--lease=3", name="second")
-    until(names[0], phase("Ready"))
-    first.kill()
     for name in names:
-        digest = until(name, phase("Ready"))["digest"]
-        until(evidence.name_for(f"x@{digest}"), phase("Ready"))
+        digest = until(name, phase("Ready"), seconds=90)["digest"]
+        assert until(evidence.name_for(f"x@{digest}"), phase("Ready"), seconds=90)["scan"]["counts"] == {"unfixed": 0}
+    assert wait_until(lambda: not list((tmp_path / "scratch").glob("mlwarden-worker-*/scan-*")), seconds=30)
+    assert len(list((tmp_path / "scratch").glob("mlwarden-worker-*"))) == 1, "of the one that lives"
 
 
 def test_a_compromised_trivy_is_never_started(cluster: "EmbeddedCluster", evidence_crd: None, scanner: Scanner, tmp_path: Path) -> None:
