@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwarden.evidence.process import Completed, Limits, OutputTooLargeError, TimedOutError, run
+from mlwarden.evidence.process import Completed, DiskError, Limits, OutputTooLargeError, StalledError, TimedOutError, run
 
 
 async def python(directory: Path, source: str, **limits: float) -> Completed:
@@ -129,3 +129,45 @@ async def test_a_program_that_is_not_there_is_a_failure_like_any_other(tmp_path:
     done = await run([str(tmp_path / "nothing")], environment={}, directory=tmp_path, limits=Limits(seconds=20))
     assert done.code == 1
     assert "No such file" in done.errors
+
+
+async def test_what_gets_nowhere_is_killed(tmp_path: Path) -> None:
+    with pytest.raises(StalledError, match=r"got nowhere for \d+ s and was killed"):
+        await python(tmp_path, "import time; time.sleep(600)", stalled=1)
+
+
+async def test_a_byte_now_and_then_is_nowhere(tmp_path: Path) -> None:
+    source = """
+        import os, time
+        reader, writer = os.pipe()
+        while True:
+            os.write(writer, b"x")
+            os.read(reader, 1)
+            time.sleep(0.05)
+    """
+    with pytest.raises(StalledError):
+        await python(tmp_path, source, stalled=1)
+
+
+async def test_what_computes_or_reads_is_not_stopped(tmp_path: Path) -> None:
+    computing = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass\nprint('done')"
+    assert (await python(tmp_path, computing, stalled=0.5)).output == b"done\n"
+    reading = """
+        import time
+        for _ in range(30):
+            open("/dev/zero", "rb", buffering=0).read(1 << 20)
+            time.sleep(0.05)
+        print("done")
+    """
+    assert (await python(tmp_path, reading, stalled=0.5)).output == b"done\n"
+
+
+async def test_what_fills_the_disk_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    source = """
+        import time
+        open("large", "wb").write(b"x" * (3 << 20))
+        time.sleep(600)
+    """
+    with pytest.raises(DiskError, match="more than 2 MiB"):
+        await python(tmp_path / "work", source, disk=2 << 20, stalled=15)

@@ -1,6 +1,6 @@
 import contextlib
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from mlwarden import evidence
 from mlwarden.errors import EvidenceError, InputError
 from mlwarden.evidence import store
+from mlwarden.evidence.requests import worth_asking
+from mlwarden.evidence.store import Purpose, Requester
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import ImageFacts, Phase, Resolution, Scan
 
@@ -125,3 +127,52 @@ def test_the_crd_knows_every_field_that_is_written() -> None:
         (Scan, schema["status"]["properties"]["scan"]["properties"]),
     ):
         assert set(struct.__struct_encode_fields__) == set(properties)
+
+
+def asked(*, purpose: Purpose = Purpose.POD, namespaces: tuple[str, ...] = (), minutes: float = 0, **status: object) -> store.ImageEvidence:
+    stored = store.read(evidence.pending("nginx:1"))
+    metadata = msgspec.structs.replace(stored.metadata, creation_timestamp=NOW - timedelta(minutes=minutes), resource_version="7")
+    spec = msgspec.structs.replace(stored.spec, purpose=purpose, namespaces=namespaces)
+    return msgspec.structs.replace(stored, metadata=metadata, spec=spec, status=store.EvidenceStatus(**status))
+
+
+TEMPLATE = Requester(purpose=Purpose.TEMPLATE, namespace="a")
+POD = Requester(namespace="b")
+
+
+def test_a_request_says_what_for_and_in_which_namespace() -> None:
+    spec = evidence.pending("nginx:1", TEMPLATE)["spec"]
+    assert spec == {"references": ["nginx:1"], "purpose": "Template", "namespaces": ["a"]}
+
+
+def test_a_held_pod_hurries_what_a_template_asked_for_and_is_not_a_second_request() -> None:
+    stored = asked(purpose=Purpose.TEMPLATE, namespaces=("a",))
+    assert worth_asking(stored, "nginx:1", NOW, POD)
+    patch = evidence.request(stored, "nginx:1", NOW, POD)
+    assert patch == {"metadata": {"resourceVersion": "7"}, "spec": {"purpose": "Pod", "namespaces": ["b"]}}
+
+
+def test_a_template_does_not_slow_down_what_a_pod_waits_for() -> None:
+    assert not worth_asking(asked(namespaces=("b",)), "nginx:1", NOW, TEMPLATE)
+    assert evidence.request(asked(namespaces=("b",)), "nginx:1", NOW, TEMPLATE) == {"spec": {}}
+
+
+def test_every_namespace_that_waits_is_known_up_to_eight() -> None:
+    stored = asked(namespaces=("b",))
+    assert not worth_asking(stored, "nginx:1", NOW, POD)
+    assert evidence.request(stored, "nginx:1", NOW, Requester(namespace="c"))["spec"]["namespaces"] == ["b", "c"]
+    full = asked(namespaces=tuple("12345678"))
+    assert evidence.request(full, "nginx:1", NOW, POD)["spec"]["namespaces"] == [*"2345678", "b"]
+
+
+def test_who_still_waits_says_so_every_ten_minutes() -> None:
+    assert not worth_asking(asked(namespaces=("b",), minutes=9), "nginx:1", NOW, POD)
+    stored = asked(namespaces=("b",), minutes=10)
+    assert worth_asking(stored, "nginx:1", NOW, POD)
+    assert "requestedAt" in evidence.request(stored, "nginx:1", NOW, POD)["spec"]
+
+
+def test_who_asks_again_after_an_answer_waits_alone() -> None:
+    stored = asked(namespaces=("a", "c"), minutes=60, phase=Phase.READY, at=NOW - timedelta(hours=1), digest=DIGEST)
+    spec = evidence.request(stored, "nginx:1", NOW, TEMPLATE)["spec"]
+    assert spec == {"purpose": "Template", "namespaces": ["a"], "requestedAt": "2026-11-24T12:00:00.000000Z"}

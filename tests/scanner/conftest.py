@@ -79,10 +79,15 @@ def scanner(cluster: "EmbeddedCluster", scanner_kubeconfig: Path, tmp_path: Path
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
-    def start(*arguments: str, mode: str = "", trivy: Path | None = None, name: str = "scanner") -> Process:
+    def start(*arguments: str, mode: str = "", trivy: Path | None = None, name: str = "scanner", probes: int = 0) -> Process:
         command: list[str | Path] = [sys.executable, "-m", "mlwarden.cli.main", "scanner", *([mode] if mode else []), *arguments]
         if mode != "worker":
-            command += [f"--kubeconfig={scanner_kubeconfig}", "--host=127.0.0.1", f"--probe-port={free_port()}", f"--identity={name}"]
+            command += [
+                f"--kubeconfig={scanner_kubeconfig}",
+                "--host=127.0.0.1",
+                f"--probe-port={probes or free_port()}",
+                f"--identity={name}",
+            ]
         if mode != "agent":
             command += [f"--trivy={trivy or binary('trivy')}", f"--trivy-cache={database}", f"--scratch={scratch}"]
             command += [f"--plain-http={cluster.registry}", "--no-database-update"]

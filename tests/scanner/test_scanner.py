@@ -1,22 +1,23 @@
 """The whole scanner: processes, a real API server with RBAC, a real registry, the real trivy."""
 
 import base64
+import http.client
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlwarden import evidence
-from mlwarden.embedded import images
+from mlwarden.embedded import images, trivydb
 from mlwarden.embedded.build import binary
 from mlwarden.embedded.door import Door
-from mlwarden.embedded.processes import wait_until
+from mlwarden.embedded.processes import free_port, wait_until
 from mlwarden.evidence.pullers import pullers
 from mlwarden.evidence.store import Requester, read
 from mlwarden.workloads import extract
@@ -40,7 +41,7 @@ def slow_trivy(directory: Path) -> Path:
     """A trivy that scans when there is a file `go`, and until then says in `scans` that it waits."""
     path = directory / "slow-trivy"
     path.write_text(
-        f"#!{sys.executable}\nimport os, sys, time\nif sys.argv[1] == 'image':\n"
+        f"#!{sys.executable}\nimport os, sys, time\nif sys.argv[1] == 'image' and 'mlwarden-canary' not in sys.argv[-1]:\n"
         f"    with open({str(directory / 'scans')!r}, 'a') as f: f.write(f'{{os.getpid()}}\\n')\n"
         f"    while not os.path.exists({str(directory / 'go')!r}): time.sleep(0.02)\n"
         f"os.execv({str(binary('trivy'))!r}, ['trivy', *sys.argv[1:]])\n"
@@ -228,20 +229,31 @@ def test_the_api_server_may_restart_in_the_middle(
     assert process.alive
 
 
-def test_a_scanner_killed_in_the_middle_of_many_images_leaves_none_without_evidence(
-    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until
+def test_a_scanner_killed_in_the_middle_of_a_hundred_images_leaves_none_without_evidence_and_nothing_on_disk(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path
 ) -> None:
+    """Agent, worker and what they started, with SIGKILL; what had been claimed is free when its lease is over."""
     names = []
-    for number in range(20):
+    for number in range(100):
         images.clean(cluster.registry, f"team/many-{number}:1")
         names.append(ask(f"{cluster.registry}/team/many-{number}:1"))
     first = scanner("--lease=3", name="first")
+
+    def scanned() -> int:
+        return sum("scan" in obj.get("status", {}) for obj in cluster.api().get(COLLECTION)["items"])
+
+    assert wait_until(lambda: scanned() >= 10, seconds=60)
+    below = children(first.pid)
+    for pid in (first.pid, *below):
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not any(runs(pid) for pid in below), seconds=30)
+    assert scanned() < 100, "it was killed in the middle"
     scanner("--lease=3", name="second")
-    until(names[0], phase("Ready"))
-    first.kill()
     for name in names:
-        digest = until(name, phase("Ready"))["digest"]
-        until(evidence.name_for(f"x@{digest}"), phase("Ready"))
+        digest = until(name, phase("Ready"), seconds=90)["digest"]
+        assert until(evidence.name_for(f"x@{digest}"), phase("Ready"), seconds=90)["scan"]["counts"] == {"unfixed": 0}
+    assert wait_until(lambda: not list((tmp_path / "scratch").glob("mlwarden-worker-*/scan-*")), seconds=30)
+    assert len(list((tmp_path / "scratch").glob("mlwarden-worker-*"))) == 1, "of the one that lives"
 
 
 def test_a_compromised_trivy_is_never_started(cluster: "EmbeddedCluster", evidence_crd: None, scanner: Scanner, tmp_path: Path) -> None:
@@ -252,6 +264,41 @@ def test_a_compromised_trivy_is_never_started(cluster: "EmbeddedCluster", eviden
     assert wait_until(lambda: not worker.alive, seconds=30)
     assert worker.returncode == 2
     assert "CVE-2026-33634" in worker.tail()
+
+
+def said(port: int, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    except OSError:
+        return ""
+    finally:
+        connection.close()
+
+
+def test_a_scanner_whose_database_was_emptied_takes_back_what_it_said_and_says_so(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path
+) -> None:
+    """And is fit again with a whole one."""
+    port = free_port()
+    first = images.clean(cluster.registry, "team/before:1")
+    name = ask(f"{cluster.registry}/team/before@{first}")
+    scanner(probes=port)
+    until(name, phase("Ready"))
+    assert wait_until(lambda: "mlwarden_scanner_canary_ok 1.0" in said(port, "/metrics"), seconds=30)
+    assert said(port, "/readyz") == "ok\n"
+    trivydb.make_database(tmp_path / "trivy-cache", trivydb.ADVISORIES[1:], updated=datetime.now(UTC) + timedelta(seconds=1))
+    second = ask(f"{cluster.registry}/team/after@{images.clean(cluster.registry, 'team/after:1')}")
+    status = until(name, phase("Pending"))
+    assert "not fit for use: trivy did not find CVE-2025-32434" in status["reason"]
+    assert "scan" not in status
+    assert wait_until(lambda: "mlwarden_scanner_canary_ok 0.0" in said(port, "/metrics"), seconds=30)
+    assert "not fit for use" in said(port, "/readyz")
+    trivydb.make_database(tmp_path / "trivy-cache", updated=datetime.now(UTC) + timedelta(seconds=2))
+    for each in (name, second):
+        assert until(each, phase("Ready"))["scan"]["counts"] == {"unfixed": 0}
+    assert said(port, "/readyz") == "ok\n"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan
 from mlwarden.model.signing import Authority, Demand, Proof, Proven
+from mlwarden.scanner.canary import Canary, UnfitError
 from mlwarden.scanner.protocol import ANSWER_LIMIT, Look, PullCredential, Resolve, Verify, Worker, encode
 from mlwarden.scanner.worker import Scratch, Service, serve
 
@@ -46,9 +47,11 @@ class Gatherer:
 
 
 @asynccontextmanager
-async def worker(tmp_path: Path, work: Callable[[], Awaitable[object]]) -> AsyncIterator[Worker]:
+async def worker(
+    tmp_path: Path, work: Callable[[], Awaitable[object]], *, canaries: Sequence[Canary] = (), trivy: object = None
+) -> AsyncIterator[Worker]:
     made = Gatherer(work)
-    service = Service(gatherer=made, trivy=None, prove=made.prove, workers=2)
+    service = Service(gatherer=made, trivy=trivy, prove=made.prove, canaries=canaries, workers=2)
     task = asyncio.create_task(serve(service, tmp_path / "s"))
     async with asyncio.timeout(20):
         while not (tmp_path / "s").exists():
@@ -79,7 +82,7 @@ async def test_a_credential_comes_with_its_question_for_its_image_and_is_in_no_l
 ) -> None:
     key = PullCredential(image="reg.example/team/x", credential=Credential(username="ana", password="hunter2", identity_token="hunter3"))
     made = Gatherer(lambda: raising(ZeroDivisionError("a defect")))
-    service = Service(gatherer=made, trivy=None, prove=made.prove, workers=2)
+    service = Service(gatherer=made, trivy=None, prove=made.prove, canaries=(), workers=2)
     for question in (
         Resolve(reference="reg.example/team/x:1", credentials=(key,)),
         Look(references=("x",), credentials=(key,)),
@@ -201,3 +204,47 @@ def test_scratch_of_the_dead_is_removed_and_of_the_living_kept(tmp_path: Path) -
     living.close()
     other.close()
     assert not list(tmp_path.iterdir())
+
+
+class FakeTrivy:
+    """Has a version and no database."""
+
+    async def version(self) -> str:
+        return "0.72.0"
+
+    def database(self) -> None:
+        raise TransientError("trivy has no vulnerability database")
+
+
+async def test_a_worker_whose_tools_get_it_wrong_says_nothing_more_and_says_so(tmp_path: Path) -> None:
+    asked = 0
+
+    async def ask() -> None:
+        raise UnfitError("trivy did not find it")
+
+    async def work() -> object:
+        nonlocal asked
+        asked += 1
+        return SCAN
+
+    async with worker(tmp_path, work, canaries=[Canary(ask)], trivy=FakeTrivy()) as agent:
+        with pytest.raises(TransientError, match="the scanner is not fit for use: trivy did not find it"):
+            await agent.scan((f"x@{DIGEST}",))
+        state = await agent.state()
+    assert (state.unfit, state.canary_at, asked) == ("trivy did not find it", None, 0)
+
+
+async def test_what_was_found_while_the_tools_were_found_wrong_is_not_passed_on(tmp_path: Path) -> None:
+    canaries: list[Canary] = []
+
+    async def ask() -> None:
+        pass
+
+    async def work() -> object:
+        canaries[0].unfit = "trivy did not find it"
+        return SCAN
+
+    canaries.append(Canary(ask))
+    async with worker(tmp_path, work, canaries=canaries) as agent:
+        with pytest.raises(TransientError, match="not fit for use"):
+            await agent.scan((f"x@{DIGEST}",))

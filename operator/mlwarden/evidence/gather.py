@@ -142,7 +142,8 @@ class Gatherer:
         for entry, platform in entries:
             manifest = entry if isinstance(entry, Manifest) else await registry.manifest(reference, entry)
             blind += _unseen_layers(manifest)
-            found = await self._trivy.scan(Pull.by(manifest.access, manifest.digest, platform))
+            pull = Pull.by(manifest.access, manifest.digest, platform)
+            found = await self._trivy.scan(msgspec.structs.replace(pull, size=_size(manifest)))
             parts.append(await self._programs(registry, reference, manifest, found))
         record = Record(
             digest=reference.digest,
@@ -236,6 +237,10 @@ def _unseen_layers(manifest: Manifest) -> tuple[str, ...]:
     layers = _document(manifest).layers or ()
     foreign = [layer for layer in layers if layer.urls or "nondistributable" in layer.media_type or "foreign" in layer.media_type]
     return (f"{len(foreign)} layers are not in the registry",) if foreign else ()
+
+
+def _size(manifest: Manifest) -> int:
+    return sum(max(layer.size, 0) for layer in _document(manifest).layers or ())
 
 
 def _could_run(platform: _Platform | None, architectures: tuple[str, ...]) -> bool:

@@ -15,10 +15,14 @@ from pathlib import Path
 import msgspec
 
 from mlwarden.errors import EvidenceError
+from mlwarden.evidence import watch
 
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 STDERR_TAIL = 16384
 """Bytes of standard error that are kept where nothing else is said: its end."""
+
+
+_LOOK_SECONDS = 5.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         file_bytes: RLIMIT_FSIZE, the largest file it may write.
         address_space: RLIMIT_AS in bytes, 0 for none. Go reserves far more than it uses: below about 2 GiB its programs do not start.
         heap: GOMEMLIMIT in bytes: Go's garbage collector works harder near it; not a wall.
+        stalled: seconds after which it is killed where it neither moved bytes nor computed; 0 for never (`watch`).
+        disk: bytes that the directory above its working directory may grow to; 0 for no limit.
     """
 
     seconds: float = 300
@@ -41,6 +47,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int = 32 << 30
     address_space: int = 32 << 30
     heap: int = 768 << 20
+    stalled: float = 0
+    disk: int = 0
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +71,14 @@ class TimedOutError(EvidenceError):
     """It ran for longer than it may, and was killed."""
 
 
+class StalledError(EvidenceError):
+    """It got nowhere, and was killed."""
+
+
+class DiskError(EvidenceError):
+    """It took more of the disk than it may, and was killed."""
+
+
 class OutputTooLargeError(EvidenceError):
     """It wrote more than it may, and was killed."""
 
@@ -74,7 +90,7 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
     child.
 
     Raises:
-        TimedOutError, OutputTooLargeError: beside OSError, where it cannot be started.
+        TimedOutError, StalledError, DiskError, OutputTooLargeError: beside OSError, where it cannot be started.
     """
     launch = (sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()))
     numbers = (limits.cpu_seconds, limits.file_bytes, limits.address_space)
@@ -86,21 +102,50 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
         env={**environment, "GOMEMLIMIT": str(limits.heap)},
         start_new_session=True,
     )
+    name = Path(argv[0]).name
+    watching = asyncio.create_task(_watch(name, transport.get_pid(), directory.parent, limits))
     try:
         async with asyncio.timeout(limits.seconds):
-            await asyncio.wait({collected.ended, collected.exceeded}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({collected.ended, collected.exceeded, watching}, return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError:
-        raise TimedOutError(f"{Path(argv[0]).name} ran for more than {limits.seconds:g} s and was killed") from None
+        raise TimedOutError(f"{name} ran for more than {limits.seconds:g} s and was killed") from None
     finally:
+        watching.cancel()
         # The group outlives its leader where that left children behind.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(transport.get_pid(), signal.SIGKILL)
         transport.close()
         await asyncio.shield(collected.ended)
+        await asyncio.gather(watching, return_exceptions=True)
+    if watching.done() and not watching.cancelled() and (why := watching.exception()) is not None:
+        raise why
     if collected.exceeded.done():
         raise OutputTooLargeError(f"{Path(argv[0]).name} wrote more than {limits.output >> 20} MiB and was killed")
     errors = collected.errors.decode(errors="replace")
     return Completed(code=transport.get_returncode() or 0, output=bytes(collected.output), errors=errors, cut=collected.cut)
+
+
+async def _watch(name: str, pid: int, directory: Path, limits: Limits) -> None:
+    """Looks at a process now and then, for as long as it runs.
+
+    Raises:
+        StalledError, DiskError: it has to end.
+    """
+    if not limits.stalled and not limits.disk:
+        await asyncio.Event().wait()
+    loop = asyncio.get_running_loop()
+    before, since = watch.Done.by(pid), loop.time()
+    while True:
+        await asyncio.sleep(min(limits.stalled or _LOOK_SECONDS, _LOOK_SECONDS))
+        if limits.disk and await asyncio.to_thread(watch.size, directory) > limits.disk:
+            raise DiskError(f"{name} put more than {limits.disk >> 20} MiB on the disk and was killed")
+        seconds = loop.time() - since
+        if not limits.stalled or before is None or seconds < limits.stalled:
+            continue
+        after = watch.Done.by(pid)
+        if after is not None and watch.stuck(before, after, seconds):
+            raise StalledError(f"{name} got nowhere for {seconds:.0f} s and was killed")
+        before, since = after, loop.time()
 
 
 class _Collector(asyncio.SubprocessProtocol):

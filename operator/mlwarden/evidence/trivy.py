@@ -23,6 +23,7 @@ from mlwarden.evidence import database, log, process, report
 from mlwarden.evidence.database import Database, Origin
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.evidence.registries import Access
+from mlwarden.evidence.room import Room
 from mlwarden.model.digest import Digest
 
 FLOOR = (0, 71, 0)
@@ -66,6 +67,7 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
         digest: the one in `image`.
         platform: `os/arch`, empty for an image without one.
         plain_http: the administrator listed the registry.
+        size: of its layers in the registry, in bytes; 0 where it is not known.
         docker_config: content of the docker `config.json` it finds: the credential of this registry alone.
         ca: PEM of all that its TLS trusts; empty for what is configured for every registry.
     """
@@ -73,6 +75,7 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     digest: Digest
     platform: str = ""
+    size: int = 0
     plain_http: bool = False
     docker_config: bytes = b'{"auths":{}}'
     ca: bytes = b""
@@ -116,6 +119,7 @@ class Trivy:
         scanners: of `SCANNERS`, beside `vuln`: `secret` looks into files and the image's configuration, `misconfig` at its configuration
             (files inside that look like somebody's Kubernetes manifests are not what the image is).
         origin: where vulnerability databases come from.
+        room: on the disk of `scratch`.
     """
 
     def __init__(
@@ -128,12 +132,13 @@ class Trivy:
         ca_file: str = "",
         scanners: Sequence[str] = (),
         origin: Origin | None = None,
+        room: Room | None = None,
     ) -> None:
         self._binary, self._cache, self._scratch, self._ca_file = binary, cache, scratch, ca_file
         if unknown := set(scanners) - set(SCANNERS):
             raise InputError(f"trivy has no scanner {min(unknown)!r}", hint=f"of {', '.join(SCANNERS)}")
         self.scanners = tuple(name for name in SCANNERS if name == "vuln" or name in scanners)
-        self._limits = limits or process.Limits()
+        self._limits, self._room = limits or process.Limits(), room or Room(scratch)
         self._version = ""
         self._origin = origin or Origin()
         self._imported: tuple[int, ...] = ()
@@ -236,6 +241,10 @@ class Trivy:
             EvidenceError: the binary is not one that may be used.
         """
         version = await self.version()
+        with self._room.held(pull.size):
+            return await self._scan(pull, version)
+
+    async def _scan(self, pull: Pull, version: str) -> report.Findings:
         done = await self._image(pull, skip=())
         lasting: tuple[str, ...] = ()
         if done.code != 0 and "Unable to initialize the Java DB" in done.errors:
@@ -313,6 +322,10 @@ class Trivy:
             return await process.run([str(self._binary), *arguments], environment=environment, directory=home / "work", limits=limits)
         except process.TimedOutError as error:
             raise TransientError(str(error), hint="a larger --scan-timeout, or a smaller image") from None
+        except process.StalledError as error:
+            raise TransientError(str(error), hint="the registry sends next to nothing") from None
+        except process.DiskError as error:
+            raise TransientError(str(error), hint="more ephemeral storage for the scanner") from None
         except process.OutputTooLargeError as error:
             raise DefinitiveError(f"trivy was killed: {error}") from None
         except OSError as error:

@@ -1,33 +1,66 @@
 """What is to be done, when, and what first. Pure: the time is an argument.
 
-The state of an object says when it is next due; nothing is remembered between processes but that state. Two ranks: an answer that
-somebody waits for comes before one that is only being renewed, and within a rank the one that waits longest comes first.
+The state of an object says when it is next due; nothing is remembered between processes but that state. Four ranks: what a pod is held
+for, what a template will need, what is only being renewed, and what nobody has asked about for an hour (its pod is gone). Within a rank
+the namespace with the least running comes first (of several, the one that had no turn for longest), then the registry likewise, then who
+waits longest: one namespace with a thousand images does not stand before another with one.
 """
 
 import heapq
 import itertools
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Purpose
 from mlwarden.model.evidence import Phase
+from mlwarden.scanner.candidates import order, registry
 
 AGAIN_RESOLUTION = timedelta(seconds=2)
 AGAIN_SIGNATURES = timedelta(seconds=5)
 AGAIN_SCAN = timedelta(seconds=30)
 """Asking again sooner than that after an answer waits until then."""
+INTEREST = timedelta(hours=1)
+"""Who still waits asks again more often than that (`evidence.requests`)."""
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+class Rank(IntEnum):
+    """How urgent: the lower first."""
+
+    HELD = 0
+    TEMPLATE = 1
+    RENEWAL = 2
+    FORGOTTEN = 3
+
+
 class Due(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """When an object is due, and how urgent it is then: the lower rank first, then who has waited since earlier."""
+    """When an object is due, and how urgent it is then.
+
+    Attributes:
+        at: not before that.
+        rank: the lower first.
+        since: since when it waits; who was tried, since then.
+        until: from then on nobody waits for it any more; None for never.
+        namespaces: on whose behalf; it has its turn as soon as it is that of one of them.
+        host: the registry that will be tried first.
+        attempts: failures in a row.
+    """
 
     at: datetime
-    rank: int
+    rank: Rank
     since: datetime
+    until: datetime | None = None
+    namespaces: tuple[str, ...] = ("",)
+    host: str = ""
+    attempts: int = 0
+
+
+_RANKS = {Purpose.POD: Rank.HELD, Purpose.TEMPLATE: Rank.TEMPLATE, Purpose.RENEWAL: Rank.RENEWAL}
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,23 +91,42 @@ def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = Map
     status, asked = evidence.status, evidence.spec.requested_at
     free = _free(status, terms)
     later = max(free, status.retry_at or _EVER)
-    since = asked or evidence.metadata.creation_timestamp or _EVER
-    rank = int(evidence.spec.purpose is Purpose.RENEWAL)
     if status.phase is Phase.PENDING or status.at is None:
+        since = evidence.metadata.creation_timestamp or asked or _EVER
         # Who has been tried waits behind who has not: a registry that hangs must not be tried for ever before everybody else.
-        return Due(at=later, rank=rank, since=max(since, status.retry_at or _EVER))
+        return _wanted(evidence, at=later, since=max(since, status.retry_at or _EVER))
     if evidence.is_asked and asked is not None:
         again = status.at + _again(evidence)
         # A definitive failure is asked about again at once: somebody may have pushed the image. A rate limit is not.
-        return Due(at=max(free if status.phase is Phase.FAILED else later, again), rank=rank, since=asked)
+        return _wanted(evidence, at=max(free if status.phase is Phase.FAILED else later, again), since=asked)
     if status.phase is Phase.FAILED:
-        return Due(at=later, rank=1, since=status.at) if status.retry_at else None
+        return _renewal(evidence, later) if status.retry_at else None
     made_with = {proof.demand: proof.material for proof in status.proofs}
     if any(name not in made_with or (key and key != made_with[name]) for name, key in demanded.items()):
-        return Due(at=later, rank=1, since=status.at)
+        return _renewal(evidence, later)
     if evidence.is_resolution or not terms.max_age:
         return None
-    return Due(at=max(later, status.at + terms.max_age), rank=1, since=status.at)
+    return _renewal(evidence, max(later, status.at + terms.max_age))
+
+
+def _wanted(evidence: ImageEvidence, *, at: datetime, since: datetime) -> Due:
+    """Somebody waits for it, or did."""
+    spec = evidence.spec
+    return Due(
+        at=at,
+        rank=_RANKS[spec.purpose],
+        since=since,
+        until=evidence.asked_last + INTEREST,
+        namespaces=spec.namespaces or ("",),
+        host=registry(order(evidence)[0]),
+        attempts=evidence.status.attempts,
+    )
+
+
+def _renewal(evidence: ImageEvidence, at: datetime) -> Due:
+    """Nobody waits for it. Renewals are on nobody's behalf: they are fair among registries."""
+    host, since = registry(order(evidence)[0]), evidence.status.at or _EVER
+    return Due(at=at, rank=Rank.RENEWAL, since=since, host=host, attempts=evidence.status.attempts)
 
 
 def _again(evidence: ImageEvidence) -> timedelta:
@@ -102,13 +154,43 @@ def long_backoff(attempts: int) -> timedelta:
     return timedelta(hours=min(2 ** (attempts - 1), 24) if attempts < 6 else 24)
 
 
+_Turns = Callable[[str, str], tuple[int, ...]]
+
+
+class _Queue(NamedTuple):
+    rank: Rank
+    namespace: str
+    host: str
+    tried: bool
+
+
+class _Item(NamedTuple):
+    since: datetime
+    number: int
+    name: str
+    when: Due
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done, and on whose behalf."""
+
+    name: str
+    when: Due
+    rank: Rank
+    namespace: str
+
+
 class Agenda:
-    """Names of objects with when they are due; gives out one at a time."""
+    """Names of objects with when they are due; gives out one at a time.
+
+    Due ones stand in one queue per rank, namespace, registry, and whether they were tried before; one on behalf of several namespaces
+    stands in several. The namespace with the least running is found by looking at the head of each.
+    """
 
     def __init__(self) -> None:
         self._current: dict[str, Due] = {}
         self._later: list[tuple[datetime, int, str, Due]] = []
-        self._now: list[tuple[int, datetime, int, str, Due]] = []
+        self._queues: dict[_Queue, list[_Item]] = {}
         self._order = itertools.count()
 
     def __len__(self) -> int:
@@ -122,30 +204,68 @@ class Agenda:
         self._current[name] = when
         heapq.heappush(self._later, (when.at, next(self._order), name, when))
 
-    def take(self, now: datetime, *, may: Callable[[str], bool] = lambda _name: True) -> str | None:
-        """Returns what to do next, and forgets it; None where nothing is due that may be done now."""
-        while self._later and self._later[0][0] <= now:
-            _, order, name, when = heapq.heappop(self._later)
-            if self._current.get(name) is when:
-                heapq.heappush(self._now, (when.rank, when.since, order, name, when))
-        aside: list[tuple[int, datetime, int, str, Due]] = []
-        found = None
-        while self._now and found is None:
-            item = heapq.heappop(self._now)
-            *_, name, when = item
-            if self._current.get(name) is not when:
-                continue
-            if may(name):
-                del self._current[name]
-                found = name
-            else:
-                aside.append(item)
-        for item in aside:
-            heapq.heappush(self._now, item)
+    def take(
+        self,
+        now: datetime,
+        *,
+        may: Callable[[str, str], bool] = lambda _namespace, _host: True,
+        turn: _Turns = lambda _namespace, _host: (0, 0),
+    ) -> Turn | None:
+        """Returns what to do next, and forgets it; None where nothing is due that may be done now.
+
+        Args:
+            now: the time.
+            may: whether one of a namespace and registry may be done now.
+            turn: the least comes first (`Pools.turn`).
+        """
+        found = self._first(now, lambda queue: may(queue.namespace, queue.host), turn)
+        if found is not None:
+            del self._current[found.name]
         return found
+
+    def waiting(self, now: datetime, *, turn: _Turns = lambda _namespace, _host: (0, 0)) -> Turn | None:
+        """Returns the first that somebody waits for, that is due and was never tried; it stays."""
+        return self._first(now, lambda queue: queue.rank <= Rank.TEMPLATE and not queue.tried, turn)
 
     def next_at(self) -> datetime | None:
         """When the next one that is not due yet will be."""
         while self._later and self._current.get(self._later[0][2]) is not self._later[0][3]:
             heapq.heappop(self._later)
         return self._later[0][0] if self._later else None
+
+    def _first(self, now: datetime, wanted: Callable[[_Queue], bool], turn: _Turns) -> Turn | None:
+        while self._later and self._later[0][0] <= now:
+            _, number, name, when = heapq.heappop(self._later)
+            if self._current.get(name) is when:
+                for namespace in when.namespaces:
+                    self._push(_Queue(_rank(when, now), namespace, when.host, bool(when.attempts)), _Item(when.since, number, name, when))
+        best: tuple[tuple[object, ...], Turn] | None = None
+        for queue in list(self._queues):
+            item = self._head(queue, now)
+            if item is None or not wanted(queue):
+                continue
+            key = (queue.rank, *turn(queue.namespace, queue.host), item.since, item.number)
+            if best is None or key < best[0]:
+                best = (key, Turn(name=item.name, when=item.when, rank=queue.rank, namespace=queue.namespace))
+        return best[1] if best else None
+
+    def _push(self, queue: _Queue, item: _Item) -> None:
+        heapq.heappush(self._queues.setdefault(queue, []), item)
+
+    def _head(self, queue: _Queue, now: datetime) -> _Item | None:
+        """The first of a queue that still is what it was; those that nobody waits for any more go to the queue below."""
+        items = self._queues[queue]
+        while items:
+            item = items[0]
+            if self._current.get(item.name) is not item.when:
+                heapq.heappop(items)
+            elif (rank := _rank(item.when, now)) is not queue.rank:
+                self._push(queue._replace(rank=rank), heapq.heappop(items))
+            else:
+                return item
+        del self._queues[queue]
+        return None
+
+
+def _rank(when: Due, now: datetime) -> Rank:
+    return Rank.FORGOTTEN if when.until is not None and when.until <= now else when.rank

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from mlwarden.cluster import IMAGE_EVIDENCE, WARDEN_POLICY, ApiError, Client, ConflictError, Informer, InvalidError
-from mlwarden.errors import EvidenceError, InputError
+from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.store import ImageEvidence, Requester
@@ -23,10 +23,13 @@ from mlwarden.model.evidence import SIGNATURES, Phase
 from mlwarden.model.reference import parse
 from mlwarden.model.signing import Proof, Proven
 from mlwarden.scanner import metrics
-from mlwarden.scanner.agenda import Agenda, Terms, backoff, due, long_backoff
+from mlwarden.scanner.agenda import Terms, backoff, due, long_backoff
+from mlwarden.scanner.canary import EVERY
+from mlwarden.scanner.candidates import order
 from mlwarden.scanner.claim import Claim, LostError
 from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.keys import Keys, material
+from mlwarden.scanner.lane import DisplacedError, Lane
 from mlwarden.scanner.protocol import PullCredential, Worker
 from mlwarden.scanner.pull import Given, PullSecrets
 
@@ -41,6 +44,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+_TAKEN_BACK: dict[str, Any] = {"phase": Phase.PENDING, "scan": None, "proofs": (), "at": None, "attempts": 0, "retry_at": None}
 _ANSWERED: dict[str, Any] = {"phase": Phase.READY, "reason": "", "attempts": 0, "retry_at": None}
 
 
@@ -51,7 +55,7 @@ class Agent:
         client: of the API server.
         worker: does the work.
         terms: identity, lease and maximum age.
-        slots: how many at the same time, for `resolve`, `scan` and `verify`.
+        lanes: of `resolve`, `scan` and `verify`.
         keys: reads the keys that policies keep in Secrets.
         secrets: reads the pull Secrets of the pods that evidence is wanted for; None for anonymous pulls.
     """
@@ -62,30 +66,29 @@ class Agent:
         client: Client,
         worker: Worker,
         terms: Terms,
-        slots: dict[str, int],
+        lanes: dict[str, Lane],
         keys: Keys,
         secrets: PullSecrets | None = None,
     ) -> None:
-        self._client, self._worker, self._terms, self._slots = client, worker, terms, slots
+        self._client, self._worker, self._terms, self._lanes = client, worker, terms, lanes
         self._keys, self._materials = keys, dict[str, str]()
         self._secrets = secrets
         self._known: dict[str, ImageEvidence] = {}
-        self._running: dict[str, str] = {}  # name → registry
-        self._agendas = {lane: Agenda() for lane in (RESOLVE, SCAN, VERIFY)}
-        self._changes = {lane: asyncio.Event() for lane in self._agendas}
         self._demands = Demands()
         self._unproven: asyncio.Queue[str] = asyncio.Queue()
         self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed)
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
-        self.worker_fit = asyncio.Event()
-        for lane, agenda in self._agendas.items():
-            metrics.QUEUE.labels(lane).set_function(agenda.__len__)
+        self.worker_fit, self._unfit = asyncio.Event(), ""
+        self._good_at: datetime | None = None
+        for name, lane in lanes.items():
+            metrics.QUEUE.labels(name).set_function(lane.agenda.__len__)
+            metrics.RUNNING.labels(name).set_function(lane.pools.__len__)
 
     def ready(self) -> str:
         """Why it cannot work now, `""` where it can."""
         if not (self.informer.synced.is_set() and self.policies.synced.is_set()):
             return "the queue or the policies were not read yet"
-        return "" if self.worker_fit.is_set() else "the worker does not answer"
+        return "" if self.worker_fit.is_set() else self._unfit or "the worker does not answer"
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -96,7 +99,7 @@ class Agent:
             tasks.create_task(self._watch_worker())
             tasks.create_task(self._watch_keys())
             tasks.create_task(self._prewarm())
-            for lane in self._agendas:
+            for lane in self._lanes:
                 tasks.create_task(self._dispatch(lane))
 
     def _changed(self, key: tuple[str, str], obj: dict[str, Any] | None) -> None:
@@ -122,14 +125,12 @@ class Agent:
             self._plan(name)
 
     def _plan(self, name: str) -> None:
-        lane = _lane(name)
         known = self._known.get(name)
-        when = None
-        if known is not None and name not in self._running:
+        when, lane = None, _lane(name)
+        if known is not None:
             demands = self._demands.about(known.spec.references) if lane == VERIFY else {}
             when = due(known, self._terms, {demand: self._materials.get(demand, "") for demand in demands})
-        self._agendas[lane].put(name, when)
-        self._changes[lane].set()
+        self._lanes[lane].plan(name, when)
 
     async def _watch_worker(self) -> None:
         while True:
@@ -138,13 +139,38 @@ class Agent:
             except TransientError as error:
                 if self.worker_fit.is_set():
                     LOG.warning("%s", error)
+                self._unfit = ""
                 self.worker_fit.clear()
                 metrics.WORKER_UP.set(0)
                 await asyncio.sleep(_WORKER_RETRY_SECONDS)
                 continue
-            self.worker_fit.set()
             metrics.worker(state)
+            self._lanes[SCAN].pools.limit(state.scans)
+            self._good_at = state.canary_at or self._good_at
+            if state.unfit:
+                await self._distrust(one_line(state.unfit))
+            else:
+                self._unfit = ""
+                self.worker_fit.set()
             await asyncio.sleep(_WORKER_POLL_SECONDS)
+
+    async def _distrust(self, reason: str) -> None:
+        """Stops, and takes back what was written since the tools were last known to be right; with each look, until it is done."""
+        if not self._unfit:
+            LOG.error("the scanner is not fit for use, and its evidence is taken back: %s", reason)
+        self._unfit = f"the scanner is not fit for use: {reason}"
+        self.worker_fit.clear()
+        since = self._good_at or _now() - EVERY
+        for known in [known for known in self._known.values() if _made_since(known, since)]:
+            try:
+                claim = await Claim.take(self._client, self._terms.identity, self._terms.lease, known)
+                await claim.finish({**_TAKEN_BACK, "reason": one_line(self._unfit)})
+            except LostError:
+                continue  # somebody is at it, or it has changed: the next look sees what became of it
+            except ApiError as error:
+                LOG.warning("%s: its evidence cannot be taken back yet: %s", known.metadata.name, error)
+                return
+            self._known[known.metadata.name] = claim.current
 
     async def _prewarm(self) -> None:
         """Sees to it that the signatures of every known digest are looked at once a policy demands any: before a pod waits for them."""
@@ -168,40 +194,10 @@ class Agent:
             await asyncio.sleep(_KEYS_SECONDS)
 
     async def _dispatch(self, lane: str) -> None:
-        slots = asyncio.Semaphore(self._slots[lane])
         async with asyncio.TaskGroup() as tasks:
             while True:
-                await slots.acquire()
-                name = await self._next(lane)
-                self._running[name] = self._host(name)
-                tasks.create_task(self._one(lane, name)).add_done_callback(lambda _: slots.release())
-
-    async def _next(self, lane: str) -> str:
-        """The next one that is due. Nothing is claimed while there is no worker to do it."""
-        while True:
-            await self.worker_fit.wait()
-            change = self._changes[lane]
-            change.clear()
-            name = self._agendas[lane].take(_now(), may=lambda name: self._may(lane, name))
-            if name is not None:
-                return name
-            at = self._agendas[lane].next_at()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max((at - _now()).total_seconds(), 0.01) if at is not None else None):
-                    await change.wait()
-
-    def _may(self, lane: str, name: str) -> bool:
-        """Whether its registry leaves a slot to others: one that hangs, or sends a byte a second, must not stop every scan."""
-        host = self._host(name)
-        others = sum(busy == host and _lane(each) == lane for each, busy in self._running.items())
-        return others < max(1, self._slots[lane] - 1)
-
-    def _host(self, name: str) -> str:
-        known = self._known.get(name)
-        try:
-            return parse(known.spec.references[0]).registry if known is not None else ""
-        except InputError:
-            return ""
+                turn = await self._lanes[lane].next(self.worker_fit)
+                tasks.create_task(self._one(lane, turn.name))
 
     async def _one(self, lane: str, name: str) -> None:
         """One object, from claim to answer. Whatever happens, it is planned again."""
@@ -222,7 +218,7 @@ class Agent:
                 outcome = "defect"
                 await asyncio.sleep(5)
             finally:
-                self._running.pop(name, None)
+                self._lanes[lane].end(name)
                 self._plan(name)
         metrics.FINISHED.labels(lane, outcome).inc()
 
@@ -231,7 +227,7 @@ class Agent:
         claim = await Claim.take(self._client, self._terms.identity, self._terms.lease, known)
         outcome = "ready"
         try:
-            async with claim.renewed():
+            async with self._lanes[lane].displaceable(known.metadata.name), claim.renewed():
                 given = await self._secrets.credentials_for(known) if self._secrets is not None else Given()
                 try:
                     change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](known, given.credentials)
@@ -239,6 +235,8 @@ class Agent:
                     raise given.explained(error) from None
         except DefinitiveError as error:
             outcome, change = "failed", _definitive(known, error, _now())
+        except DisplacedError as error:
+            outcome, change = "displaced", _transient(known, error, _now())
         except GatherError as error:
             outcome, change = "transient", _transient(known, error, _now())
         try:
@@ -259,7 +257,7 @@ class Agent:
 
     async def _scan(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
-        scan = await self._worker.scan(known.spec.references, credentials)
+        scan = await self._worker.scan(order(known), credentials)
         now = _now()
         return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
 
@@ -267,7 +265,7 @@ class Agent:
         """What can be proven. What could not be found out this time leaves what was known, with its age, and is tried again."""
         demands = self._demands.about(known.spec.references)
         filled, failed = await self._keys.filled(demands)
-        proofs = await self._worker.verify(known.spec.references, filled, credentials) if filled else ()
+        proofs = await self._worker.verify(order(known), filled, credentials) if filled else ()
         now = _now()
         proofs = tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand])) for proof in proofs)
         proofs += tuple(
@@ -287,7 +285,7 @@ class Agent:
         return {**change, "reason": again["reason"], "attempts": again["attempts"], "retry_at": again["retry_at"]}
 
     async def _ask_for(self, pinned: str, requester: Requester) -> None:
-        """Sees to it that there is evidence, or a request for it, about a digest, and that it can be pulled from here too."""
+        """Sees to it that there is evidence, or a request for it, about a digest, on behalf of those who asked for its tag."""
         name = store.name_for(pinned)
         known = self._known.get(name)
         if known is None:
@@ -297,7 +295,7 @@ class Agent:
                 known = store.read(await self._client.get(IMAGE_EVIDENCE, name))
         if known is None or known.status.phase is Phase.READY:
             return
-        if store.canonical(pinned) not in known.spec.references or store.new_pullers(known, requester):
+        if store.canonical(pinned) not in known.spec.references or store.new_pullers(known, requester) or store.adds(known, requester):
             with contextlib.suppress(ConflictError):
                 await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now(), requester))
 
@@ -305,6 +303,14 @@ class Agent:
 def _on_behalf(known: ImageEvidence) -> Requester:
     """Who asked for the one asks for the next."""
     return Requester(purpose=known.spec.purpose, namespace="".join(known.spec.namespaces[-1:]), pullers=known.spec.pullers)
+
+
+def _made_since(known: ImageEvidence, since: datetime) -> bool:
+    """Whether the tools said something about it since then. By whichever scanner: who made an answer is not written down."""
+    if known.status.phase is not Phase.READY or known.is_resolution:
+        return False
+    made = known.status.scan.scanned_at if known.status.scan is not None else known.status.at
+    return made is not None and made > since
 
 
 def _lane(name: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket as sockets
@@ -29,10 +30,14 @@ from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
+from mlwarden.evidence.room import Room, at_once
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
+from mlwarden.scanner import canary
 from mlwarden.scanner.agenda import Terms
+from mlwarden.scanner.exhibits import Suspect
 from mlwarden.scanner.keys import Keys
+from mlwarden.scanner.lane import Lane
 from mlwarden.scanner.protocol import Worker
 from mlwarden.scanner.pull import PullSecrets
 from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
@@ -61,6 +66,8 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     name = f"mlwarden scanner {mode}".strip()
     parser = argparse.ArgumentParser(prog=name, description=__doc__.partition("\n")[0], epilog=_EXAMPLE, formatter_class=formatter)
     parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="images scanned at the same time")
+    more = "beyond those: for scans that run for over a minute, and for registries and namespaces with none"
+    parser.add_argument("--slow-workers", type=_natural, default=2, metavar="N", help=more)
     parser.add_argument("--socket", required=bool(mode), default="", metavar="PATH", help="unix socket between agent and worker")
     if mode != "worker":
         add_options(parser)
@@ -86,8 +93,14 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-root", action="append", default=[], metavar="NAME=FILE", help=text)
     parser.add_argument("--no-database-update", action="store_true", help="never fetch the vulnerability database")
     parser.add_argument("--scratch", default=tempfile.gettempdir(), metavar="DIR", help="where images are unpacked")
-    parser.add_argument("--scan-timeout", type=_positive, default=900, metavar="SECONDS")
+    parser.add_argument("--scratch-size", type=_natural, default=0, metavar="MIB", help="of that disk; 0: all of it")
+    whole = "for one digest, in all its repositories and with all the images that it stands for"
+    parser.add_argument("--scan-timeout", type=_positive, default=1800, metavar="SECONDS", help=whole)
+    stall = "a scan that neither receives anything nor computes for so long is stopped"
+    parser.add_argument("--stall-timeout", type=_positive, default=60, metavar="SECONDS", help=stall)
     parser.add_argument("--scan-memory", type=_positive, default=768, metavar="MIB", help="heap of one trivy (GOMEMLIMIT)")
+    must = "what must be found in an image of the scanner's own, tried out every hour"
+    parser.add_argument("--canary", type=_suspect, default=Suspect(), metavar="PACKAGE==VERSION=ID", help=must)
     parser.add_argument("--plain-http", action="append", default=[], metavar="HOST", help="registry spoken to in plain HTTP (repeatable)")
     parser.add_argument("--docker-config", default="", metavar="FILE", help="registry credentials, a docker config.json")
     parser.add_argument("--registry-ca", default="", metavar="FILE", help="PEM of certificate authorities of registries")
@@ -95,6 +108,20 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--registry-timeout", type=_positive, default=20, metavar="SECONDS")
     default = "of the nodes (repeatable); default: amd64 and arm64"
     parser.add_argument("--architecture", action="append", default=[], metavar="ARCH", help=default)
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("at least 0")
+    return number
+
+
+def _suspect(text: str) -> Suspect:
+    match = re.fullmatch(r"([\w.-]{1,80})==([\w.]{1,40})=([\w-]{1,60})", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError("a Python package with a vulnerability, as torch==2.5.1=CVE-2025-32434")
+    return Suspect(package=match[1], version=match[2], vulnerability=match[3])
 
 
 def _positive(text: str) -> int:
@@ -110,10 +137,14 @@ async def _agent(options: argparse.Namespace) -> int:
         identity=identity[:253], started=datetime.now(UTC), lease=timedelta(seconds=options.lease), max_age=timedelta(hours=options.max_age)
     )
     async with await connect(options) as client:
-        slots = {agents.RESOLVE: 4 * options.workers, agents.SCAN: options.workers, agents.VERIFY: 4 * options.workers}
+        lanes = {
+            agents.RESOLVE: Lane(fast=4 * options.workers, total=8 * options.workers),
+            agents.SCAN: Lane(fast=options.workers, total=options.workers + options.slow_workers),
+            agents.VERIFY: Lane(fast=4 * options.workers, total=8 * options.workers),
+        }
         keys, secrets = Keys(client, options.key_namespace), PullSecrets(client, allowed=options.pod_pull_secrets)
         worker = Worker(options.socket)
-        agent = agents.Agent(client=client, worker=worker, terms=terms, slots=slots, keys=keys, secrets=secrets)
+        agent = agents.Agent(client=client, worker=worker, terms=terms, lanes=lanes, keys=keys, secrets=secrets)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
             tasks.create_task(agent.run())
@@ -125,8 +156,15 @@ def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
     if binary is None:
         raise InputError(f"there is no program {options.trivy}", hint="install trivy 0.71 or later, or name it with --trivy")
     cache = Path(options.trivy_cache) if options.trivy_cache else Path(options.scratch) / "mlwarden-trivy-cache"
-    limits = Limits(seconds=options.scan_timeout, cpu_seconds=4 * options.scan_timeout, heap=options.scan_memory << 20)
-    return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca)
+    room = Room(scratch.path, most=options.scratch_size << 20)
+    limits = Limits(
+        seconds=options.scan_timeout,
+        cpu_seconds=4 * options.scan_timeout,
+        heap=options.scan_memory << 20,
+        stalled=options.stall_timeout,
+        disk=room.share,
+    )
+    return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca, room=room)
 
 
 def _cosign(options: argparse.Namespace, scratch: Scratch) -> Cosign | None:
@@ -154,8 +192,14 @@ async def _worker(options: argparse.Namespace) -> int:
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
                     tasks.create_task(keep_database(trivy))
-                prove = Prover(registry=registry, verifier=cosign).prove
-                service = Service(gatherer=gatherer, trivy=trivy, prove=prove, workers=options.workers)
+                prover = Prover(registry=registry, verifier=cosign)
+                workers = min(options.workers + options.slow_workers, at_once(options.scan_memory << 20))
+                canaries = [canary.of_trivy(trivy, options.canary), *([canary.of_cosign(cosign)] if cosign else [])]
+                for each in canaries:
+                    tasks.create_task(each.keep())
+                service = Service(
+                    gatherer=gatherer, trivy=trivy, prove=prover.prove, canaries=canaries, workers=workers, seconds=options.scan_timeout
+                )
                 tasks.create_task(serve(service, Path(options.socket)))
     finally:
         scratch.close()
@@ -177,7 +221,7 @@ def _worker_arguments(options: argparse.Namespace) -> list[str]:
     found: list[str] = []
     for action in _parser("worker")._actions:  # noqa: SLF001 -- argparse has no other way to list its options
         value = getattr(options, action.dest, None)
-        if not action.option_strings or action.dest == "help" or not value:
+        if not action.option_strings or action.dest == "help" or value is None or value is False or value in ("", []):
             continue
         flag = action.option_strings[0]
         if value is True:

@@ -78,10 +78,21 @@ class Verified(_Message, frozen=True, kw_only=True, tag="verified"):
 
 
 class State(_Message, frozen=True, kw_only=True, tag="state"):
-    """The worker's trivy, and the age of its database; None where there is none yet."""
+    """How the worker is.
+
+    Attributes:
+        trivy: its version.
+        database_at: age of the vulnerability database; None where there is none yet.
+        canary_at: when its tools last found what is known to be there; None where they were not asked yet.
+        unfit: what they got wrong since, `""` where nothing.
+        scans: how many at the same time its memory allows; 0 where it does not say.
+    """
 
     trivy: str
     database_at: datetime | None
+    canary_at: datetime | None = None
+    unfit: str = ""
+    scans: int = 0
 
 
 class Failed(_Message, frozen=True, kw_only=True, tag="failed"):

@@ -12,9 +12,9 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import msgspec
 
@@ -23,8 +23,11 @@ from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.trivy import Trivy
+from mlwarden.model.evidence import Scan
 from mlwarden.model.signing import Demand, Proof
 from mlwarden.scanner import protocol
+from mlwarden.scanner.canary import Canary, UnfitError
+from mlwarden.scanner.candidates import in_turn
 from mlwarden.scanner.protocol import (
     Answer,
     Failed,
@@ -42,9 +45,11 @@ from mlwarden.scanner.protocol import (
 LOG = logging.getLogger(__name__)
 _RESOLUTIONS = 32
 _QUESTION_SECONDS = 10
+_VERIFY_SECONDS = 300
 _UPDATE_SECONDS = 600
 _UPDATE_RETRY_SECONDS = 60
-Prove = Callable[[Sequence[str], Mapping[str, Demand], Credentials], Awaitable[tuple[Proof, ...]]]
+_T = TypeVar("_T")
+Prove = Callable[[Sequence[str], Mapping[str, Demand], Credentials], Coroutine[Any, Any, tuple[Proof, ...]]]
 
 
 class Service:
@@ -54,11 +59,16 @@ class Service:
         gatherer: resolves and scans.
         trivy: whose state is told.
         prove: answers demands about a digest.
+        canaries: whether the tools may be believed: what scans, and what verifies where there is something that does.
         workers: scans at the same time.
+        seconds: for one digest altogether.
     """
 
-    def __init__(self, *, gatherer: Gatherer, trivy: Trivy, prove: Prove, workers: int) -> None:
-        self._gatherer, self._trivy, self._prove = gatherer, trivy, prove
+    def __init__(
+        self, *, gatherer: Gatherer, trivy: Trivy, prove: Prove, canaries: Sequence[Canary], workers: int, seconds: float = 900
+    ) -> None:
+        self._gatherer, self._trivy, self._prove, self._canaries = gatherer, trivy, prove, tuple(canaries)
+        self._workers, self._seconds = workers, seconds
         self._scans, self._resolutions = asyncio.Semaphore(workers), asyncio.Semaphore(_RESOLUTIONS)
 
     async def answer(self, question: Question) -> Answer:
@@ -70,25 +80,52 @@ class Service:
                         return Resolved(digest=await self._gatherer.resolve(reference, protocol.shown(credentials)))
                 case Look(references=references, credentials=credentials):
                     async with self._scans:
-                        return Scanned(scan=await self._gatherer.scan(references, protocol.shown(credentials)))
+                        looking = self._look(references, protocol.shown(credentials))
+                        return Scanned(scan=await self._believed(self._canaries[:1], looking))
                 case Verify(references=references, demands=demands, credentials=credentials):
-                    return Verified(proofs=await self._prove(references, demands, protocol.shown(credentials)))
+                    proving = self._prove(references, demands, protocol.shown(credentials))
+                    async with asyncio.timeout(_VERIFY_SECONDS):
+                        return Verified(proofs=await self._believed(self._canaries[1:], proving))
                 case Report():
                     return await self._state()
         except GatherError as error:
             return Failed(definitive=isinstance(error, DefinitiveError), reason=error.message, retry_after=error.retry_after)
+        except TimeoutError:
+            return Failed(definitive=False, reason=f"it took more than {_VERIFY_SECONDS} s to look for signatures")
+        except UnfitError as error:  # it tries itself out again soon, and the agent asks for nothing until then
+            return Failed(definitive=False, reason=f"the scanner is not fit for use: {error.message}", retry_after=10)
         except Error as error:
             return Failed(definitive=False, reason=f"the scanner is not fit for use: {error.message}", retry_after=300)
         except Exception as error:  # a defect of ours is no answer about an image
             LOG.exception("%s", question)
             return Failed(definitive=False, reason=f"the scanner failed: {type(error).__name__}")
 
+    async def _look(self, references: Sequence[str], credentials: Credentials) -> Scan:
+        """One digest, in all its repositories and with all that it stands for: in a bounded time."""
+        return await in_turn(references, self._seconds, lambda reference: self._gatherer.scan((reference,), credentials))
+
+    async def _believed(self, tried: Sequence[Canary], work: Coroutine[Any, Any, _T]) -> _T:
+        """What a tool says, where it may be believed before and after."""
+        try:
+            for canary in tried:
+                await canary.ensure()
+            found = await work
+        finally:
+            work.close()
+        for canary in self._canaries:
+            canary.believable()
+        return found
+
     async def _state(self) -> State:
         version = await self._trivy.version()
+        good = [canary.good_at for canary in self._canaries if canary.good_at is not None]
+        unfit = "; ".join(canary.unfit for canary in self._canaries if canary.unfit)
+        at = min(good) if len(good) == len(self._canaries) and good else None
+        state = State(trivy=version, database_at=None, canary_at=at, unfit=unfit, scans=self._workers)
         try:
-            return State(trivy=version, database_at=self._trivy.database().updated_at)
+            return msgspec.structs.replace(state, database_at=self._trivy.database().updated_at)
         except TransientError:
-            return State(trivy=version, database_at=None)
+            return state
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: one line in, one line out; an end of the other side meanwhile stops the work."""
