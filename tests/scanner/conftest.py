@@ -90,7 +90,8 @@ def scanner(cluster: "EmbeddedCluster", scanner_kubeconfig: Path, tmp_path: Path
             ]
         if mode != "agent":
             command += [f"--trivy={trivy or binary('trivy')}", f"--trivy-cache={database}", f"--scratch={scratch}"]
-            command += [f"--plain-http={cluster.registry}", "--no-database-update"]
+            command += [f"--plain-http={cluster.registry}", f"--cosign={binary('cosign')}"]
+            command += [] if any(each.startswith("--database-file") for each in arguments) else ["--no-database-update"]
         process = Process(name, command, log=tmp_path / f"{name}.log", keeper=cluster.keeper, environment=dict(os.environ))
         started.append(process)
         return process

@@ -37,7 +37,7 @@ class Gatherer:
         self.credentials = credentials
         return await self.work()
 
-    async def scan(self, candidates: tuple[str, ...], credentials: Credentials) -> object:
+    async def scan(self, candidates: tuple[str, ...], credentials: Credentials, *, documents: Sequence[object] = ()) -> object:
         self.credentials = credentials
         return await self.work()
 
@@ -51,7 +51,7 @@ async def worker(
     tmp_path: Path, work: Callable[[], Awaitable[object]], *, canaries: Sequence[Canary] = (), trivy: object = None
 ) -> AsyncIterator[Worker]:
     made = Gatherer(work)
-    service = Service(gatherer=made, trivy=trivy, prove=made.prove, canaries=canaries, workers=2)
+    service = Service(gatherer=made, trivy=trivy, prover=made, canaries=canaries, workers=2)
     task = asyncio.create_task(serve(service, tmp_path / "s"))
     async with asyncio.timeout(20):
         while not (tmp_path / "s").exists():
@@ -82,7 +82,7 @@ async def test_a_credential_comes_with_its_question_for_its_image_and_is_in_no_l
 ) -> None:
     key = PullCredential(image="reg.example/team/x", credential=Credential(username="ana", password="hunter2", identity_token="hunter3"))
     made = Gatherer(lambda: raising(ZeroDivisionError("a defect")))
-    service = Service(gatherer=made, trivy=None, prove=made.prove, canaries=(), workers=2)
+    service = Service(gatherer=made, trivy=None, prover=made, canaries=(), workers=2)
     for question in (
         Resolve(reference="reg.example/team/x:1", credentials=(key,)),
         Look(references=("x",), credentials=(key,)),

@@ -81,7 +81,10 @@ def _judged(subject: Subject, scan: Scan, requirement: ImageScan, now: datetime)
     failures = [failure for failure in (_vulnerable(scan, requirement), *_faults(scan, requirement)) if failure]
     if failures:
         messages, fixes = zip(*failures, strict=True)
-        return Answer(outcome=Outcome.FAIL, element="", path="", message="; ".join(messages), fix="; ".join(fix for fix in fixes if fix))
+        # Asked for again although it is known: somebody may have excused it a moment ago.
+        wanted = subject.at if requirement.vex else ""
+        fix = "; ".join(fix for fix in fixes if fix)
+        return Answer(outcome=Outcome.FAIL, element="", path="", message="; ".join(messages), fix=fix, wanted=wanted)
     reason = _unsearched(scan, requirement)
     if reason:
         return unknown(clean(f"image {name} cannot be judged: {reason}"), fix=_SEARCHED)

@@ -23,7 +23,7 @@ from mlwarden.evidence import store
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError
-from mlwarden.evidence.gather import Gatherer
+from mlwarden.evidence.gather import ARCHITECTURES, Gatherer
 from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registries import Registries
@@ -184,7 +184,7 @@ async def sources(options: argparse.Namespace, say: Say) -> AsyncIterator[Source
         registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
         async with Registry(registries=registries, credentials=_credentials(), ca_file=options.registry_ca) as registry:
             prover = Prover(registry=registry, verifier=_cosign(options, Path(scratch)))
-            yield Sources(gatherer=Gatherer(registry=registry, trivy=trivy), prover=prover)
+            yield Sources(gatherer=Gatherer(registry=registry, trivy=trivy, architectures=ARCHITECTURES), prover=prover)
 
 
 def _trivy(options: argparse.Namespace, scratch: Path) -> Trivy:

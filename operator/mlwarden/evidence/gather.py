@@ -33,6 +33,8 @@ from mlwarden.model.reference import Reference
 
 LOG = logging.getLogger(__name__)
 _ANONYMOUS = Credentials()
+ARCHITECTURES = ("amd64", "arm64")
+"""Unless somebody says what the nodes are: an entry of an index that nobody scanned must not be what a node picks."""
 MAX_ENTRIES = 8
 """Images behind one digest that are scanned; an index with more for our platforms is not one that people make."""
 _INDEXES = frozenset({"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"})
@@ -104,6 +106,8 @@ class Gatherer:
             DefinitiveError: none of them has it. TransientError: one of them may.
             EvidenceError: the scanner itself is not fit for use.
         """
+        if (again := await self._known(candidates, documents)) is not None:
+            return again
         failures: list[GatherError] = []
         registry = self._registry.showing(credentials)
         for text in candidates:
@@ -114,6 +118,14 @@ class Gatherer:
         if not failures:
             raise DefinitiveError("nobody said in which repository this digest is")
         raise next((error for error in failures if isinstance(error, TransientError)), failures[0])
+
+    async def _known(self, candidates: Sequence[str], documents: Sequence[vex.Document]) -> Scan | None:
+        """What can be said without pulling it: a digest is always the same bytes, and the same trivy reads the same out of them."""
+        of = {parsed.digest for text in candidates if (parsed := _parse(text)).digest}
+        if self._sboms is None or len(of) != 1:
+            return None
+        (only,) = of
+        return (await self.reevaluate([only], documents={only: documents})).scans.get(only) if only is not None else None
 
     async def reevaluate(
         self, digests: Sequence[Digest], *, documents: Mapping[Digest, Sequence[vex.Document]] | None = None

@@ -5,6 +5,7 @@ the same image. That there are none is known only when every repository has said
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Protocol
 import msgspec
 
 from mlwarden.errors import EvidenceError, InputError
+from mlwarden.evidence import vex
+from mlwarden.evidence.attestations import Attested
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import GatherError, one_line
 from mlwarden.evidence.registries import Access
@@ -23,6 +26,7 @@ from mlwarden.model.signing import Demand, Proof, Proven
 
 _ANONYMOUS = Credentials()
 _NO_VERIFIER = EvidenceError("the scanner has no cosign", hint="install cosign 3.1.2 or later, and name it with --cosign")
+LOG = logging.getLogger(__name__)
 _PROCESSES = 4
 """Runs of cosign at the same time: 100 MB each, for a tenth of a second."""
 _BETTER = (Proven.VERIFIED, Proven.UNKNOWN, Proven.INVALID, Proven.MISSING)
@@ -33,6 +37,10 @@ class Verifier(Protocol):
     """`evidence.cosign.Cosign`."""
 
     async def establish(self, pull: Pull, demand: Demand) -> Proof:
+        """Raises GatherError, EvidenceError."""
+        ...
+
+    async def attested(self, pull: Pull, demand: Demand) -> Sequence[Attested]:
         """Raises GatherError, EvidenceError."""
         ...
 
@@ -64,6 +72,32 @@ class Prover:
         """
         ways = [_Ways(self._registry.showing(credentials), text) for text in candidates]
         return tuple(await asyncio.gather(*(self._one(ways, name, demand) for name, demand in demands.items())))
+
+    async def documents(
+        self, candidates: Sequence[str], demands: Mapping[str, Demand], credentials: Credentials = _ANONYMOUS
+    ) -> tuple[vex.Document, ...]:
+        """Returns the VEX documents about a digest that are signed by whom they are demanded of; the demand's name is their source.
+
+        What cannot be had, or read, excuses nothing, and is no reason to lose the scan.
+        """
+        ways = [_Ways(self._registry.showing(credentials), text) for text in candidates]
+        found = await asyncio.gather(*(self._said(ways, name, demand) for name, demand in demands.items()))
+        return tuple(document for each in found for document in each)
+
+    async def _said(self, ways: Sequence["_Ways"], name: str, demand: Demand) -> list[vex.Document]:
+        documents: list[vex.Document] = []
+        for way in [way for each in ways for way in await each.found()]:
+            if isinstance(way, Exception) or self._verifier is None:
+                continue
+            try:
+                async with self._processes:
+                    attested = await self._verifier.attested(way, demand)
+                documents += [vex.read(each.predicate, source=name) for each in attested]
+            except EvidenceError as error:
+                LOG.warning("VEX documents of %s: %s", demand.authority.name, error.message)
+            if documents:
+                break
+        return documents
 
     async def _one(self, ways: Sequence["_Ways"], name: str, demand: Demand) -> Proof:
         found: list[Proof] = []

@@ -32,6 +32,7 @@ from mlwarden.scanner.keys import Keys, material
 from mlwarden.scanner.lane import DisplacedError, Lane
 from mlwarden.scanner.protocol import PullCredential, Worker
 from mlwarden.scanner.pull import Given, PullSecrets
+from mlwarden.scanner.refresh import Refresh
 
 LOG = logging.getLogger(__name__)
 RESOLVE, SCAN, VERIFY = "resolve", "scan", "verify"
@@ -80,6 +81,7 @@ class Agent:
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
         self.worker_fit, self._unfit = asyncio.Event(), ""
         self._good_at: datetime | None = None
+        self._refresh = Refresh(client, worker, known=self._known)
         for name, lane in lanes.items():
             metrics.QUEUE.labels(name).set_function(lane.agenda.__len__)
             metrics.RUNNING.labels(name).set_function(lane.pools.__len__)
@@ -99,6 +101,7 @@ class Agent:
             tasks.create_task(self._watch_worker())
             tasks.create_task(self._watch_keys())
             tasks.create_task(self._prewarm())
+            tasks.create_task(self._refresh.run())
             for lane in self._lanes:
                 tasks.create_task(self._dispatch(lane))
 
@@ -145,6 +148,7 @@ class Agent:
                 await asyncio.sleep(_WORKER_RETRY_SECONDS)
                 continue
             metrics.worker(state)
+            self._refresh.database(state.database_at)
             self._lanes[SCAN].pools.limit(state.scans)
             self._good_at = state.canary_at or self._good_at
             if state.unfit:
@@ -257,7 +261,8 @@ class Agent:
 
     async def _scan(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
-        scan = await self._worker.scan(order(known), credentials)
+        vex, _ = await self._keys.filled(self._demands.excuses)
+        scan = await self._worker.scan(order(known), credentials, vex)
         now = _now()
         return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
 

@@ -130,15 +130,31 @@ class Claim:
         return msgspec.structs.replace(self.current.status, **change)
 
     async def _put(self, status: EvidenceStatus) -> None:
-        metadata = self.current.metadata
-        body = {
-            "apiVersion": store.API_VERSION,
-            "kind": store.KIND,
-            "metadata": {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
-            "spec": {"references": list(self.current.spec.references)},
-            "status": store.encode(status),
-        }
-        self.current = store.read(await self._client.update(IMAGE_EVIDENCE, body, subresource="status"))
+        self.current = await _update(self._client, self.current, status)
+
+
+async def put(client: Client, seen: ImageEvidence, status: EvidenceStatus) -> ImageEvidence:
+    """Writes a status without a claim, under the resource version that was seen.
+
+    Raises:
+        LostError: it has changed since, or is gone. ApiError: the API server did not take it.
+    """
+    try:
+        return await _update(client, seen, status)
+    except (ConflictError, NotFoundError):
+        raise LostError from None
+
+
+async def _update(client: Client, seen: ImageEvidence, status: EvidenceStatus) -> ImageEvidence:
+    metadata = seen.metadata
+    body = {
+        "apiVersion": store.API_VERSION,
+        "kind": store.KIND,
+        "metadata": {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
+        "spec": {"references": list(seen.spec.references)},
+        "status": store.encode(status),
+    }
+    return store.read(await client.update(IMAGE_EVIDENCE, body, subresource="status"))
 
 
 def _now() -> datetime:

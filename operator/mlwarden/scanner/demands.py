@@ -12,7 +12,7 @@ from mlwarden import policy
 from mlwarden.errors import Error
 from mlwarden.model.signing import Demand
 from mlwarden.policy import CompiledPolicy
-from mlwarden.policy.images import demanded
+from mlwarden.policy.images import demanded, excuses
 
 LOG = logging.getLogger(__name__)
 
@@ -31,9 +31,15 @@ class Demands:
                 now = policy.compile_policy(policy.parse(obj))
             except Error as error:
                 LOG.warning("policy %s: %s", name, error)
-        if now is not None and now.demands:
+        if now is not None and (now.demands or now.vex):
             self._policies[name] = now
-        return (before.policy if before else None) != (now.policy if now and now.demands else None)
+        kept = self._policies.get(name)
+        return (before.policy if before else None) != (kept.policy if kept else None)
+
+    @property
+    def excuses(self) -> dict[str, Demand]:
+        """Whose VEX documents any policy listens to, by id."""
+        return excuses(self._policies.values())
 
     @property
     def every(self) -> dict[str, Demand]:

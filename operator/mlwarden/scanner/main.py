@@ -25,12 +25,14 @@ from mlwarden.cluster.process import add_options, connect, start_logging
 from mlwarden.errors import InputError
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.credentials import Credentials
-from mlwarden.evidence.gather import Gatherer
+from mlwarden.evidence.database import Origin
+from mlwarden.evidence.gather import ARCHITECTURES, Gatherer
 from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.room import Room, at_once
+from mlwarden.evidence.sboms import SBOMs
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.scanner import agent as agents
 from mlwarden.scanner import canary
@@ -44,8 +46,6 @@ from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
 
 LOG = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
-_ARCHITECTURES = ("amd64", "arm64")
-"""Unless somebody says what the nodes are: an entry of an index that nobody scanned must not be what a node picks."""
 _KEPT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR", "MLWARDEN_LOG", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 """What the worker, as a child, inherits of the environment."""
 _EXAMPLE = "example: mlwarden scanner --kubeconfig ~/.kube/config --trivy $(which trivy) --plain-http localhost:5000"
@@ -91,6 +91,16 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cosign", default="cosign", metavar="PROGRAM", help="cosign 3.1.2 or later")
     text = "trusted_root.json that policies call NAME; an empty NAME replaces Sigstore's public one (repeatable)"
     parser.add_argument("--trust-root", action="append", default=[], metavar="NAME=FILE", help=text)
+    parser.add_argument("--db-repository", action="append", default=[], metavar="REPOSITORY", help="mirror of the database (repeatable)")
+    file = "the database itself, a db.tar.gz or a directory: nothing is downloaded then"
+    parser.add_argument("--database-file", default="", metavar="PATH", help=file)
+    often = "how often to look for a newer database; a download is tried at most once an hour"
+    parser.add_argument("--database-every", type=_positive, default=600, metavar="SECONDS", help=often)
+    beside = "what trivy looks for beside vulnerabilities: secret, misconfig (repeatable)"
+    parser.add_argument("--scanners", action="append", default=[], choices=["secret", "misconfig"], help=beside)
+    kept = "for the packages of images, so that a new database needs no image again; 0: none are kept"
+    parser.add_argument("--sboms-size", type=_natural, default=1024, metavar="MIB", help=kept)
+    parser.add_argument("--sboms", default="", metavar="DIR", help="where they are; default: in --scratch")
     parser.add_argument("--no-database-update", action="store_true", help="never fetch the vulnerability database")
     parser.add_argument("--scratch", default=tempfile.gettempdir(), metavar="DIR", help="where images are unpacked")
     parser.add_argument("--scratch-size", type=_natural, default=0, metavar="MIB", help="of that disk; 0: all of it")
@@ -164,7 +174,25 @@ def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
         stalled=options.stall_timeout,
         disk=room.share,
     )
-    return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch.path, limits=limits, ca_file=options.registry_ca, room=room)
+    docker_config = Path(options.docker_config).read_bytes() if options.docker_config else Origin().docker_config
+    file = Path(options.database_file) if options.database_file else None
+    mirror = any(each.startswith(f"{host}/") for each in options.db_repository for host in options.plain_http)
+    origin = Origin(repositories=tuple(options.db_repository), file=file, docker_config=docker_config, plain_http=mirror)
+    return Trivy(
+        binary=Path(binary).resolve(),
+        cache=cache,
+        scratch=scratch.path,
+        limits=limits,
+        ca_file=options.registry_ca,
+        room=room,
+        scanners=options.scanners,
+        origin=origin,
+    )
+
+
+def _sboms(options: argparse.Namespace) -> SBOMs | None:
+    directory = Path(options.sboms) if options.sboms else Path(options.scratch) / "mlwarden-sboms"
+    return SBOMs(directory, limit=options.sboms_size << 20) if options.sboms_size else None
 
 
 def _cosign(options: argparse.Namespace, scratch: Scratch) -> Cosign | None:
@@ -188,17 +216,18 @@ async def _worker(options: argparse.Namespace) -> int:
         registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
         timeout, ca_file = options.registry_timeout, options.registry_ca
         async with Registry(registries=registries, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
-            gatherer = Gatherer(registry=registry, trivy=trivy, architectures=options.architecture or _ARCHITECTURES)
+            architectures = options.architecture or ARCHITECTURES
+            gatherer = Gatherer(registry=registry, trivy=trivy, architectures=architectures, sboms=_sboms(options))
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
-                    tasks.create_task(keep_database(trivy))
+                    tasks.create_task(keep_database(trivy, every=options.database_every))
                 prover = Prover(registry=registry, verifier=cosign)
                 workers = min(options.workers + options.slow_workers, at_once(options.scan_memory << 20))
                 canaries = [canary.of_trivy(trivy, options.canary), *([canary.of_cosign(cosign)] if cosign else [])]
                 for each in canaries:
                     tasks.create_task(each.keep())
                 service = Service(
-                    gatherer=gatherer, trivy=trivy, prove=prover.prove, canaries=canaries, workers=workers, seconds=options.scan_timeout
+                    gatherer=gatherer, trivy=trivy, prover=prover, canaries=canaries, workers=workers, seconds=options.scan_timeout
                 )
                 tasks.create_task(serve(service, Path(options.socket)))
     finally:

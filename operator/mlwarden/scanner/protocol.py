@@ -6,7 +6,9 @@ connection is all it takes to stop the work. gRPC and HTTP were rejected: two me
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +21,7 @@ from mlwarden.model.evidence import Scan
 from mlwarden.model.signing import Demand, Proof
 
 QUESTION_LIMIT = 1 << 21
-ANSWER_LIMIT = 1 << 18
+ANSWER_LIMIT = 1 << 24
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", forbid_unknown_fields=True):
@@ -41,10 +43,17 @@ class Resolve(_Message, frozen=True, kw_only=True, tag="resolve"):
 
 
 class Look(_Message, frozen=True, kw_only=True, tag="scan"):
-    """What is in this digest? `references`: `repository@sha256:…`, to try in turn."""
+    """What is in this digest? `references`: `repository@sha256:…`, to try in turn; `vex`: whose documents are wanted, keys filled in."""
 
     references: tuple[str, ...]
     credentials: tuple[PullCredential, ...] = ()
+    vex: dict[str, Demand] = {}
+
+
+class LookAgain(_Message, frozen=True, kw_only=True, tag="again"):
+    """What would you say of these digests now, without pulling any of them?"""
+
+    digests: tuple[str, ...]
 
 
 class Verify(_Message, frozen=True, kw_only=True, tag="verify"):
@@ -69,6 +78,12 @@ class Scanned(_Message, frozen=True, kw_only=True, tag="scanned"):
     """What is in it."""
 
     scan: Scan
+
+
+class ScannedAgain(_Message, frozen=True, kw_only=True, tag="scanned again"):
+    """Digest → what is in it by the present database; those that have to be pulled for it are left out."""
+
+    scans: dict[str, Scan]
 
 
 class Verified(_Message, frozen=True, kw_only=True, tag="verified"):
@@ -103,11 +118,11 @@ class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
     retry_after: float = 0
 
 
-Question = Resolve | Look | Verify | Report
-Answer = Resolved | Scanned | Verified | State | Failed
+Question = Resolve | Look | LookAgain | Verify | Report
+Answer = Resolved | Scanned | ScannedAgain | Verified | State | Failed
 _ANSWERS: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _QUESTIONS: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
-_T = TypeVar("_T", Resolved, Scanned, Verified, State)
+_T = TypeVar("_T", Resolved, Scanned, ScannedAgain, Verified, State)
 
 
 def shown(credentials: tuple[PullCredential, ...]) -> Credentials:
@@ -146,9 +161,16 @@ class Worker:
         except InputError:
             raise TransientError("the scanner's worker answered with something that is not a digest") from None
 
-    async def scan(self, references: tuple[str, ...], credentials: tuple[PullCredential, ...] = ()) -> Scan:
+    async def scan(
+        self, references: tuple[str, ...], credentials: tuple[PullCredential, ...] = (), vex: Mapping[str, Demand] = MappingProxyType({})
+    ) -> Scan:
         """Raises DefinitiveError, TransientError. Cancelling it stops the scan."""
-        return (await self._ask(Look(references=references, credentials=credentials), Scanned)).scan
+        return (await self._ask(Look(references=references, credentials=credentials, vex=dict(vex)), Scanned)).scan
+
+    async def scan_again(self, digests: tuple[str, ...]) -> dict[str, Scan]:
+        """Raises TransientError. Only of digests that were asked about."""
+        scans = (await self._ask(LookAgain(digests=digests), ScannedAgain)).scans
+        return {of: scan for of, scan in scans.items() if of in digests}
 
     async def verify(
         self, references: tuple[str, ...], demands: dict[str, Demand], credentials: tuple[PullCredential, ...] = ()

@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -22,9 +22,11 @@ from mlwarden.errors import Error
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.gather import Gatherer
+from mlwarden.evidence.proofs import Prover
 from mlwarden.evidence.trivy import Trivy
+from mlwarden.model.digest import digest
 from mlwarden.model.evidence import Scan
-from mlwarden.model.signing import Demand, Proof
+from mlwarden.model.signing import Demand
 from mlwarden.scanner import protocol
 from mlwarden.scanner.canary import Canary, UnfitError
 from mlwarden.scanner.candidates import in_turn
@@ -32,11 +34,13 @@ from mlwarden.scanner.protocol import (
     Answer,
     Failed,
     Look,
+    LookAgain,
     Question,
     Report,
     Resolve,
     Resolved,
     Scanned,
+    ScannedAgain,
     State,
     Verified,
     Verify,
@@ -46,10 +50,8 @@ LOG = logging.getLogger(__name__)
 _RESOLUTIONS = 32
 _QUESTION_SECONDS = 10
 _VERIFY_SECONDS = 300
-_UPDATE_SECONDS = 600
 _UPDATE_RETRY_SECONDS = 60
 _T = TypeVar("_T")
-Prove = Callable[[Sequence[str], Mapping[str, Demand], Credentials], Coroutine[Any, Any, tuple[Proof, ...]]]
 
 
 class Service:
@@ -58,36 +60,24 @@ class Service:
     Args:
         gatherer: resolves and scans.
         trivy: whose state is told.
-        prove: answers demands about a digest.
+        prover: answers demands about a digest, and fetches what was attested.
         canaries: whether the tools may be believed: what scans, and what verifies where there is something that does.
         workers: scans at the same time.
         seconds: for one digest altogether.
     """
 
     def __init__(
-        self, *, gatherer: Gatherer, trivy: Trivy, prove: Prove, canaries: Sequence[Canary], workers: int, seconds: float = 900
+        self, *, gatherer: Gatherer, trivy: Trivy, prover: Prover, canaries: Sequence[Canary], workers: int, seconds: float = 900
     ) -> None:
-        self._gatherer, self._trivy, self._prove, self._canaries = gatherer, trivy, prove, tuple(canaries)
+        self._gatherer, self._trivy, self._prover, self._canaries = gatherer, trivy, prover, tuple(canaries)
         self._workers, self._seconds = workers, seconds
+        self._again = asyncio.Semaphore(1)
         self._scans, self._resolutions = asyncio.Semaphore(workers), asyncio.Semaphore(_RESOLUTIONS)
 
     async def answer(self, question: Question) -> Answer:
         """Never raises but for cancellation: a failure is an answer."""
         try:
-            match question:
-                case Resolve(reference=reference, credentials=credentials):
-                    async with self._resolutions:
-                        return Resolved(digest=await self._gatherer.resolve(reference, protocol.shown(credentials)))
-                case Look(references=references, credentials=credentials):
-                    async with self._scans:
-                        looking = self._look(references, protocol.shown(credentials))
-                        return Scanned(scan=await self._believed(self._canaries[:1], looking))
-                case Verify(references=references, demands=demands, credentials=credentials):
-                    proving = self._prove(references, demands, protocol.shown(credentials))
-                    async with asyncio.timeout(_VERIFY_SECONDS):
-                        return Verified(proofs=await self._believed(self._canaries[1:], proving))
-                case Report():
-                    return await self._state()
+            return await self._answer(question)
         except GatherError as error:
             return Failed(definitive=isinstance(error, DefinitiveError), reason=error.message, retry_after=error.retry_after)
         except TimeoutError:
@@ -100,9 +90,32 @@ class Service:
             LOG.exception("%s", question)
             return Failed(definitive=False, reason=f"the scanner failed: {type(error).__name__}")
 
-    async def _look(self, references: Sequence[str], credentials: Credentials) -> Scan:
+    async def _answer(self, question: Question) -> Answer:
+        match question:
+            case Resolve(reference=reference, credentials=credentials):
+                async with self._resolutions:
+                    return Resolved(digest=await self._gatherer.resolve(reference, protocol.shown(credentials)))
+            case Look(references=references, credentials=credentials, vex=vex):
+                async with self._scans:
+                    looking = self._look(references, protocol.shown(credentials), vex)
+                    return Scanned(scan=await self._believed(self._canaries[:1], looking))
+            case LookAgain(digests=digests):
+                async with self._again:
+                    found = await self._believed(self._canaries[:1], self._gatherer.reevaluate([digest(of) for of in digests]))
+                    return ScannedAgain(scans={str(of): scan for of, scan in found.scans.items()})
+            case Verify(references=references, demands=demands, credentials=credentials):
+                proving = self._prover.prove(references, demands, protocol.shown(credentials))
+                async with asyncio.timeout(_VERIFY_SECONDS):
+                    return Verified(proofs=await self._believed(self._canaries[1:], proving))
+            case Report():
+                return await self._state()
+
+    async def _look(self, references: Sequence[str], credentials: Credentials, vex: Mapping[str, Demand]) -> Scan:
         """One digest, in all its repositories and with all that it stands for: in a bounded time."""
-        return await in_turn(references, self._seconds, lambda reference: self._gatherer.scan((reference,), credentials))
+        documents = await self._prover.documents(references, vex, credentials) if vex else ()
+        return await in_turn(
+            references, self._seconds, lambda reference: self._gatherer.scan((reference,), credentials, documents=documents)
+        )
 
     async def _believed(self, tried: Sequence[Canary], work: Coroutine[Any, Any, _T]) -> _T:
         """What a tool says, where it may be believed before and after."""
@@ -169,10 +182,10 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-async def keep_database(trivy: Trivy) -> None:
-    """Keeps the vulnerability database current until cancelled."""
+async def keep_database(trivy: Trivy, *, every: float) -> None:
+    """Keeps the vulnerability database current until cancelled: looks whether there is a newer one, every so many seconds."""
     while True:
-        delay = _UPDATE_SECONDS
+        delay = every
         try:
             await trivy.update()
         except Error as error:

@@ -1,0 +1,113 @@
+"""A new vulnerability database: what is known about every digest is said again, without an image being pulled.
+
+In batches, because that is what makes it cheap (`evidence.reevaluate`), and without claims: each answer is written under the resource
+version that was seen, so whoever changed the object meanwhile wins, and two scanners that do the same write the same. What has to be pulled
+for it keeps its scan, with its age, until somebody needs a newer one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from mlwarden.cluster import ApiError, Client
+from mlwarden.evidence.failure import GatherError
+from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
+from mlwarden.model.evidence import Phase, Scan
+from mlwarden.scanner import metrics
+from mlwarden.scanner.claim import LostError, put
+from mlwarden.scanner.protocol import Worker
+
+LOG = logging.getLogger(__name__)
+_BATCH = 200
+_WRITERS = 8
+_RETRY_SECONDS = 30.0
+
+
+class Refresh:
+    """Says again what is known.
+
+    Args:
+        client: of the API server.
+        worker: is asked.
+        known: every object, by name; kept current by its owner.
+    """
+
+    def __init__(self, client: Client, worker: Worker, *, known: Mapping[str, ImageEvidence]) -> None:
+        self._client, self._worker, self._known = client, worker, known
+        self._database: datetime | None = None
+        self._newer = asyncio.Event()
+
+    def database(self, at: datetime | None) -> None:
+        """Told how old the worker's database is."""
+        if at is not None and (self._database is None or at > self._database):
+            self._database = at
+            self._newer.set()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        while True:
+            await self._newer.wait()
+            self._newer.clear()
+            try:
+                count = await self._all(self._older())
+            except GatherError as error:
+                LOG.warning("scans cannot be renewed with the new database: %s", error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._newer.set()
+            else:
+                if count:
+                    LOG.info("%d digests judged again with a new vulnerability database", count)
+
+    def _older(self) -> list[ImageEvidence]:
+        """Scans by an older database, that nobody is at."""
+        now = datetime.now(UTC)
+        return [known for known in self._known.values() if _is_older(known, self._database) and not _claimed(known.status, now)]
+
+    async def _all(self, older: Sequence[ImageEvidence]) -> int:
+        count = 0
+        for start in range(0, len(older), _BATCH):
+            batch = {_digest(known): known for known in older[start : start + _BATCH]}
+            scans = await self._worker.scan_again(tuple(batch))
+            free = asyncio.Semaphore(_WRITERS)
+
+            async def write(known: ImageEvidence, scan: Scan, free: asyncio.Semaphore = free) -> bool:
+                async with free:
+                    return await self._write(known, scan)
+
+            count += sum(await asyncio.gather(*(write(batch[of], scan) for of, scan in scans.items())))
+        metrics.FINISHED.labels("refresh", "ready").inc(count)
+        return count
+
+    async def _write(self, known: ImageEvidence, scan: Scan) -> bool:
+        before = known.status.scan
+        now = datetime.now(UTC)
+        # Documents were not asked for again: what they say goes on to count of what is still found.
+        found = {(each.id, each.package, each.installed) for each in scan.vulnerabilities}
+        excused = tuple(each for each in before.suppressed if (each.id, each.package, each.installed) in found) if before else ()
+        scan = msgspec.structs.replace(scan, scanned_at=now, suppressed=excused)
+        try:
+            await put(self._client, known, msgspec.structs.replace(known.status, scan=scan, at=now, reason=""))
+        except LostError:
+            return False
+        except ApiError as error:
+            LOG.warning("%s: %s", known.metadata.name, error)
+            return False
+        return True
+
+
+def _is_older(known: ImageEvidence, database: datetime | None) -> bool:
+    scan = known.status.scan
+    if known.status.phase is not Phase.READY or scan is None or database is None:
+        return False
+    return scan.database_at is None or scan.database_at < database
+
+
+def _claimed(status: EvidenceStatus, now: datetime) -> bool:
+    return bool(status.claimed_by) and status.claimed_until is not None and status.claimed_until > now
+
+
+def _digest(known: ImageEvidence) -> str:
+    return known.metadata.name.replace("-", ":", 1)

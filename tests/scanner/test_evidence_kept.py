@@ -1,0 +1,125 @@
+"""What is known of an image outlives its vulnerability database, and signatures and excuses come with it: real trivy, cosign, registry."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlwarden import policy
+from mlwarden.embedded import images, trivydb
+from mlwarden.embedded.signer import Signer
+from mlwarden.embedded.trivydb import ADVISORIES, Advisory
+from mlwarden.model.signing import PREDICATES
+
+if TYPE_CHECKING:
+    from mlwarden.embedded.cluster import EmbeddedCluster
+    from mlwarden.embedded.processes import Process
+
+Ask = Callable[[str], str]
+Scanner = Callable[..., "Process"]
+Until = Callable[..., dict[str, Any]]
+POLICIES = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
+NEW = Advisory(id="CVE-2999-0002", ecosystem="pip", package="requests", fixed="3.0.0", severity="HIGH", title="made up: known since today")
+
+
+def ready(status: dict[str, Any]) -> bool:
+    return status.get("phase") == "Ready"
+
+
+@pytest.fixture
+def demand(cluster: "EmbeddedCluster", evidence_crd: None) -> Iterator[Callable[..., policy.CompiledPolicy]]:
+    """Applies a policy with one requirement, and returns it compiled."""
+    made: list[str] = []
+
+    def apply(name: str, requirement: dict[str, Any]) -> policy.CompiledPolicy:
+        spec = {"profiles": {"production": "Deny"}, "requirement": requirement, "message": "m", "why": "w", "fix": {"text": "f"}}
+        body = {"apiVersion": "mlwarden.io/v1alpha1", "kind": "WardenPolicy", "metadata": {"name": name}, "spec": spec}
+        cluster.api().apply(f"{POLICIES}/{name}", body)
+        if name not in made:
+            made.append(name)
+        return policy.compile_policy(policy.parse(body))
+
+    yield apply
+    for name in made:
+        cluster.api().delete(f"{POLICIES}/{name}")
+
+
+def test_a_new_database_is_asked_about_known_digests_without_pulling_them(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path
+) -> None:
+    source = trivydb.make_database(tmp_path / "first", updated=datetime.now(UTC) - timedelta(hours=2))
+    names = []
+    for number in range(3):
+        of = images.push_image(cluster.registry, f"kept/{number}:1", alpine={"musl": "1.2.5-r10"}, python={"requests": "2.32.4"})
+        names.append(ask(f"{cluster.registry}/kept/{number}@{of}"))
+    scanner(f"--database-file={source / 'db'}", "--database-every=1")
+    before = [until(name, ready) for name in names]
+    assert [status["scan"]["counts"].get("HIGH", 0) for status in before] == [0, 0, 0]
+
+    trivydb.make_database(source, [*ADVISORIES, NEW])
+    after = [until(name, lambda status: status.get("scan", {}).get("counts", {}).get("HIGH") == 1, seconds=90) for name in names]
+    for was, now in zip(before, after, strict=True):
+        assert (
+            now["scan"]["readAt"] == was["scan"]["readAt"] if "readAt" in was["scan"] else now["scan"]["readAt"] < now["scan"]["scannedAt"]
+        )
+        assert now["scan"]["databaseAt"] > was["scan"]["databaseAt"]
+
+
+def test_signatures_are_looked_at_for_every_known_digest_once_a_policy_asks(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path, *, demand: Callable[..., policy.CompiledPolicy]
+) -> None:
+    signer = Signer(tmp_path)
+    ours, theirs = signer.key_pair("ours"), signer.key_pair("theirs")
+    of = images.clean(cluster.registry, "kept/signed:1")
+    image = f"{cluster.registry}/kept/signed@{of}"
+    ask(image)
+    scanner()
+    compiled = demand(
+        "kept-signed",
+        {"imageSignature": {"authorities": [{"name": "ours", "key": ours.pem}, {"name": "theirs", "key": theirs.pem}], "required": 2}},
+    )
+    name = of.replace("sha256:", "signatures-")
+    status = until(name, ready)
+    assert {each["authority"]: each["outcome"] for each in status["proofs"]} == {"ours": "Missing", "theirs": "Missing"}
+
+    signer.sign(image, ours)
+    cluster.api().patch(f"/apis/mlwarden.io/v1alpha1/imageevidences/{name}", {"spec": {"requestedAt": "2026-11-24T00:00:00Z"}})
+    status = until(name, lambda status: any(each["outcome"] == "Verified" for each in status.get("proofs", ())))
+    outcomes = {each["demand"]: each["outcome"] for each in status["proofs"]}
+    assert outcomes == dict(zip(compiled.demands, ("Verified", "Invalid"), strict=True))
+
+
+def test_a_signed_document_of_the_named_authority_excuses_and_another_ones_does_not(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path, *, demand: Callable[..., policy.CompiledPolicy]
+) -> None:
+    signer = Signer(tmp_path)
+    security, stranger = signer.key_pair("security"), signer.key_pair("stranger")
+    of = images.vulnerable(cluster.registry, "kept/excused:1")
+    image = f"{cluster.registry}/kept/excused@{of}"
+    for key, vulnerability in ((security, "CVE-2025-32434"), (stranger, "CVE-2025-26519")):
+        document = {
+            "@context": "https://openvex.dev/ns/v0.2.0",
+            "@id": "https://example.com/vex/1",
+            "author": "somebody",
+            "timestamp": "2026-11-01T00:00:00Z",
+            "version": 1,
+            "statements": [
+                {
+                    "vulnerability": {"name": vulnerability},
+                    "products": [{"@id": f"pkg:oci/excused@{of.replace(':', '%3A')}"}],
+                    "status": "not_affected",
+                    "justification": "vulnerable_code_not_in_execute_path",
+                }
+            ],
+        }
+        signer.attest(image, key, type="openvex", predicate=document)
+    compiled = demand("kept-excused", {"imageScan": {"vex": [{"name": "security", "key": security.pem}]}})
+    name = ask(image)
+    scanner()
+    status = until(name, ready)
+    (only,) = status["scan"]["suppressed"]
+    assert (only["id"], only["status"]) == ("CVE-2025-32434", "not_affected")
+    assert compiled.vex[only["source"]].predicate_type == PREDICATES["openvex"]
+    assert status["scan"]["counts"]["CRITICAL"] == 1  # what is there is not denied; whose word counts is each policy's business
