@@ -23,8 +23,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import deployments
+import engine
 import images
 import noop
+import through
 from measure import Load, latencies, processes, rss, without_compiled
 from mlwarden.controllers.gate import gate_objects
 from mlwarden.embedded.api import ApiError
@@ -33,7 +36,13 @@ from mlwarden.embedded.installed import NAMESPACE, Installation, push_demo_image
 from mlwarden.embedded.kubelet import HostKubelet
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
 
-PARTS: Mapping[str, Callable[[], None]] = {"images": images.main}
+PARTS: Mapping[str, Callable[[], None]] = {
+    "images": images.main,
+    "through": through.main,
+    "deployments": deployments.main,
+    "engine": engine.main,
+}
+"""What else can be measured, by name."""
 BEYOND_POD_SECURITY = (
     *("env-credentials", "gpu-limits", "resource-limits", "image-scanned", "service-account-token"),
     *("pinned-images", "trusted-registries"),
