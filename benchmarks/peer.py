@@ -91,6 +91,11 @@ class Kyverno:
             raise ClusterError("kyverno does not run")
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs; without its own kubelet nobody starts it again."""
+        return self._process is not None and self._process.alive
+
     def close(self) -> None:
         """Ends the process and takes its webhooks away, which would otherwise refuse everything."""
         if self._process is not None:
