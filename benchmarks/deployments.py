@@ -81,7 +81,7 @@ def cold_pod(cluster: EmbeddedCluster, signer: Signer, log: Path) -> None:
     print(f"one pod, {CONTAINERS} containers of one image, {AUTHORITIES} authorities, cold: released after {seconds:.1f} s")
     print(f"- runs of cosign verify: {len(verified(log)) - runs}")
     print(f"- asked by its tag: {sum(what == '1' for _, _, what in fetched)}")
-    print(f"- asked by its digest: {sum(what == digest for _, _, what in fetched)} (trivy and each cosign ask for themselves)")
+    print(f"- asked by its digest: {sum(what == digest for _, _, what in fetched)}")
     print(f"- other manifests (signatures): {sum(what not in {'1', digest} for _, _, what in fetched)}")
     cluster.api().delete(f"{_PODS}/cold")
 

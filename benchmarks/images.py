@@ -2,8 +2,8 @@
 
 In this order: the API server alone; Kyverno with one ImageValidatingPolicy as in its documentation; the API server alone again (the
 difference of the two is the noise); mlwarden as its chart installs it, with a policy about signatures beside its own 25; mlwarden with
-the policies about scans and signatures alone; and with the one about signatures alone, which is what Kyverno was asked. Everything is warm: the same image again and again, by
-digest.
+the policies about scans and signatures alone; and with the one about signatures alone, which is what Kyverno was asked. Everything is
+warm: the same image again and again, by digest.
 """
 
 from __future__ import annotations
