@@ -7,6 +7,8 @@ The steps build on each other on one control plane, in this order, because what 
 1. the API server alone; 2. the gate and the guards; 3. with them a webhook that answers `allowed` and looks at nothing (same server, same
 TLS); 4. mlwarden, installed by its chart. Step 4 comes with the shipped policies also compiled into the API server; what the webhook adds
 is what (c) - (b) is about, so the compiled ones are measured apart.
+
+`make bench BENCH=PART` measures something else: `images` (beside Kyverno), `through` (what gets past either), `deployments`, `engine`.
 """
 
 from __future__ import annotations
@@ -15,27 +17,34 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import deployments
+import engine
+import images
 import noop
+import through
+from measure import Load, latencies, processes, rss, without_compiled
 from mlwarden.controllers.gate import gate_objects
-from mlwarden.embedded import build
 from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.installed import NAMESPACE, Installation, push_demo_images
 from mlwarden.embedded.kubelet import HostKubelet
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
-from mlwarden.policy.admission_policies import PREFIX
 
-HERE = Path(__file__).parent
-CLIENTS = (1, 20)
+PARTS: Mapping[str, Callable[[], None]] = {
+    "images": images.main,
+    "through": through.main,
+    "deployments": deployments.main,
+    "engine": engine.main,
+}
+"""What else can be measured, by name."""
 BEYOND_POD_SECURITY = (
     *("env-credentials", "gpu-limits", "resource-limits", "image-scanned", "service-account-token"),
     *("pinned-images", "trusted-registries"),
@@ -64,74 +73,6 @@ def pod(image: str) -> dict[str, Any]:
             ],
         },
     }
-
-
-class Load:
-    """The load generator (Go, standard library), pointed at one cluster and namespace."""
-
-    def __init__(self, cluster: EmbeddedCluster, namespace: str, body: dict[str, Any], directory: Path) -> None:
-        self._cluster = cluster
-        self._binary = directory / "load"
-        if not self._binary.exists():
-            subprocess.run([build.compiler(HERE / "load" / "go.mod"), "build", "-o", self._binary, "."], cwd=HERE / "load", check=True)
-        self._body = directory / "body.json"
-        self._body.write_text(json.dumps(body))
-        self._url = f"{cluster.server}/api/v1/namespaces/{namespace}/pods"
-
-    def run(self, *, clients: int, count: int, dry: bool = True, warm: int = 100) -> dict[str, Any]:
-        """Posts `count` pods; returns average, p50, p95, p99 in ms, perSecond and failures."""
-        answer = subprocess.run(
-            [
-                *(str(self._binary), "-url", self._url + ("?dryRun=All" if dry else ""), "-ca", str(self._cluster.pki.ca)),
-                *(
-                    "-token",
-                    self._cluster.token(),
-                    "-body",
-                    str(self._body),
-                    "-clients",
-                    str(clients),
-                    "-count",
-                    str(count),
-                    "-warm",
-                    str(warm),
-                ),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        result: dict[str, Any] = json.loads(answer.stdout)
-        if result["failures"]:
-            print(f"!! {result['failures']} failures: {result['example']}", file=sys.stderr)
-        return result
-
-
-def latencies(load: Load, count: int, rounds: int) -> dict[int, dict[str, float]]:
-    """The median of several rounds, per number of clients."""
-    found: dict[int, dict[str, float]] = {}
-    for clients in CLIENTS:
-        runs = [load.run(clients=clients, count=count) for _ in range(rounds)]
-        found[clients] = {key: statistics.median(run[key] for run in runs) for key in ("average", "p50", "p95", "p99", "perSecond")}
-    return found
-
-
-def rss(pid: int) -> float:
-    """Resident memory in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def processes(word: str) -> list[int]:
-    """Process ids of `mlwarden WORD …`, found by their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            if word.encode() in command and any(b"mlwarden" in part for part in command):
-                found.append(int(entry.name))
-    return found
 
 
 def release_times(cluster: EmbeddedCluster, namespace: str, body: dict[str, Any], *, total: int, rate: float) -> list[float]:
@@ -166,18 +107,6 @@ def release_times(cluster: EmbeddedCluster, namespace: str, body: dict[str, Any]
     return sorted((released[name] - created[name]) * 1000 for name in released)
 
 
-def without_compiled(cluster: EmbeddedCluster) -> None:
-    """Takes the policies out of the API server: the controller, which would put them back, goes first."""
-    cluster.kubectl("scale", "deployment/mlwarden-controller", "--namespace", NAMESPACE, "--replicas=0")
-    base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
-    while any("controller" in item["metadata"]["name"] for item in cluster.api().get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]):
-        time.sleep(0.2)
-    for binding in cluster.api().get(base)["items"]:
-        if binding["spec"]["policyName"].startswith(PREFIX):
-            cluster.api().delete(f"{base}/{binding['metadata']['name']}")
-    time.sleep(2)
-
-
 def outage(cluster: EmbeddedCluster, kubelet: HostKubelet, load: Load, namespace: str, total: int) -> tuple[float, int]:
     """Kills mlwarden, creates `total` pods, brings it back; returns seconds until all are released, and how many were."""
     path = f"/api/v1/namespaces/{namespace}/pods"
@@ -200,10 +129,14 @@ def outage(cluster: EmbeddedCluster, kubelet: HostKubelet, load: Load, namespace
 def main() -> int:
     """Runs all of it and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("pods", *PARTS), default="pods", help="what to measure; by default what pods cost")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--skip-latency", action="store_true")
     options = parser.parse_args()
+    if options.part in PARTS:
+        PARTS[options.part]()
+        return 0
     rows: list[tuple[str, dict[int, dict[str, float]]]] = []
     with tempfile.TemporaryDirectory() as folder, EmbeddedCluster() as cluster, HostKubelet(cluster) as kubelet:
         directory = Path(folder)
