@@ -109,3 +109,53 @@ def test_a_pull_secret_for_every_image_is_mounted_where_it_is_used(tmp_path: Pat
 def test_values_that_mean_nothing_are_refused(tmp_path: Path, values: dict[str, Any]) -> None:
     with pytest.raises(RuntimeError, match="values don't meet the specifications"):
         rendered(tmp_path, **values)
+
+
+def test_trust_roots_and_keys_reach_those_who_read_them_and_nobody_else(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, trustRoots={"": "{}", "ours": '{"a": 1}'}, keySecrets=["release-key"])
+    assert objects["ConfigMap", "mlwarden-trust-roots"]["data"] == {"public.json": "{}", "ours.json": '{"a": 1}'}
+    arguments = container(objects, "worker")["args"]
+    assert {
+        "--trust-root==/etc/mlwarden/trust-roots/public.json",
+        "--trust-root=ours=/etc/mlwarden/trust-roots/ours.json",
+    } <= set(arguments)
+    assert "trust-roots" in mounted(objects, "worker") - mounted(objects, "agent")
+    assert objects["Role", "mlwarden-scanner"]["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["release-key"], "verbs": ["get"]}
+    ]
+    assert objects["RoleBinding", "mlwarden-scanner"]["subjects"][0]["name"] == "mlwarden-scanner"
+    assert ("Role", "mlwarden-scanner") not in rendered(tmp_path)
+
+
+def test_the_database_and_the_packages_of_images_are_kept_where_the_administrator_says(tmp_path: Path) -> None:
+    objects = rendered(
+        tmp_path, cacheClaim="cache", scanners=["secret"], database={"repositories": ["mirror.example.com/db:2"], "every": 60}
+    )
+    arguments = container(objects, "worker")["args"]
+    assert {
+        "--trivy-cache=/cache/trivy",
+        "--sboms=/cache/packages",
+        "--scanners=secret",
+        "--db-repository=mirror.example.com/db:2",
+        "--database-every=60",
+    } <= set(arguments)
+    assert "cache" in mounted(objects, "worker")
+    with pytest.raises(RuntimeError, match="scanners"):
+        rendered(tmp_path, scanners=["license"])
+
+
+def test_the_worker_has_no_token_and_a_root_filesystem_that_it_cannot_write(tmp_path: Path) -> None:
+    objects = rendered(tmp_path)
+    spec = objects["Deployment", "mlwarden-scanner"]["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "token" not in mounted(objects, "worker")
+    security = container(objects, "worker")["securityContext"]
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_scanner_reaches_registries_and_the_api_server_and_nothing_else(tmp_path: Path) -> None:
+    objects = rendered(tmp_path)
+    (egress,) = [obj for (kind, name), obj in objects.items() if kind == "NetworkPolicy" and "scanner" in name]
+    ports = {port.get("port") for rule in egress["spec"]["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 6443}
