@@ -76,6 +76,30 @@ def test_what_was_gathered_is_judged_again_without_a_registry(
     assert again.err == ""
 
 
+def test_signatures_are_verified_for_whom_the_policies_name(run: Run, cluster: "EmbeddedCluster", tools: list[str], tmp_path: Path) -> None:
+    from mlwarden.embedded import images
+    from mlwarden.embedded.build import binary
+    from mlwarden.embedded.signer import Signer
+
+    of = images.clean(cluster.registry, "online/signed:1")
+    image = f"{cluster.registry}/online/signed@{of}"
+    key = Signer(tmp_path).key_pair()
+    requirement = {"imageSignature": {"authorities": [{"name": "release", "key": key.pem}]}}
+    spec = {"profiles": {"*": "Deny"}, "requirement": requirement, "message": "unsigned", "why": "w", "fix": {"text": "sign it"}}
+    policy = {"apiVersion": "mlwarden.io/v1alpha1", "kind": "WardenPolicy", "metadata": {"name": "signed"}, "spec": spec}
+    (tmp_path / "policy.yaml").write_text(json.dumps(policy))
+    (tmp_path / "pod.yaml").write_text(pod(image))
+    arguments = ("pod.yaml", "--policies=policy.yaml", "--online", f"--cosign={binary('cosign')}", *tools)
+    before = run(*arguments)
+    assert before.code == 1
+    assert "unsigned: it has no signature that counts: release: " in before.out
+    Signer(tmp_path).sign(image, key)
+    assert run(*arguments).code == 0
+    without = run("pod.yaml", "--policies=policy.yaml", "--online", "--strict", "--cosign=no-such-cosign", *tools)
+    assert without.code == 1
+    assert "the scanner has no cosign" in without.out
+
+
 def test_an_image_that_is_not_there_is_named_and_stays_unknown(
     run: Run, cluster: "EmbeddedCluster", tools: list[str], tmp_path: Path
 ) -> None:

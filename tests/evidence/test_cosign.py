@@ -413,3 +413,19 @@ async def test_a_cosign_that_does_not_tell_a_fit_version_verifies_nothing(tmp_pa
     with pytest.raises(EvidenceError) as error:
         await outcome(script(tmp_path, "print(json.dumps([ENTRY]))", version))
     assert not isinstance(error.value, TransientError | DefinitiveError)
+
+
+@pytest.mark.parametrize(
+    ("advisory", "version"),
+    [
+        ("CVE-2024-29902", "2.2.3"),
+        ("CVE-2024-29903", "2.2.3"),
+        ("CVE-2026-22703", "3.0.3"),
+        ("CVE-2026-24122", "3.0.4"),
+        ("CVE-2026-39395", "3.0.5"),
+    ],
+)
+def test_a_cosign_with_a_known_hole_is_refused(advisory: str, version: str) -> None:
+    """Payloads that exhaust memory, any entry of a log, expired authorities, payloads that cannot be read: fixed in later releases."""
+    with pytest.raises(EvidenceError, match="too old"):
+        accepted(version)

@@ -29,7 +29,7 @@ from mlwarden.model.finding import Decision, Finding, Outcome, Verdict
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Workload
 from mlwarden.policy import CompiledPolicy
-from mlwarden.policy.images import demanded
+from mlwarden.policy.images import demanded, excuses
 
 DENIED = 1
 UNREADABLE = 2
@@ -95,7 +95,7 @@ async def _judged(found: Sequence[Manifest], rules: Policies, options: argparse.
     judged = again()
     if not options.online:
         return judged
-    async with online.sources(options, online.told) as sources:
+    async with online.sources(options, excuses(rules.compiled), online.told) as sources:
         while wanted := collection.missing(want for item in judged if item.verdict for want in item.verdict.wanted):
             await collection.gather(wanted, sources, lambda names: demanded(rules.compiled, names), online.told)
             judged = again()

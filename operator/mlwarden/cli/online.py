@@ -50,10 +50,11 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
-    """What gathers."""
+    """What gathers, and whose VEX documents go with a scan."""
 
     gatherer: Gatherer
     prover: Prover
+    excuses: Mapping[str, Demand]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +164,8 @@ async def _gathered(wanted: str, sources: Sources, demands: Demanded) -> ImageEv
         elif made.is_signatures:
             status = EvidenceStatus(phase=Phase.READY, proofs=await sources.prover.prove(references, demands(references)))
         else:
-            status = EvidenceStatus(phase=Phase.READY, scan=await sources.gatherer.scan(references))
+            documents = await sources.prover.documents(references, sources.excuses)
+            status = EvidenceStatus(phase=Phase.READY, scan=await sources.gatherer.scan(references, documents=documents))
     except GatherError as error:
         phase = Phase.FAILED if isinstance(error, DefinitiveError) else Phase.PENDING
         status = EvidenceStatus(phase=phase, reason=error.message[:400])
@@ -171,7 +173,7 @@ async def _gathered(wanted: str, sources: Sources, demands: Demanded) -> ImageEv
 
 
 @contextlib.asynccontextmanager
-async def sources(options: argparse.Namespace, say: Say) -> AsyncIterator[Sources]:
+async def sources(options: argparse.Namespace, excuses: Mapping[str, Demand], say: Say) -> AsyncIterator[Sources]:
     """Opens what gathers, as the command was told.
 
     Raises:
@@ -184,7 +186,8 @@ async def sources(options: argparse.Namespace, say: Say) -> AsyncIterator[Source
         registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
         async with Registry(registries=registries, credentials=_credentials(), ca_file=options.registry_ca) as registry:
             prover = Prover(registry=registry, verifier=_cosign(options, Path(scratch)))
-            yield Sources(gatherer=Gatherer(registry=registry, trivy=trivy, architectures=ARCHITECTURES), prover=prover)
+            gatherer = Gatherer(registry=registry, trivy=trivy, architectures=ARCHITECTURES)
+            yield Sources(gatherer=gatherer, prover=prover, excuses=excuses)
 
 
 def _trivy(options: argparse.Namespace, scratch: Path) -> Trivy:
