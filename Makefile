@@ -10,7 +10,7 @@ help:
 	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
 	@echo "make test          all tests, on a real API server"
 	@echo "make lint          ruff, mypy strict, import-linter"
-	@echo "make bench         the figures of benchmarks/README.md, measured again"
+	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=images: beside Kyverno)"
 	@echo "make setup         the virtual environment and the pinned tools, nothing more (every command above does it first)"
 	@echo "make requirements  pin the newest dependencies, with hashes"
 
