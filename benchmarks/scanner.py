@@ -25,10 +25,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from mlwarden import evidence
 from mlwarden.controllers.install import crds
 from mlwarden.embedded import images, trivydb
+from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.build import binary
 from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.processes import Process, free_port
@@ -66,12 +68,19 @@ class Answers:
         threading.Thread(target=self._watch, args=(version,), daemon=True).start()
 
     def _watch(self, version: str) -> None:
-        for event in self._cluster.api().watch(COLLECTION, seconds=3600, resourceVersion=version):
-            status = event["object"].get("status", {})
-            if status.get("claimedBy") and self.claimed is None:
-                self.claimed = time.monotonic()
-            if status.get("phase") == "Ready":
-                self._at.setdefault(event["object"]["metadata"]["name"], time.monotonic())
+        """Goes on where a quiet watch was ended."""
+        while True:
+            with contextlib.suppress(ApiError):
+                for event in self._cluster.api().watch(COLLECTION, seconds=3600, resourceVersion=version):
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    self._seen(event["object"])
+
+    def _seen(self, obj: dict[str, Any]) -> None:
+        status = obj.get("status", {})
+        if status.get("claimedBy") and self.claimed is None:
+            self.claimed = time.monotonic()
+        if status.get("phase") == "Ready":
+            self._at.setdefault(obj["metadata"]["name"], time.monotonic())
 
     def wait(self, names: list[str], *, seconds: float = 1800) -> dict[str, float]:
         """Returns when all of them have been answered: name → time."""
