@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint bench requirements clean
+.PHONY: help setup demo test lint bench bench-scanner requirements clean
 
 help:
 	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
 	@echo "make test          all tests, on a real API server"
 	@echo "make lint          ruff, mypy strict, import-linter"
 	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=images: beside Kyverno)"
+	@echo "make bench-scanner the scanner against trivy in a loop, and whose turn it is"
 	@echo "make setup         the virtual environment and the pinned tools, nothing more (every command above does it first)"
 	@echo "make requirements  pin the newest dependencies, with hashes"
 
@@ -38,6 +39,9 @@ lint: $(STAMP)
 
 bench: setup
 	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-scanner: setup
+	@$(BIN)/python benchmarks/scanner.py $(BENCH)
 
 requirements:
 	@$(BIN)/python -m pip install --quiet uv

@@ -11,7 +11,9 @@ from mlwarden.cli import check
 from mlwarden.embedded import build, pki
 from mlwarden.embedded.installed import chart
 from mlwarden.evidence.registries import Registries
+from mlwarden.evidence.room import at_once
 from mlwarden.model.reference import parse
+from mlwarden.scanner.main import _parser as scanner_parser
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,39 @@ def test_the_scanner_reaches_registries_and_the_api_server_and_nothing_else(tmp_
     (egress,) = [obj for (kind, name), obj in objects.items() if kind == "NetworkPolicy" and "scanner" in name]
     ports = {port.get("port") for rule in egress["spec"]["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 6443}
+
+
+def test_what_touches_hostile_bytes_has_no_token_no_rights_and_a_scratch_directory_with_an_end(tmp_path: Path) -> None:
+    objects = rendered(tmp_path)
+    spec = objects["Deployment", "mlwarden-scanner"]["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "token" not in mounted(objects, "worker")
+    assert {each["name"] for each in container(objects, "worker")["env"]} == {"TMPDIR"}
+    security = container(objects, "worker")["securityContext"]
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    (scratch,) = [volume for volume in spec["volumes"] if volume["name"] == "scratch"]
+    assert scratch["emptyDir"] == {"sizeLimit": "20480Mi"}
+    assert "--scratch-size=16384" in container(objects, "worker")["args"]
+
+
+def test_as_many_scans_as_are_asked_for_fit_into_the_memory_that_the_worker_has(tmp_path: Path) -> None:
+    worker = container(rendered(tmp_path), "worker")
+    assert worker["resources"]["limits"]["memory"] == "5Gi"
+    heap = next(action.default for action in scanner_parser("worker")._actions if action.dest == "scan_memory")
+    asked = [int(argument.partition("=")[2]) for argument in worker["args"] if "workers=" in argument]
+    assert at_once(heap << 20, memory=5 << 30) == sum(asked)
+    assert [argument for argument in container(rendered(tmp_path), "agent")["args"] if "workers=" in argument] == [
+        argument for argument in worker["args"] if "workers=" in argument
+    ]
+
+
+def test_the_scanner_reaches_name_servers_the_api_server_and_registries_and_nothing_else(tmp_path: Path) -> None:
+    spec = rendered(tmp_path)["NetworkPolicy", "mlwarden-scanner"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert all(set(rule) == {"ports"} for rule in spec["egress"])
+    assert {(port["protocol"], port["port"]) for rule in spec["egress"] for port in rule["ports"]} == {
+        *(("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 6443)),
+    }
+    assert [port for rule in spec["ingress"] for port in rule["ports"]] == [{"protocol": "TCP", "port": 8081}]

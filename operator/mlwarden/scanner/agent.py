@@ -243,6 +243,7 @@ class Agent:
             outcome, change = "displaced", _transient(known, error, _now())
         except GatherError as error:
             outcome, change = "transient", _transient(known, error, _now())
+        self._lanes[lane].write(known.metadata.name)
         try:
             await claim.finish(change)
         except InvalidError as error:

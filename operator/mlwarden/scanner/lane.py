@@ -28,11 +28,12 @@ class Lane:
     def __init__(self, *, fast: int, total: int) -> None:
         self.agenda, self.pools = Agenda(), Pools(fast=fast, total=total)
         self._scopes: dict[str, asyncio.Timeout] = {}
+        self._writing: set[str] = set()
         self._changed = asyncio.Event()
 
     def plan(self, name: str, when: Due | None) -> None:
         """Replaces what is known about an object; one that runs is planned when it has ended."""
-        self.agenda.put(name, None if name in self.pools else when)
+        self.agenda.put(name, None if name in self.pools or name in self._writing else when)
         self._changed.set()
 
     async def next(self, fit: asyncio.Event) -> Turn:
@@ -79,8 +80,15 @@ class Lane:
         finally:
             del self._scopes[name]
 
+    def write(self, name: str) -> None:
+        """The work is done and its answer is being written: its slot is free for the next."""
+        self._writing.add(name)
+        self.pools.end(name)
+        self._changed.set()
+
     def end(self, name: str) -> None:
-        """It runs no longer."""
+        """It is over, and may be planned again."""
+        self._writing.discard(name)
         self.pools.end(name)
         self._changed.set()
 
