@@ -91,7 +91,7 @@ def test_of_many_pullers_the_newest_are_kept() -> None:
         (Phase.FAILED, ONE, False),
         (Phase.PENDING, TWO, True),
         (Phase.PENDING, ONE, False),
-        (Phase.READY, TWO, True),  # as for everybody: it was answered
+        (Phase.READY, TWO, False),  # as for everybody: it was answered a moment ago
     ],
 )
 def test_other_credentials_are_worth_another_try_at_once(phase: Phase, who: Puller, *, worth: bool) -> None:

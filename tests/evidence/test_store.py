@@ -176,3 +176,10 @@ def test_who_asks_again_after_an_answer_waits_alone() -> None:
     stored = asked(namespaces=("a", "c"), minutes=60, phase=Phase.READY, at=NOW - timedelta(hours=1), digest=DIGEST)
     spec = evidence.request(stored, "nginx:1", NOW, TEMPLATE)["spec"]
     assert spec == {"purpose": "Template", "namespaces": ["a"], "requestedAt": "2026-11-24T12:00:00.000000Z"}
+
+
+@pytest.mark.parametrize(("seconds", "worth"), [(1, False), (6, True)])
+def test_who_asks_right_after_the_answer_has_not_seen_it_yet(seconds: int, *, worth: bool) -> None:
+    stored = asked(phase=Phase.READY, digest=DIGEST, at=NOW - timedelta(seconds=seconds), answered=NOW)
+    stored = msgspec.structs.replace(stored, spec=msgspec.structs.replace(stored.spec, requested_at=NOW))
+    assert worth_asking(stored, "nginx:1", NOW, POD) is worth

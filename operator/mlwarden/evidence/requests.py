@@ -20,6 +20,7 @@ from mlwarden.model.evidence import Phase
 LOG = logging.getLogger(__name__)
 _ASKED = timedelta(seconds=10)
 _FAILED = timedelta(seconds=60)
+_JUST = timedelta(seconds=5)
 _REMEMBERED = 10_000
 
 
@@ -75,4 +76,7 @@ def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester
         return True  # with other credentials it may be there
     if stored.status.phase is Phase.PENDING or stored.is_asked:
         return adds(stored, requester) or now - stored.asked_last >= INTEREST
-    return stored.status.phase is not Phase.FAILED or stored.status.at is None or now - stored.status.at >= _FAILED
+    if stored.status.at is None:
+        return True
+    # Answered a moment ago: whoever asks has not seen it yet.
+    return now - stored.status.at >= (_FAILED if stored.status.phase is Phase.FAILED else _JUST)
