@@ -4,6 +4,7 @@ The grammar and the defaults (docker.io, library/, latest) are those of github.c
 reference that we read differently from the kubelet would be judged as one image and run as another, so what is not certain is refused.
 """
 
+import functools
 import re
 
 import msgspec
@@ -55,6 +56,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
 
 
+@functools.lru_cache(maxsize=2048)  # every check asks again, and clusters run few images
 def parse(text: str) -> Reference:
     """Returns the reference that `text` is.
 
