@@ -44,7 +44,7 @@ async def test_output_errors_and_code_come_back(tmp_path: Path) -> None:
 async def test_the_environment_is_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_TOKEN", "hunter2")
     done = await python(tmp_path, "import os; print(sorted(os.environ), os.getcwd())")
-    assert done.output.decode().split("]")[0] in {"['GOMEMLIMIT', 'ONLY'", "['GOMEMLIMIT', 'LC_CTYPE', 'ONLY'"}
+    assert done.output.decode().split("]")[0] in {"['GOGC', 'GOMEMLIMIT', 'ONLY'", "['GOGC', 'GOMEMLIMIT', 'LC_CTYPE', 'ONLY'"}
     assert str(tmp_path) in done.output.decode()
 
 
