@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import struct
 import tarfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -279,3 +280,71 @@ async def test_cve_2024_35192_a_hostile_registry_is_given_no_credentials_of_othe
         await house.scan(image, asks, {"registry.example": Credential(username="ana", password="s3cret")})
     assert any("/blobs/" in line for line in seen)
     assert not any("s3cret" in line or "Authorization" in line or "Basic" in line for line in seen)
+
+
+def skipped(shown: bytes, real: bytes) -> bytes:
+    """A layer that is one archive to whoever takes it as it is, and another to whoever unpacks it.
+
+    A skippable frame of Zstandard (RFC 8878) whose magic number and length are the beginning of the first file's name, then a frame.
+    """
+    frame = bytearray(shown)
+    frame[:8] = struct.pack("<II", 0x184D2A50, len(shown) - 8)
+    frame[148:156] = b" " * 8
+    frame[148:156] = b"%06o\0 " % sum(frame[:512])
+    return bytes(frame) + raw_zstd(real)
+
+
+def raw_zstd(content: bytes) -> bytes:
+    """A frame of Zstandard in blocks that are not compressed."""
+    blocks = [content[at : at + 65536] for at in range(0, len(content), 65536)]
+    heads = [struct.pack("<I", len(block) << 3 | (number == len(blocks) - 1))[:3] for number, block in enumerate(blocks)]
+    whole = b"".join(head + block for head, block in zip(heads, blocks, strict=True))
+    return struct.pack("<IBQ", 0xFD2FB528, 0xE0, len(content)) + whole
+
+
+def labelled(shown: bytes, real: bytes) -> bytes:
+    """The other way round: an archive to whoever takes it as it is, in a field of gzip's header that whoever unpacks it passes over."""
+    extra = bytearray(real)
+    head = b"\x1f\x8b\x08\x04" + bytes(6) + struct.pack("<H", len(real) - 12)
+    extra[:12] = head
+    extra[148:156] = b" " * 8
+    extra[148:156] = b"%06o\0 " % sum(extra[:512])
+    return bytes(extra) + gzip.compress(shown, mtime=0)[10:]
+
+
+TAR = "application/vnd.oci.image.layer.v1.tar"
+DOCKER = "application/vnd.docker.image.rootfs.diff.tar"
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        (f"{TAR}+zstd", skipped),
+        (f"{TAR}+gzip", skipped),
+        (f"{DOCKER}.gzip", skipped),
+        (f"{DOCKER}.zstd", skipped),
+        (DOCKER, skipped),
+        (TAR, labelled),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 0, 1])
+async def test_a_layer_that_containerd_reads_otherwise_than_trivy_is_not_clean(
+    house: House, kind: str, make: Callable[[bytes, bytes], bytes], size: int | None
+) -> None:
+    clean = {"etc/motd": b"x", **MUSL, "lib/apk/db/installed": INSTALLED.replace(b"1.2.5-r9", b"1.2.5-r20")}
+    real = tar({"etc/motd": b"x", **MUSL})
+    image = Image([real])
+    layer = make(tar(clean), real)
+    image.blobs[digest(layer)] = layer
+    image.manifest["layers"] = [{"mediaType": kind, "digest": digest(layer), "size": len(layer) if size is None else size}]
+    assert not_clean(await house.ends(image))
+
+
+async def test_layers_of_every_kind_are_scanned_for_what_they_are(house: House) -> None:
+    image, layer = Image([tar(MUSL)]), tar(MUSL)
+    whole = {gzip.compress(layer, mtime=0): f"{TAR}+gzip", raw_zstd(layer): f"{TAR}+zstd", layer: TAR}
+    for blob, kind in whole.items():
+        image.blobs[digest(blob)] = blob
+        image.manifest["layers"] = [{"mediaType": kind, "digest": digest(blob), "size": len(blob)}]
+        scan = await house.scan(image)
+        assert (scan.counts, scan.blind) == ({"HIGH": 1, "unfixed": 0}, ())

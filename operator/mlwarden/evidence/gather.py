@@ -38,6 +38,8 @@ ARCHITECTURES = ("amd64", "arm64")
 MAX_ENTRIES = 8
 """Images behind one digest that are scanned; an index with more for our platforms is not one that people make."""
 _INDEXES = frozenset({"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"})
+_ARCHIVES = frozenset({"application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.nondistributable.v1.tar"})
+"""Layers that containerd does not unpack. Docker's own uncompressed ones it does, where it thinks that they are compressed."""
 _ARCHITECTURES = {"i386": "386", "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm"}
 """Other spellings (containerd/platforms, `normalizeArch`); all of them in any case."""
 _TOO = {"amd64": ("386",), "arm64": ("arm",)}
@@ -156,6 +158,7 @@ class Gatherer:
             blind += _unseen_layers(manifest)
             pull = Pull.by(manifest.access, manifest.digest, platform)
             found = await self._trivy.scan(msgspec.structs.replace(pull, size=_size(manifest)))
+            blind += _misread_layers(manifest, found.layers)
             parts.append(await self._programs(registry, reference, manifest, found))
         record = Record(
             digest=reference.digest,
@@ -249,6 +252,22 @@ def _unseen_layers(manifest: Manifest) -> tuple[str, ...]:
     layers = _document(manifest).layers or ()
     foreign = [layer for layer in layers if layer.urls or "nondistributable" in layer.media_type or "foreign" in layer.media_type]
     return (f"{len(foreign)} layers are not in the registry",) if foreign else ()
+
+
+def _misread_layers(manifest: Manifest, read: Mapping[str, int]) -> tuple[str, ...]:
+    """Layers that a node may unpack to something else than trivy has read.
+
+    Trivy goes by the first bytes, containerd by the media type and then by first bytes of its own: a skippable frame of Zstandard may be an
+    archive to the one and nothing to the other (containerd, core/diff/stream.go and pkg/archive/compression). So what calls itself an
+    archive must have been read as it is, and what calls itself compressed must not.
+    """
+    layers = _document(manifest).layers or ()
+    odd = [
+        layer
+        for layer in layers
+        if layer.size <= 0 or layer.digest not in read or (read[layer.digest] == layer.size) != (layer.media_type in _ARCHIVES)
+    ]
+    return (f"{len(odd)} layers are not of the kind that they call themselves, and a node may read them otherwise",) if odd else ()
 
 
 def _size(manifest: Manifest) -> int:

@@ -6,7 +6,7 @@ these are named in `blind`, and `blind` is `Unknown`. Fields that are not read a
 the value of a secret is one of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -102,8 +102,14 @@ class _System(msgspec.Struct, frozen=True, rename="pascal"):
     extended: bool = msgspec.field(name="extended", default=False)
 
 
+class _Layer(msgspec.Struct, frozen=True, rename="pascal"):
+    digest: str = ""
+    size: int = 0
+
+
 class _Metadata(msgspec.Struct, frozen=True, rename="pascal"):
     os: _System | None = msgspec.field(name="OS", default=None)
+    layers: tuple[_Layer, ...] | None = None
     repo_digests: tuple[str, ...] | None = None
 
 
@@ -190,6 +196,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         secrets: all of them, without their values.
         misconfigurations: all of them.
         programs: files that it found build information in.
+        layers: digest → how many bytes trivy read as an archive: unpacked, or as they were where it took them for no compressed ones.
         configured: whether trivy judged the image's configuration: one without a history gives it nothing to judge.
         blind: what could not be seen, in words.
         lasting: those of `blind` that the packages do not tell, and that no newer database changes.
@@ -204,6 +211,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[Weakness, ...] = ()
     misconfigurations: tuple[Weakness, ...] = ()
     programs: frozenset[str] = frozenset()
+    layers: Mapping[str, int] = {}
     configured: bool = False
     blind: tuple[str, ...] = ()
     lasting: tuple[str, ...] = ()
@@ -246,6 +254,7 @@ def read(raw: bytes, *, asked: str, digest: Digest, version: str) -> Findings:
             _mistake(found) for result in results for found in result.misconfigurations or () if found.status == "FAIL"
         ),
         programs=frozenset(result.target for result in results if result.type in _PROGRAMS and result.packages),
+        layers={layer.digest: layer.size for layer in report.metadata.layers or ()},
         configured=any(result.class_ == "config" for result in results),
         blind=tuple(unseen(system.family, packages)),
     )

@@ -24,8 +24,8 @@ from mlwarden.evidence.report import Findings, Package, System
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Weakness
 
-FORMAT = 1
-"""Of a file; another is not read."""
+FORMAT = 2
+"""Of a file; another is not read. Before 2, layers were not compared with what trivy had read of them."""
 LARGEST = 64 << 20
 """Bytes of one file, unpacked; an image with more packages than that is scanned each time."""
 _PREFIX = "aquasecurity:trivy:"
