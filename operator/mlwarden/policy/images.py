@@ -18,6 +18,8 @@ from mlwarden.model.signing import Demand
 from mlwarden.policy.compiled import CompiledPolicy
 
 _TOKENS = re.compile(r"\*+|[^*]+")
+_ZEROS = re.compile(r":0+(?=[0-9]+$)")
+"""Before a port, which is the same one with them."""
 _HUB = frozenset({"registry-1.docker.io", "registry.docker.io", "registry.hub.docker.com"})
 
 
@@ -27,7 +29,7 @@ def about(globs: Iterable[str], reference: str) -> bool:
         parsed = references.parse(reference)
     except Error:
         return True
-    host = parsed.registry.lower().removesuffix(":443")
+    host = _ZEROS.sub(":", parsed.registry.lower()).removesuffix(":443")
     name = f"{'docker.io' if host in _HUB else host}/{parsed.repository}"
     return any(_matches(glob, name) for glob in globs)
 
