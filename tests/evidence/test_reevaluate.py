@@ -1,6 +1,7 @@
 """The real trivy: what is said from the kept packages is what a scan of the image would say, whatever the database."""
 
 import http.client
+import itertools
 import json
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -50,12 +51,15 @@ class House:
     """A registry, a database that changes, and what keeps what was found."""
 
     def __init__(self, registry: str, client: Registry, directory: Path) -> None:
-        self.registry, self._directory = registry, directory
+        self.registry, self._client, self._directory = registry, client, directory
         (directory / "scratch").mkdir()
         self.trivy = Trivy(binary=binary("trivy"), cache=directory / "cache", scratch=directory / "scratch")
         self.sboms = SBOMs(directory / "sboms")
-        self.gatherer = Gatherer(registry=client, trivy=self.trivy, architectures=("amd64",), sboms=self.sboms)
+        self.use("amd64")
         self._bare = Gatherer(registry=client, trivy=self.trivy, architectures=("amd64",))
+
+    def use(self, *architectures: str) -> None:
+        self.gatherer = Gatherer(registry=self._client, trivy=self.trivy, architectures=architectures, sboms=self.sboms)
 
     def know(self, *advisories: Advisory) -> datetime:
         updated = datetime.now(UTC).replace(microsecond=0)
@@ -77,9 +81,10 @@ async def house(registry: str, tmp_path: Path) -> AsyncIterator[House]:
         yield made
 
 
-def index(registry: str, repository: str, digests: Sequence[str]) -> str:
+def index(registry: str, repository: str, digests: Sequence[str], architectures: Sequence[str] = ("amd64",)) -> str:
     rows = [
-        {"mediaType": MANIFEST, "digest": digest, "size": 1, "platform": {"os": "linux", "architecture": "amd64"}} for digest in digests
+        {"mediaType": MANIFEST, "digest": digest, "size": 1, "platform": {"os": "linux", "architecture": architecture}}
+        for digest, architecture in zip(digests, itertools.cycle(architectures), strict=False)
     ]
     body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": rows})
     connection = http.client.HTTPConnection(registry, timeout=10)
@@ -159,6 +164,15 @@ async def test_what_is_newly_known_appears_and_what_was_withdrawn_is_gone(house:
     assert after.scanned_at > before.scanned_at
 
 
+async def test_what_nodes_of_a_new_architecture_would_run_is_scanned_although_the_index_is_known(house: House) -> None:
+    good = images.push_image(house.registry, "again/nodes:1", alpine={"musl": "1.2.5-r20"})
+    bad = images.push_image(house.registry, "again/nodes:2", alpine=ALPINE)
+    digest = index(house.registry, "again/nodes", [good, bad], ("amd64", "arm64"))
+    assert not (await house.scan("again/nodes", digest)).counts.get("HIGH")
+    house.use("amd64", "arm64")
+    assert (await house.scan("again/nodes", digest)).counts["HIGH"] == 1
+
+
 async def test_an_alpine_with_packages_of_another_release_is_left_to_a_scan(house: House) -> None:
     """Its advisories are those of the release in the list of repositories, which is in no report."""
     for name, release, left in (("edge", "edge", True), ("other", "v3.21", True), ("same", "v3.22", False)):
@@ -188,6 +202,7 @@ async def test_what_is_not_kept_is_left_to_a_scan(house: House) -> None:
     [
         ({"trivy": "0.71.9"}, "listed by trivy 0.71.9"),
         ({"scanners": ("vuln", "secret")}, "other things are looked for"),
+        ({"architectures": ("arm64",)}, "other architectures"),
     ],
 )
 async def test_what_another_scanner_kept_is_left_to_a_scan(house: House, change: dict[str, object], says: str) -> None:

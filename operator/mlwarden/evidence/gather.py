@@ -140,7 +140,7 @@ class Gatherer:
         """
         if self._sboms is None:
             return Reevaluated(scans={}, left=dict.fromkeys(digests, "packages are not kept"))
-        return await reevaluate(self._trivy, self._sboms, digests, documents=documents)
+        return await reevaluate(self._trivy, self._sboms, digests, architectures=self._architectures, documents=documents)
 
     async def _scan(self, registry: Registry, reference: Reference, documents: Sequence[vex.Document]) -> Scan:
         if not reference.digest:
@@ -164,6 +164,7 @@ class Gatherer:
             digest=reference.digest,
             trivy=await self._trivy.version(),
             scanners=self._trivy.scanners,
+            architectures=self._architectures,
             read_at=datetime.now(UTC),
             blind=blind,
             images=tuple(Image.of(part) for part in parts),

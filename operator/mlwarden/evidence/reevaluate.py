@@ -82,6 +82,7 @@ async def reevaluate(
     sboms: SBOMs,
     digests: Sequence[Digest],
     *,
+    architectures: tuple[str, ...],
     documents: Mapping[Digest, Sequence[vex.Document]] | None = None,
     processes: int = 2,
 ) -> Reevaluated:
@@ -91,6 +92,7 @@ async def reevaluate(
         trivy: with the new database.
         sboms: where the lists of packages are kept.
         digests: to be judged; asking for them keeps them from being forgotten.
+        architectures: whose images behind an index count.
         documents: digest → verified VEX documents that may speak of it.
         processes: of trivy at the same time.
 
@@ -106,7 +108,7 @@ async def reevaluate(
     for start in range(0, len(distinct), _PORTION):
         portion = distinct[start : start + _PORTION]
         for digest, record in zip(portion, await asyncio.to_thread(_read, sboms, portion), strict=True):
-            reason = _unfit(record, version, trivy.scanners)
+            reason = _unfit(record, version, trivy.scanners, architectures)
             if record is None or reason:
                 left[digest] = reason
             else:
@@ -141,7 +143,7 @@ def _read(sboms: SBOMs, digests: Sequence[Digest]) -> list[Record | None]:
     return [sboms.get(digest) for digest in digests]
 
 
-def _unfit(record: Record | None, version: str, scanners: tuple[str, ...]) -> str:
+def _unfit(record: Record | None, version: str, scanners: tuple[str, ...], architectures: tuple[str, ...]) -> str:
     """Why a record says nothing; `""` where it does."""
     if record is None:
         return "its packages are not kept"
@@ -149,6 +151,8 @@ def _unfit(record: Record | None, version: str, scanners: tuple[str, ...]) -> st
         return f"its packages were listed by trivy {record.trivy}, which is not the one that runs now"
     if record.scanners != scanners:
         return "other things are looked for now"
+    if record.architectures != architectures:
+        return "its images were read for nodes of other architectures"
     for image in record.images:
         if any(package.system for package in image.packages) and not image.system.family:
             return "its operating system is not known"

@@ -64,6 +64,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         digest: as it was asked for: of an image or of an index.
         trivy: version of the trivy that read the images; another one may see more in them.
         scanners: what it looked for.
+        architectures: of which images behind an index it is.
         read_at: when.
         blind: what was not looked into at all, in words.
         images: all that were looked into.
@@ -73,6 +74,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: Digest
     trivy: str
     scanners: tuple[str, ...]
+    architectures: tuple[str, ...] = ()
     read_at: datetime
     blind: tuple[str, ...] = ()
     images: tuple[Image, ...]
