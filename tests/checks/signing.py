@@ -39,7 +39,8 @@ def compiled(kind: str, **requirement: Any) -> policy.CompiledPolicy:
 
 def proof(rule: policy.CompiledPolicy, number: int = 0, outcome: Proven = Proven.VERIFIED, **changes: Any) -> Proof:
     name = list(rule.demands)[number]
-    return Proof(**({"demand": name, "outcome": outcome, "at": NOW - timedelta(seconds=30), "signer": SIGNER} | changes))
+    signer = SIGNER if number == 0 else Signer(key=f"sha256:{number:064x}")
+    return Proof(**({"demand": name, "outcome": outcome, "at": NOW - timedelta(seconds=30), "signer": signer} | changes))
 
 
 def ready(*proofs: Proof) -> dict[Any, Proofs]:

@@ -143,6 +143,24 @@ def test_two_authorities_with_one_key_are_refused_or_one_signature_would_count_t
 
 
 @pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "again", "keySecret": {"name": "the-same-key"}},
+        {"name": "again", "key": key("a")["key"] + "\n"},
+        {"name": "again", "keyless": {"identities": [{"issuer": SIGNER.issuer, "subjectRegExp": ".*"}]}},
+    ],
+)
+def test_one_signer_counts_once_however_often_a_policy_names_it(other: dict[str, Any]) -> None:
+    rule = signature(authorities=[key("a"), other, key("c")], required=2)
+    twice = [proof(rule, 0), proof(rule, 1, signer=SIGNER)]
+    got = answer(rule, proofs=ready(*twice, proof(rule, 2, Proven.MISSING)))
+    assert got.outcome is Outcome.FAIL
+    assert "which counts for team-a already" in got.message
+    assert answer(rule, proofs=ready(*twice)).outcome is Outcome.UNKNOWN
+    assert answer(rule, proofs=ready(*twice, proof(rule, 2))).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
     "identity",
     [
         {},

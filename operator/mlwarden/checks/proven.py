@@ -16,7 +16,7 @@ from mlwarden.checks.resolved import BROKEN, Subject, because, unknown
 from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
 from mlwarden.model.evidence import SIGNATURES, Facts, Phase, Proofs
 from mlwarden.model.finding import Outcome
-from mlwarden.model.signing import Demand, Proof, Proven
+from mlwarden.model.signing import Demand, Proof, Proven, Signer
 
 NEGATIVE_AGE = timedelta(seconds=60)
 """How long it is believed that something is not signed."""
@@ -47,7 +47,7 @@ def proven(subject: Subject, asked: Asked, facts: Facts) -> Answer:
     """Returns whether enough of what is asked was proven about one image."""
     known = facts.proofs.get(subject.digest)
     wanted = SIGNATURES + subject.at
-    states = [_state(name, demand, known, asked, facts) for name, demand in asked.demands.items()]
+    states = _once(_state(name, demand, known, asked, facts) for name, demand in asked.demands.items())
     good = [state for state in states if state.outcome is Outcome.PASS]
     if len(good) >= asked.required:
         return Answer(outcome=Outcome.PASS, element="", path="")
@@ -65,6 +65,22 @@ def proven(subject: Subject, asked: Asked, facts: Facts) -> Answer:
 class _State(msgspec.Struct, frozen=True):
     outcome: Outcome
     said: str = ""
+    name: str = ""
+    signer: Signer | None = None
+
+
+def _once(states: Iterable[_State]) -> list[_State]:
+    """Every signer counts for one authority: the first that was satisfied by it. One key in a policy and in a Secret is one key."""
+    taken: dict[Signer, str] = {}
+    found: list[_State] = []
+    for state in states:
+        if state.outcome is Outcome.PASS and state.signer is not None and taken.setdefault(state.signer, state.name) != state.name:
+            found.append(
+                _State(Outcome.FAIL, clean(f"{state.name}: signed by {state.signer}, which counts for {taken[state.signer]} already"))
+            )
+        else:
+            found.append(state)
+    return found
 
 
 def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, facts: Facts) -> _State:
@@ -94,7 +110,7 @@ def _verified(name: str, proof: Proof, asked: Asked, facts: Facts) -> _State:
     if revoked is not None:
         return _State(Outcome.FAIL, clean(f"{name}: signed by {proof.signer}, which is revoked: {revoked.spec.reason}"))
     why = asked.fine(proof)
-    return _State(Outcome.FAIL, f"{name}: {why}") if why else _State(Outcome.PASS)
+    return _State(Outcome.FAIL, f"{name}: {why}") if why else _State(Outcome.PASS, name=name, signer=proof.signer)
 
 
 def _not_there(known: Proofs | None) -> str:
