@@ -1,14 +1,16 @@
 """Which images which policies demand signatures of, and the keys that they keep in Secrets, on the real API server."""
 
 import base64
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.model.signing import Authority, Demand, SecretKey
+from mlwarden.model.signing import Authority, Demand, Proof, Proven, SecretKey
 from mlwarden.scanner import keys
+from mlwarden.scanner.agent import kept
 from mlwarden.scanner.demands import Demands
-from mlwarden.scanner.keys import Keys, material
+from mlwarden.scanner.keys import GONE, Keys, material
 
 if TYPE_CHECKING:
     from mlwarden.cluster import Client
@@ -60,7 +62,8 @@ async def test_a_key_is_read_from_its_secret_and_noticed_when_it_is_exchanged(
     secrets = f"/api/v1/namespaces/{namespace}/secrets"
     reader = Keys(client, namespace)
     _, failed = await reader.filled({"one": DEMAND})
-    assert failed == {"one": "the key in Secret team-key cannot be read (404)"}
+    assert str(failed["one"]) == "the key in Secret team-key cannot be read (404)"
+    assert await reader.materials({"one": DEMAND}) == {"one": GONE}
 
     cluster.api().create(secrets, {"metadata": {"name": "team-key"}, "data": {"cosign.pub": base64.b64encode(PEM.encode()).decode()}})
     found, failed = await reader.filled({"one": DEMAND})
@@ -76,4 +79,14 @@ async def test_a_key_is_read_from_its_secret_and_noticed_when_it_is_exchanged(
 
     cluster.api().patch(f"{secrets}/team-key", {"data": {"cosign.pub": base64.b64encode(b"a private key").decode()}})
     _, failed = await reader.filled({"one": DEMAND})
-    assert failed == {"one": "Secret team-key has no public key under cosign.pub"}
+    assert str(failed["one"]) == "Secret team-key has no public key under cosign.pub"
+    assert await reader.materials({"one": DEMAND}) == {"one": GONE}
+
+
+@pytest.mark.parametrize(("material", "outcome"), [("old", Proven.VERIFIED), ("new", Proven.UNKNOWN), (GONE, Proven.UNKNOWN)])
+def test_what_an_exchanged_key_had_proven_is_not_kept_by_a_registry_that_does_not_answer(material: str, outcome: Proven) -> None:
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    before = Proof(demand="one", outcome=Proven.VERIFIED, material="old", at=now - timedelta(hours=1))
+    made = Proof(demand="one", outcome=Proven.UNKNOWN, reason="the registry answers 503", material=material, at=now)
+    (found,) = kept([before], [made], now)
+    assert found.outcome is outcome

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,7 +29,7 @@ from mlwarden.scanner.canary import EVERY
 from mlwarden.scanner.candidates import order
 from mlwarden.scanner.claim import Claim, LostError
 from mlwarden.scanner.demands import Demands
-from mlwarden.scanner.keys import Keys, material
+from mlwarden.scanner.keys import GONE, Keys, material
 from mlwarden.scanner.lane import DisplacedError, Lane
 from mlwarden.scanner.protocol import PullCredential, Worker
 from mlwarden.scanner.pull import Given, PullSecrets
@@ -275,14 +276,17 @@ class Agent:
         now = _now()
         proofs = tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand])) for proof in proofs)
         proofs += tuple(
-            Proof(demand=name, authority=demands[name].authority.name, outcome=Proven.UNKNOWN, reason=reason, at=now)
-            for name, reason in failed.items()
+            Proof(
+                demand=name,
+                authority=demands[name].authority.name,
+                outcome=Proven.UNKNOWN,
+                reason=error.message,
+                material=GONE if isinstance(error, DefinitiveError) else self._materials.get(name, ""),
+                at=now,
+            )
+            for name, error in failed.items()
         )
-        before = {proof.demand: proof for proof in known.status.proofs if proof.outcome is not Proven.UNKNOWN}
-        made = [
-            before.get(proof.demand, proof) if proof.outcome is Proven.UNKNOWN else msgspec.structs.replace(proof, at=now)
-            for proof in proofs
-        ]
+        made = kept(known.status.proofs, proofs, now)
         change = {**_ANSWERED, "proofs": tuple(made[: store.MAX_PROOFS]), "at": now}
         unknown = [proof for proof in proofs if proof.outcome is Proven.UNKNOWN]
         if not unknown:
@@ -304,6 +308,17 @@ class Agent:
         if store.canonical(pinned) not in known.spec.references or store.new_pullers(known, requester) or store.adds(known, requester):
             with contextlib.suppress(ConflictError):
                 await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now(), requester))
+
+
+def kept(before: Iterable[Proof], made: Iterable[Proof], now: datetime) -> list[Proof]:
+    """Returns what is known now. What could not be found out leaves what was known, unless that was proven by another key."""
+    known = {proof.demand: proof for proof in before if proof.outcome is not Proven.UNKNOWN}
+    found = []
+    for proof in made:
+        last = known.get(proof.demand)
+        same = proof.outcome is Proven.UNKNOWN and last is not None and last.material == proof.material
+        found.append(last if same and last is not None else msgspec.structs.replace(proof, at=now))
+    return found
 
 
 def _on_behalf(known: ImageEvidence) -> Requester:

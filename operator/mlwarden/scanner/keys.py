@@ -9,13 +9,16 @@ import binascii
 import hashlib
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import msgspec
 
 from mlwarden.cluster import SECRET, ApiError, Client
-from mlwarden.errors import EvidenceError
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.model.signing import Demand, SecretKey
 
+GONE = "gone"
+"""Stands for a key that is not there any more."""
 _FRESH_SECONDS = 30.0
 _LONGEST = 16384
 _BEGIN = "-----BEGIN PUBLIC KEY-----"
@@ -33,10 +36,10 @@ class Keys:
         self._client, self._namespace = client, namespace
         self._known: dict[SecretKey, tuple[float, str]] = {}
 
-    async def filled(self, demands: Mapping[str, Demand]) -> tuple[dict[str, Demand], dict[str, str]]:
+    async def filled(self, demands: Mapping[str, Demand]) -> tuple[dict[str, Demand], dict[str, GatherError]]:
         """Returns the demands with every key in them, and, by demand, why its key cannot be had."""
         found: dict[str, Demand] = {}
-        failed: dict[str, str] = {}
+        failed: dict[str, GatherError] = {}
         for name, demand in demands.items():
             authority = demand.authority
             if authority.key_secret is None:
@@ -44,17 +47,18 @@ class Keys:
                 continue
             try:
                 pem = await self._pem(authority.key_secret)
-            except EvidenceError as error:
-                failed[name] = error.message
+            except GatherError as error:
+                failed[name] = error
             else:
                 inline = msgspec.structs.replace(authority, key=pem, key_secret=None)
                 found[name] = msgspec.structs.replace(demand, authority=inline)
         return found, failed
 
     async def materials(self, demands: Mapping[str, Demand]) -> dict[str, str]:
-        """Returns, by demand, what its key is now; demands whose key is not in a Secret, or cannot be had, are left out."""
-        found, _ = await self.filled({name: demand for name, demand in demands.items() if demand.authority.key_secret})
-        return {name: material(demand) for name, demand in found.items()}
+        """Returns, by demand, what its key is now, `GONE` where it is no more; those not in a Secret, or not to be had, are left out."""
+        found, failed = await self.filled({name: demand for name, demand in demands.items() if demand.authority.key_secret})
+        gone = {name: GONE for name, error in failed.items() if isinstance(error, DefinitiveError)}
+        return {name: material(demand) for name, demand in found.items()} | gone
 
     async def _pem(self, where: SecretKey) -> str:
         at, pem = self._known.get(where, (0.0, ""))
@@ -64,11 +68,12 @@ class Keys:
             secret = await self._client.get(SECRET, where.name, namespace=self._namespace)
             pem = base64.b64decode((secret.get("data") or {}).get(where.key) or "", validate=True).decode()
         except ApiError as error:
-            raise EvidenceError(f"the key in Secret {where.name} cannot be read ({error.code})") from None
+            kind = DefinitiveError if error.code == HTTPStatus.NOT_FOUND else TransientError
+            raise kind(f"the key in Secret {where.name} cannot be read ({error.code})") from None
         except (binascii.Error, UnicodeDecodeError, AttributeError):
             pem = ""
         if _BEGIN not in pem or len(pem) > _LONGEST:
-            raise EvidenceError(f"Secret {where.name} has no public key under {where.key}")
+            raise DefinitiveError(f"Secret {where.name} has no public key under {where.key}")
         self._known[where] = (time.monotonic(), pem)
         return pem
 
