@@ -1,20 +1,27 @@
 """Where signatures are looked for. What cosign itself says is not the question here, so it is made up."""
 
+import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from mlwarden.embedded import images
+from mlwarden.embedded.build import binary
 from mlwarden.embedded.door import Door
+from mlwarden.evidence import vex
+from mlwarden.evidence.attestations import Attested
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import TransientError
 from mlwarden.evidence.proofs import Prover
 from mlwarden.evidence.registries import Registries, RegistrySettings
 from mlwarden.evidence.registry import Registry
+from mlwarden.evidence.report import Findings
 from mlwarden.evidence.trivy import Pull
-from mlwarden.model.signing import Authority, Demand, Proof, Proven
+from mlwarden.model.digest import Digest
+from mlwarden.model.evidence import Vulnerability
+from mlwarden.model.signing import Authority, Demand, Proof, Proven, Signer
 
 Open = Callable[..., Door]
 ANA = Credential(username="ana", password="s3cret")
@@ -83,3 +90,78 @@ async def test_none_is_known_only_when_the_registry_itself_has_said_so(registry:
     assert await outcomes(Verifier(), front, mirror, digest) == {Proven.MISSING}
     front.down = True
     assert await outcomes(Verifier(), front, mirror, digest) == {Proven.UNKNOWN}
+
+
+VUL = "https://cosign.sigstore.dev/attestation/vuln/v1"
+THEN, NOW = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def copied(registry: str) -> str:
+    """An image in two repositories."""
+    digest = images.clean(registry, "team/home:1")
+    command = [str(binary("crane")), "copy", "--insecure", f"{registry}/team/home:1", f"{registry}/evil/copy:1"]
+    subprocess.run(command, check=True, capture_output=True)
+    return digest
+
+
+class Attestor:
+    """Knows what was attested in which repository: a proof, or a document."""
+
+    def __init__(self, **said: Proof | Attested) -> None:
+        self.said = said
+
+    def _at(self, pull: Pull) -> Proof | Attested | None:
+        return self.said.get(pull.image.partition("@")[0].rpartition("/")[2])
+
+    async def establish(self, pull: Pull, demand: Demand) -> Proof:
+        said = self._at(pull)
+        return said if isinstance(said, Proof) else Proof(demand="", outcome=Proven.MISSING, at=NOW)
+
+    async def attested(self, pull: Pull, demand: Demand) -> tuple[Attested, ...]:
+        said = self._at(pull)
+        return (said,) if isinstance(said, Attested) else ()
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "expected"),
+    [
+        (Proof(demand="", outcome=Proven.VERIFIED, made_at=THEN, at=NOW), Proven.INVALID),
+        (Proof(demand="", outcome=Proven.VERIFIED, made_at=NOW, at=NOW), Proven.INVALID),
+        (Proof(demand="", outcome=Proven.VERIFIED, made_at=NOW + timedelta(hours=1), at=NOW), Proven.VERIFIED),
+        (Proof(demand="", outcome=Proven.INVALID, at=NOW), Proven.INVALID),
+        (Proof(demand="", outcome=Proven.UNKNOWN, at=NOW), Proven.INVALID),
+    ],
+)
+async def test_an_old_attestation_beside_a_copy_of_the_image_does_not_outlive_a_newer_one_that_fails(
+    registry: str, elsewhere: Proof, expected: Proven
+) -> None:
+    digest = copied(registry)
+    verifier = Attestor(home=Proof(demand="", outcome=Proven.INVALID, made_at=NOW, at=NOW), copy=elsewhere)
+    demand = Demand(authority=Authority(name="scans", key="PEM"), predicate_type=VUL, condition="true")
+    places = [f"{registry}/evil/copy@{digest}", f"{registry}/team/home@{digest}"]
+    async with Registry(plain_http=frozenset({registry}), timeout=10) as client:
+        for candidates in (places, places[::-1]):
+            (proof,) = await Prover(registry=client, verifier=verifier).prove(candidates, {"one": demand})
+            assert proof.outcome is expected
+
+
+async def test_an_excuse_that_was_taken_back_is_not_found_in_a_copy(registry: str) -> None:
+    digest = copied(registry)
+
+    def says(status: str, at: datetime) -> Attested:
+        statement = {
+            "vulnerability": {"name": "CVE-1"},
+            "products": [{"@id": f"pkg:oci/home@{digest}"}],
+            "status": status,
+            "justification": "component_not_present",
+        }
+        document = {"@context": "https://openvex.dev/ns/v0.2.0", "timestamp": at.isoformat(), "statements": [statement]}
+        return Attested(predicate=document, signer=Signer(key="sha256:" + "a" * 64), made_at=at)
+
+    verifier = Attestor(home=says("affected", NOW), copy=says("not_affected", THEN))
+    async with Registry(plain_http=frozenset({registry}), timeout=10) as client:
+        places = [f"{registry}/evil/copy@{digest}", f"{registry}/team/home@{digest}"]
+        found = await Prover(registry=client, verifier=verifier).documents(places, {"one": DEMANDS["one"]})
+    finding = Vulnerability(id="CVE-1", package="musl", installed="1", severity="HIGH")
+    assert vex.suppressed([Findings(digest=digest, vulnerabilities=(finding,))], found, digest=Digest(digest)) == ()
+    assert vex.suppressed([Findings(digest=digest, vulnerabilities=(finding,))], found[:1], digest=Digest(digest))

@@ -123,11 +123,10 @@ def judged(found: Outcome, demand: Demand, now: datetime) -> tuple[Outcome, date
             break
         try:
             if not program({"predicate": cel.strip_nulls(each.predicate)}):
-                return Outcome(outcome=Proven.INVALID, reason="what it attests does not satisfy the condition"), None
+                return Outcome(outcome=Proven.INVALID, reason="what it attests does not satisfy the condition"), made_at
         except cel.EvaluationError as error:
-            return Outcome(
-                outcome=Proven.INVALID, reason=f"the condition has no value for what it attests: {one_line(str(error), 160)}"
-            ), None
+            reason = f"the condition has no value for what it attests: {one_line(str(error), 160)}"
+            return Outcome(outcome=Proven.INVALID, reason=reason), made_at
     return found, made_at
 
 

@@ -1,7 +1,9 @@
 """What can be proven about a digest: every demand against every repository it is in, until one of them settles it.
 
 A signature is of a digest and not of a place, so it counts wherever it is found; a copy that was pushed elsewhere without its signatures is
-the same image. That there are none is known only when every repository has said so: one that could not be asked leaves it `Unknown`.
+the same image. An attestation counts as long as there is no newer one: whoever copies an image, and leaves behind that it failed its last
+scan, changes nothing, so for those every repository is asked. That there are none is known only when every repository has said so: one
+that could not be asked leaves it `Unknown`.
 """
 
 import asyncio
@@ -78,7 +80,8 @@ class Prover:
     ) -> tuple[vex.Document, ...]:
         """Returns the VEX documents about a digest that are signed by whom they are demanded of; the demand's name is their source.
 
-        What cannot be had, or read, excuses nothing, and is no reason to lose the scan.
+        From every repository: what was taken back in one of them is not said any more by a copy elsewhere. What cannot be had, or read,
+        excuses nothing, and is no reason to lose the scan.
         """
         ways = [_Ways(self._registry.showing(credentials), text) for text in candidates]
         found = await asyncio.gather(*(self._said(ways, name, demand) for name, demand in demands.items()))
@@ -95,17 +98,15 @@ class Prover:
                 documents += [vex.read(each.predicate, source=name) for each in attested]
             except EvidenceError as error:
                 LOG.warning("VEX documents of %s: %s", demand.authority.name, error.message)
-            if documents:
-                break
         return documents
 
     async def _one(self, ways: Sequence["_Ways"], name: str, demand: Demand) -> Proof:
         found: list[Proof] = []
         for each in ways:
             found += await self._at(each, demand)
-            if found[-1].outcome is Proven.VERIFIED:
+            if found[-1].outcome is Proven.VERIFIED and not demand.predicate_type:
                 break
-        best = min(found, key=lambda proof: _BETTER.index(proof.outcome), default=None) or _proof(
+        best = min(found, key=_rank, default=None) or _proof(
             Proven.UNKNOWN, EvidenceError("nobody said in which repository this digest is")
         )
         return msgspec.structs.replace(best, demand=name, authority=demand.authority.name)
@@ -124,9 +125,16 @@ class Prover:
                     found.append(await self._verifier.establish(way, demand))
             except GatherError as error:
                 found.append(_proof(Proven.UNKNOWN, error))
-            if found[-1].outcome is Proven.VERIFIED:
+            if found[-1].outcome is Proven.VERIFIED and not demand.predicate_type:
                 break
         return found
+
+
+def _rank(proof: Proof) -> tuple[bool, float, int]:
+    """The least counts: of attestations with a date the newest, whichever repository it is in, and at the same date the one that fails."""
+    if proof.made_at is not None and proof.outcome in {Proven.VERIFIED, Proven.INVALID}:
+        return False, -proof.made_at.timestamp(), -_BETTER.index(proof.outcome)
+    return True, 0, _BETTER.index(proof.outcome)
 
 
 class _Ways:

@@ -24,6 +24,7 @@ from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientErr
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.proofs import Prover
 from mlwarden.evidence.trivy import Trivy
+from mlwarden.evidence.vex import Document
 from mlwarden.model.digest import digest
 from mlwarden.model.evidence import Scan
 from mlwarden.model.signing import Demand
@@ -112,7 +113,11 @@ class Service:
 
     async def _look(self, references: Sequence[str], credentials: Credentials, vex: Mapping[str, Demand]) -> Scan:
         """One digest, in all its repositories and with all that it stands for: in a bounded time."""
-        documents = await self._prover.documents(references, vex, credentials) if vex else ()
+        documents: tuple[Document, ...] = ()
+        if vex:
+            with contextlib.suppress(TimeoutError):  # what cannot be had excuses nothing
+                async with asyncio.timeout(_VERIFY_SECONDS):
+                    documents = await self._prover.documents(references, vex, credentials)
         return await in_turn(
             references, self._seconds, lambda reference: self._gatherer.scan((reference,), credentials, documents=documents)
         )
