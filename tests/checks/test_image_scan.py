@@ -12,6 +12,8 @@ from mlwarden.checks.age import duration
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Suppressed, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
+from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked
+from mlwarden.model.signing import Signer
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DIGEST = digest("sha256:" + "a" * 64)
@@ -333,6 +335,15 @@ def test_what_the_named_authority_excuses_does_not_count() -> None:
     rule = compiled(**VEX)
     found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, suppressed=(excused(rule),))
     assert answer(rule=rule, images=ready(found)).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(("signer", "outcome"), [("e", Outcome.FAIL), ("f", Outcome.PASS), ("", Outcome.FAIL)])
+def test_what_a_revoked_key_excuses_counts_again(signer: str, outcome: Outcome) -> None:
+    rule = compiled(**VEX)
+    signed = Signer(key="sha256:" + signer * 64) if signer else None
+    found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, suppressed=(excused(rule, signer=signed),))
+    revoked = Revoked.of([Revocation(name="r", spec=RevocationSpec(reason="the laptop was stolen", key="sha256:" + "e" * 64))])
+    assert answer(rule=rule, images=ready(found), revoked=revoked).outcome is outcome
 
 
 def test_nobody_elses_word_counts_nor_that_of_a_policy_that_names_nobody() -> None:

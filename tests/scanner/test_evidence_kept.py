@@ -1,11 +1,13 @@
 """What is known of an image outlives its vulnerability database, and signatures and excuses come with it: real trivy, cosign, registry."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from mlwarden import policy
 from mlwarden.embedded import images, trivydb
@@ -28,6 +30,11 @@ def ready(status: dict[str, Any]) -> bool:
     return status.get("phase") == "Ready"
 
 
+def fingerprint(pem: str) -> str:
+    der = load_pem_public_key(pem.encode()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256:{hashlib.sha256(der).hexdigest()}"
+
+
 @pytest.fixture
 def demand(cluster: "EmbeddedCluster", evidence_crd: None) -> Iterator[Callable[..., policy.CompiledPolicy]]:
     """Applies a policy with one requirement, and returns it compiled."""
@@ -44,6 +51,18 @@ def demand(cluster: "EmbeddedCluster", evidence_crd: None) -> Iterator[Callable[
     yield apply
     for name in made:
         cluster.api().delete(f"{POLICIES}/{name}")
+
+
+def document(of: str, vulnerability: str, status: str, *, at: str = "2026-11-01T00:00:00Z") -> dict[str, Any]:
+    """Of OpenVEX, with one statement."""
+    statement = {
+        "vulnerability": {"name": vulnerability},
+        "products": [{"@id": f"pkg:oci/excused@{of.replace(':', '%3A')}"}],
+        "status": status,
+        "justification": "vulnerable_code_not_in_execute_path",
+    }
+    whole = {"@context": "https://openvex.dev/ns/v0.2.0", "@id": "https://example.com/vex/1", "author": "somebody", "version": 1}
+    return {**whole, "timestamp": at, "statements": [statement]}
 
 
 def test_a_new_database_is_asked_about_known_digests_without_pulling_them(
@@ -99,27 +118,33 @@ def test_a_signed_document_of_the_named_authority_excuses_and_another_ones_does_
     of = images.vulnerable(cluster.registry, "kept/excused:1")
     image = f"{cluster.registry}/kept/excused@{of}"
     for key, vulnerability in ((security, "CVE-2025-32434"), (stranger, "CVE-2025-26519")):
-        document = {
-            "@context": "https://openvex.dev/ns/v0.2.0",
-            "@id": "https://example.com/vex/1",
-            "author": "somebody",
-            "timestamp": "2026-11-01T00:00:00Z",
-            "version": 1,
-            "statements": [
-                {
-                    "vulnerability": {"name": vulnerability},
-                    "products": [{"@id": f"pkg:oci/excused@{of.replace(':', '%3A')}"}],
-                    "status": "not_affected",
-                    "justification": "vulnerable_code_not_in_execute_path",
-                }
-            ],
-        }
-        signer.attest(image, key, type="openvex", predicate=document)
+        signer.attest(image, key, type="openvex", predicate=document(of, vulnerability, "not_affected"))
     compiled = demand("kept-excused", {"imageScan": {"vex": [{"name": "security", "key": security.pem}]}})
     name = ask(image)
     scanner()
     status = until(name, ready)
     (only,) = status["scan"]["suppressed"]
     assert (only["id"], only["status"]) == ("CVE-2025-32434", "not_affected")
+    assert only["signer"] == {"key": fingerprint(security.pem)}
     assert compiled.vex[only["source"]].predicate_type == PREDICATES["openvex"]
     assert status["scan"]["counts"]["CRITICAL"] == 1  # what is there is not denied; whose word counts is each policy's business
+
+
+def test_an_excuse_that_is_taken_back_ends_with_the_next_database(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path, *, demand: Callable[..., policy.CompiledPolicy]
+) -> None:
+    source = trivydb.make_database(tmp_path / "first", updated=datetime.now(UTC) - timedelta(hours=2))
+    signer = Signer(tmp_path)
+    security = signer.key_pair("security")
+    of = images.vulnerable(cluster.registry, "kept/unexcused:1")
+    image = f"{cluster.registry}/kept/unexcused@{of}"
+    signer.attest(image, security, type="openvex", predicate=document(of, "CVE-2025-32434", "not_affected"))
+    demand("kept-unexcused", {"imageScan": {"vex": [{"name": "security", "key": security.pem}]}})
+    name = ask(image)
+    scanner(f"--database-file={source / 'db'}", "--database-every=1")
+    until(name, lambda status: bool(status.get("scan", {}).get("suppressed")))
+
+    signer.attest(image, security, type="openvex", predicate=document(of, "CVE-2025-32434", "affected", at="2026-11-02T00:00:00Z"))
+    trivydb.make_database(source, [*ADVISORIES, NEW])
+    status = until(name, lambda status: ready(status) and not status["scan"].get("suppressed"), seconds=120)
+    assert status["scan"]["counts"]["CRITICAL"] == 1

@@ -49,7 +49,7 @@ def _about(subject: Subject, requirement: ImageScan, excused: frozenset[str], fa
     if evidence is None or evidence.scan is None or reason:
         fix = BROKEN if evidence is not None and evidence.phase is Phase.FAILED else ""
         return unknown(f"image {subject.name} {reason}", fix=fix, wanted=subject.at)
-    return _judged(subject, without(evidence.scan, excused)[0], requirement, facts.now)
+    return _judged(subject, without(evidence.scan, excused, facts.revoked)[0], requirement, facts.now)
 
 
 def _missing(evidence: ImageFacts | None, digest: Digest) -> str:

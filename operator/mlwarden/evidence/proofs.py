@@ -95,7 +95,7 @@ class Prover:
             try:
                 async with self._processes:
                     attested = await self._verifier.attested(way, demand)
-                documents += [vex.read(each.predicate, source=name) for each in attested]
+                documents += [vex.read(each.predicate, source=name, signer=each.signer) for each in attested]
             except EvidenceError as error:
                 LOG.warning("VEX documents of %s: %s", demand.authority.name, error.message)
         return documents

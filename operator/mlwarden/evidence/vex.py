@@ -23,6 +23,7 @@ from mlwarden.evidence.failure import DefinitiveError, one_line
 from mlwarden.evidence.report import SEVERITIES, Findings
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Suppressed, Vulnerability
+from mlwarden.model.signing import Signer
 
 _ANALYSES = {"not_affected": "not_affected", "false_positive": "not_affected", "resolved": "fixed", "resolved_with_pedigree": "fixed"}
 """CycloneDX: states that suppress; `exploitable` and `in_triage` do not."""
@@ -86,6 +87,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
         images: digests it is about.
         packages: of these packages in them; None: of whatever is in them.
         versions: of these versions of the packages; None: of all that `packages` names.
+        signer: who signed the document, where that is known.
     """
 
     ids: frozenset[str]
@@ -95,6 +97,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     images: frozenset[str]
     packages: tuple[PackageURL, ...] | None = None
     versions: frozenset[str] | None = None
+    signer: Signer | None = None
 
     def speaks_of(self, found: Vulnerability, package: PackageURL | None) -> bool:
         """Whether it is about a vulnerability of a package, in an image that it is about."""
@@ -207,12 +210,13 @@ class _CycloneDX(_CamelCase, frozen=True):
     vulnerabilities: Annotated[tuple[_Rated, ...], Meta(max_length=_MANY)] = ()
 
 
-def read(predicate: Mapping[str, object], *, source: str) -> Document:
+def read(predicate: Mapping[str, object], *, source: str, signer: Signer | None = None) -> Document:
     """Returns what a document says, in either of the two formats.
 
     Args:
         predicate: the document, decoded: of an attestation whose signature was verified.
         source: what to call whoever signed it.
+        signer: who that was.
 
     Raises:
         DefinitiveError: it is not a VEX document, or not a bounded one.
@@ -222,7 +226,7 @@ def read(predicate: Mapping[str, object], *, source: str) -> Document:
             found = _cyclonedx(msgspec.convert(predicate, _CycloneDX))
         else:
             found = _open(msgspec.convert(predicate, _OpenVEX))
-        statements = tuple(itertools.islice(found, _MOST + 1))
+        statements = tuple(msgspec.structs.replace(each, signer=signer) for each in itertools.islice(found, _MOST + 1))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise DefinitiveError(
             f"the VEX document cannot be read ({one_line(str(error), 120)})", hint="OpenVEX 0.2 or CycloneDX, as signed"
@@ -261,7 +265,7 @@ def suppressed(parts: Sequence[Findings], documents: Sequence[Document], *, dige
             decisive = [_latest(about, found, {digest, part}) for part, found in found_at] if about else []
             reasons = [statement for statement in decisive if statement is not None and statement.status in _SUPPRESSING]
             if reasons and len(reasons) == len(found_at):
-                result.append(_suppressed([found for _, found in found_at], reasons[0], source))
+                result.append(_suppressed([found for _, found in found_at], reasons, source))
     return tuple(result)
 
 
@@ -271,7 +275,8 @@ def _latest(statements: Sequence[Statement], found: Vulnerability, images: set[s
     return max(about, key=lambda each: (each.at, each.status not in _SUPPRESSING), default=None)
 
 
-def _suppressed(found: Sequence[Vulnerability], statement: Statement, source: str) -> Suppressed:
+def _suppressed(found: Sequence[Vulnerability], reasons: Sequence[Statement], source: str) -> Suppressed:
+    signers, statement = {reason.signer for reason in reasons}, reasons[0]
     worst = min(found, key=lambda each: (not each.fixed, SEVERITIES.index(each.severity)))
     return Suppressed(
         id=worst.id,
@@ -282,6 +287,7 @@ def _suppressed(found: Sequence[Vulnerability], statement: Statement, source: st
         status=statement.status,
         justification=one_line(statement.justification, 200),
         source=source,
+        signer=statement.signer if len(signers) == 1 else None,
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from mlwarden.model.digest import Digest
 from mlwarden.model.revocation import Revoked
-from mlwarden.model.signing import Proof
+from mlwarden.model.signing import Proof, Signer
 
 SIGNATURES = "signatures of "
 """Before `repository@sha256:…`: what is wanted is known about its signatures, not about what is in it. No reference has a space."""
@@ -63,6 +63,7 @@ class Suppressed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         status: `not_affected` or `fixed`.
         justification: why, in the words of the document.
         source: who says so: what the caller named the verified document.
+        signer: who signed it.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Suppressed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     status: str = ""
     justification: str = ""
     source: str = ""
+    signer: Signer | None = None
 
 
 class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

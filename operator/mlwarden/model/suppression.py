@@ -9,16 +9,21 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from mlwarden.model.evidence import Scan, Suppressed
+from mlwarden.model.revocation import Revoked
+
+_NOTHING = Revoked()
 
 
-def without(scan: Scan, sources: Collection[str]) -> tuple[Scan, tuple[Suppressed, ...]]:
+def without(scan: Scan, sources: Collection[str], revoked: Revoked = _NOTHING) -> tuple[Scan, tuple[Suppressed, ...]]:
     """Returns the scan without the vulnerabilities that these sources suppress, and what they were.
 
     Args:
         scan: as it is stored.
         sources: whose word counts: names as in `Suppressed.source`.
+        revoked: whose word does not count any more; nor does that of whom nobody knows, where any key or signer is revoked.
     """
-    taken = {(found.id, found.package, found.installed): found for found in scan.suppressed if found.source in sources}
+    spoken = [found for found in scan.suppressed if found.source in sources and not _is_revoked(found, revoked)]
+    taken = {(found.id, found.package, found.installed): found for found in spoken}
     if not taken:
         return scan, ()
     fixable = Counter(found.severity for found in taken.values() if found.fixed)
@@ -27,6 +32,12 @@ def without(scan: Scan, sources: Collection[str]) -> tuple[Scan, tuple[Suppresse
     counts = _less(scan.counts, fixable)
     counts["unfixed"] = max(scan.counts.get("unfixed", 0) - unfixed.total(), 0)
     return msgspec.structs.replace(scan, counts=counts, unfixed=_less(scan.unfixed, unfixed), vulnerabilities=left), tuple(taken.values())
+
+
+def _is_revoked(found: Suppressed, revoked: Revoked) -> bool:
+    if found.signer is None:
+        return bool(revoked.keys or revoked.signers)
+    return revoked.signer(found.signer) is not None
 
 
 def _less(counts: Mapping[str, int], taken: Mapping[str, int]) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 In batches, because that is what makes it cheap (`evidence.reevaluate`), and without claims: each answer is written under the resource
 version that was seen, so whoever changed the object meanwhile wins, and two scanners that do the same write the same. What has to be pulled
-for it keeps its scan, with its age, until somebody needs a newer one.
+for it keeps its scan, with its age, until somebody needs a newer one. Where somebody's excuses count, the question is asked again in full:
+each new database makes the scan young, and an excuse that was taken back would never be looked at again.
 """
 
 import asyncio
@@ -12,9 +13,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from mlwarden.cluster import ApiError, Client
+from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client
 from mlwarden.evidence.failure import GatherError
-from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
+from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Purpose
 from mlwarden.model.evidence import Phase, Scan
 from mlwarden.scanner import metrics
 from mlwarden.scanner.claim import LostError, put
@@ -84,12 +85,15 @@ class Refresh:
     async def _write(self, known: ImageEvidence, scan: Scan) -> bool:
         before = known.status.scan
         now = datetime.now(UTC)
-        # Documents were not asked for again: what they say goes on to count of what is still found.
+        # Documents were not asked for again: what they say goes on to count of what is still found, until that is done.
         found = {(each.id, each.package, each.installed) for each in scan.vulnerabilities}
         excused = tuple(each for each in before.suppressed if (each.id, each.package, each.installed) in found) if before else ()
         scan = msgspec.structs.replace(scan, scanned_at=now, suppressed=excused)
         try:
             await put(self._client, known, msgspec.structs.replace(known.status, scan=scan, at=now, reason=""))
+            if excused and not known.is_asked:
+                spec = {"requestedAt": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "purpose": Purpose.RENEWAL.value}
+                await self._client.patch(IMAGE_EVIDENCE, known.metadata.name, {"spec": spec})
         except LostError:
             return False
         except ApiError as error:
