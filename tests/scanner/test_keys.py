@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.model.signing import Authority, Demand, Proof, Proven, SecretKey
+from mlwarden.model.signing import Authority, Certificate, Demand, Identity, Keyless, Proof, Proven, SecretKey
 from mlwarden.scanner import keys
 from mlwarden.scanner.agent import kept
 from mlwarden.scanner.demands import Demands
@@ -81,6 +81,20 @@ async def test_a_key_is_read_from_its_secret_and_noticed_when_it_is_exchanged(
     _, failed = await reader.filled({"one": DEMAND})
     assert str(failed["one"]) == "Secret team-key has no public key under cosign.pub"
     assert await reader.materials({"one": DEMAND}) == {"one": GONE}
+
+
+def test_a_trust_root_that_is_exchanged_is_another_one_to_what_was_proven_by_it() -> None:
+    identities = (Identity(issuer="https://a", subject="x"),)
+    by = {
+        "keyless": Authority(name="a", keyless=Keyless(identities=identities), trust_root="own"),
+        "certificate": Authority(name="a", certificate=Certificate(chain="PEM", identities=identities), trust_root="own"),
+        "log": Authority(name="a", key=PEM, log=True, trust_root="own"),
+        "key": Authority(name="a", key=PEM),
+        "public": Authority(name="a", keyless=Keyless(identities=identities)),
+    }
+    old, new = ({name: material(Demand(authority=each), {"own": root}) for name, each in by.items()} for root in ("1" * 64, "2" * 64))
+    assert {name for name in by if old[name] != new[name]} == {"keyless", "certificate", "log"}
+    assert all(len(each) == 16 for name, each in new.items() if name != "public")
 
 
 @pytest.mark.parametrize(("material", "outcome"), [("old", Proven.VERIFIED), ("new", Proven.UNKNOWN), (GONE, Proven.UNKNOWN)])

@@ -1,6 +1,7 @@
 """Agent and worker over their socket, with work that is made up."""
 
 import asyncio
+import hashlib
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -51,7 +52,9 @@ async def worker(
     tmp_path: Path, work: Callable[[], Awaitable[object]], *, canaries: Sequence[Canary] = (), trivy: object = None
 ) -> AsyncIterator[Worker]:
     made = Gatherer(work)
-    service = Service(gatherer=made, trivy=trivy, prover=made, canaries=canaries, workers=2)
+    roots = {name: tmp_path / name for name in ("own", "lost")}
+    roots["own"].write_text("a trust root", encoding="utf-8")
+    service = Service(gatherer=made, trivy=trivy, prover=made, canaries=canaries, workers=2, roots=roots)
     task = asyncio.create_task(serve(service, tmp_path / "s"))
     async with asyncio.timeout(20):
         while not (tmp_path / "s").exists():
@@ -232,6 +235,7 @@ async def test_a_worker_whose_tools_get_it_wrong_says_nothing_more_and_says_so(t
             await agent.scan((f"x@{DIGEST}",))
         state = await agent.state()
     assert (state.unfit, state.canary_at, asked) == ("trivy did not find it", None, 0)
+    assert state.roots == {"own": hashlib.sha256(b"a trust root").hexdigest()}
 
 
 async def test_what_was_found_while_the_tools_were_found_wrong_is_not_passed_on(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Agent:
         secrets: PullSecrets | None = None,
     ) -> None:
         self._client, self._worker, self._terms, self._lanes = client, worker, terms, lanes
-        self._keys, self._materials = keys, dict[str, str]()
+        self._keys, self._materials, self._roots = keys, dict[str, str](), dict[str, str]()
         self._secrets = secrets
         self._known: dict[str, ImageEvidence] = {}
         self._demands = Demands()
@@ -151,7 +151,7 @@ class Agent:
             metrics.worker(state)
             self._refresh.database(state.database_at)
             self._lanes[SCAN].pools.limit(state.scans)
-            self._good_at = state.canary_at or self._good_at
+            self._good_at, self._roots = state.canary_at or self._good_at, state.roots
             if state.unfit:
                 await self._distrust(one_line(state.unfit))
             else:
@@ -190,9 +190,10 @@ class Agent:
                     LOG.warning("signatures of %s cannot be asked for: %s", known.metadata.name, error)
 
     async def _watch_keys(self) -> None:
-        """Notices that a key in a Secret was exchanged: what was proven with the old one is looked at again."""
+        """Notices that a key in a Secret or a trust root was exchanged: what was proven with the old one is looked at again."""
         while True:
-            materials = await self._keys.materials(self._demands.every)
+            await self.worker_fit.wait()  # it says what its trust roots are
+            materials = await self._keys.materials(self._demands.every, self._roots)
             if materials != self._materials:
                 self._materials = materials
                 self._plan_signatures()
@@ -270,18 +271,18 @@ class Agent:
 
     async def _verify(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What can be proven. What could not be found out this time leaves what was known, with its age, and is tried again."""
-        demands = self._demands.about(known.spec.references)
+        demands, roots = self._demands.about(known.spec.references), self._roots
         filled, failed = await self._keys.filled(demands)
         proofs = await self._worker.verify(order(known), filled, credentials) if filled else ()
-        now = _now()
-        proofs = tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand])) for proof in proofs)
+        now, was = _now(), {proof.demand: proof.material for proof in known.status.proofs}
+        proofs = tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand], roots)) for proof in proofs)
         proofs += tuple(
             Proof(
                 demand=name,
                 authority=demands[name].authority.name,
                 outcome=Proven.UNKNOWN,
                 reason=error.message,
-                material=GONE if isinstance(error, DefinitiveError) else self._materials.get(name, ""),
+                material=GONE if isinstance(error, DefinitiveError) else was.get(name, ""),
                 at=now,
             )
             for name, error in failed.items()

@@ -1,7 +1,8 @@
 """Public keys that policies keep in Secrets, read by the side that has the token.
 
 A key is no secret, but a Secret is where people keep what cosign made, and where a rotation happens without touching the policy. So a key
-is read again every half minute, and what it is goes into each proof: a proof by a key that is not there any more is made again.
+is read again every half minute, and what it is goes into each proof: a proof by a key that is not there any more is made again. So is one
+by a trust root that was exchanged, which is how one gets rid of a certificate authority.
 """
 
 import base64
@@ -10,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 import msgspec
 
@@ -19,6 +21,7 @@ from mlwarden.model.signing import Demand, SecretKey
 
 GONE = "gone"
 """Stands for a key that is not there any more."""
+_NO_ROOTS: Mapping[str, str] = MappingProxyType({})
 _FRESH_SECONDS = 30.0
 _LONGEST = 16384
 _BEGIN = "-----BEGIN PUBLIC KEY-----"
@@ -54,11 +57,16 @@ class Keys:
                 found[name] = msgspec.structs.replace(demand, authority=inline)
         return found, failed
 
-    async def materials(self, demands: Mapping[str, Demand]) -> dict[str, str]:
-        """Returns, by demand, what its key is now, `GONE` where it is no more; those not in a Secret, or not to be had, are left out."""
-        found, failed = await self.filled({name: demand for name, demand in demands.items() if demand.authority.key_secret})
+    async def materials(self, demands: Mapping[str, Demand], roots: Mapping[str, str] = _NO_ROOTS) -> dict[str, str]:
+        """Returns, by demand, what its key and trust root are now, `GONE` where its key is no more; keys that cannot be read are left out.
+
+        Args:
+            demands: by id.
+            roots: see `material`.
+        """
+        found, failed = await self.filled(demands)
         gone = {name: GONE for name, error in failed.items() if isinstance(error, DefinitiveError)}
-        return {name: material(demand) for name, demand in found.items()} | gone
+        return {name: material(demand, roots) for name, demand in found.items()} | gone
 
     async def _pem(self, where: SecretKey) -> str:
         at, pem = self._known.get(where, (0.0, ""))
@@ -78,6 +86,14 @@ class Keys:
         return pem
 
 
-def material(demand: Demand) -> str:
-    """Returns what stands in a proof for the key it was made with, filled in: 16 hexadecimal digits, empty where there is none."""
-    return hashlib.sha256(demand.authority.key.strip().encode()).hexdigest()[:16] if demand.authority.key else ""
+def material(demand: Demand, roots: Mapping[str, str] = _NO_ROOTS) -> str:
+    """Returns what stands in a proof for what it was made with, beside what the demand itself says; empty where there is nothing.
+
+    Args:
+        demand: its key filled in.
+        roots: name → sha256 of the worker's trust roots.
+    """
+    authority = demand.authority
+    key = hashlib.sha256(authority.key.strip().encode()).hexdigest()[:16] if authority.key else ""
+    root = "" if authority.key and not authority.log else roots.get(authority.trust_root, "")
+    return hashlib.sha256(f"{key} {root}".encode()).hexdigest()[:16] if root else key

@@ -227,7 +227,13 @@ async def _worker(options: argparse.Namespace) -> int:
                 for each in canaries:
                     tasks.create_task(each.keep())
                 service = Service(
-                    gatherer=gatherer, trivy=trivy, prover=prover, canaries=canaries, workers=workers, seconds=options.scan_timeout
+                    gatherer=gatherer,
+                    trivy=trivy,
+                    prover=prover,
+                    canaries=canaries,
+                    workers=workers,
+                    seconds=options.scan_timeout,
+                    roots=trust_roots(options.trust_root),
                 )
                 tasks.create_task(serve(service, Path(options.socket)))
     finally:

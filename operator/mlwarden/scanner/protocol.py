@@ -100,6 +100,7 @@ class State(_Message, frozen=True, kw_only=True, tag="state"):
         database_at: age of the vulnerability database; None where there is none yet.
         canary_at: when its tools last found what is known to be there; None where they were not asked yet.
         unfit: what they got wrong since, `""` where nothing.
+        roots: name → sha256 of its trust roots, in hexadecimal digits.
         scans: how many at the same time its memory allows; 0 where it does not say.
     """
 
@@ -108,6 +109,7 @@ class State(_Message, frozen=True, kw_only=True, tag="state"):
     canary_at: datetime | None = None
     unfit: str = ""
     scans: int = 0
+    roots: dict[str, str] = {}
 
 
 class Failed(_Message, frozen=True, kw_only=True, tag="failed"):

@@ -7,6 +7,7 @@ no scan running.
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ import socket
 import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, TypeVar
 
 import msgspec
@@ -65,13 +67,22 @@ class Service:
         canaries: whether the tools may be believed: what scans, and what verifies where there is something that does.
         workers: scans at the same time.
         seconds: for one digest altogether.
+        roots: name → file of the trust roots that the prover uses.
     """
 
     def __init__(
-        self, *, gatherer: Gatherer, trivy: Trivy, prover: Prover, canaries: Sequence[Canary], workers: int, seconds: float = 900
+        self,
+        *,
+        gatherer: Gatherer,
+        trivy: Trivy,
+        prover: Prover,
+        canaries: Sequence[Canary],
+        workers: int,
+        seconds: float = 900,
+        roots: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
         self._gatherer, self._trivy, self._prover, self._canaries = gatherer, trivy, prover, tuple(canaries)
-        self._workers, self._seconds = workers, seconds
+        self._workers, self._seconds, self._roots = workers, seconds, dict(roots)
         self._again = asyncio.Semaphore(1)
         self._scans, self._resolutions = asyncio.Semaphore(workers), asyncio.Semaphore(_RESOLUTIONS)
 
@@ -139,7 +150,8 @@ class Service:
         good = [canary.good_at for canary in self._canaries if canary.good_at is not None]
         unfit = "; ".join(canary.unfit for canary in self._canaries if canary.unfit)
         at = min(good) if len(good) == len(self._canaries) and good else None
-        state = State(trivy=version, database_at=None, canary_at=at, unfit=unfit, scans=self._workers)
+        roots = await asyncio.to_thread(_fingerprints, self._roots)
+        state = State(trivy=version, database_at=None, canary_at=at, unfit=unfit, scans=self._workers, roots=roots)
         try:
             return msgspec.structs.replace(state, database_at=self._trivy.database().updated_at)
         except TransientError:
@@ -166,6 +178,14 @@ class Service:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+def _fingerprints(roots: Mapping[str, Path]) -> dict[str, str]:
+    found = {}
+    for name, path in roots.items():
+        with contextlib.suppress(OSError):  # whoever is asked by it says so
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 async def serve(service: Service, path: Path) -> None:
