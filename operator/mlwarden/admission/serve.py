@@ -103,7 +103,9 @@ async def _run(options: argparse.Namespace) -> None:
                 return "the policies were not read yet"
             if source.current.missing:
                 return f"policies that come with mlwarden are missing: {', '.join(source.current.missing)}; the controller applies them"
-            return "" if tls.loaded.is_set() else f"the Secret {_TLS_SECRET} holds no certificate yet; the controller makes it"
+            if not tls.loaded.is_set():
+                return f"the Secret {_TLS_SECRET} holds no certificate yet; the controller makes it"
+            return "" if server.started else "not listening yet"
 
         def healthy() -> str:
             return f"a watch has been silent for {source.age:.0f} s" if source.ready.is_set() and source.age > _SILENT else ""
