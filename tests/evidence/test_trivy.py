@@ -10,9 +10,9 @@ import pytest
 
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.failure import DefinitiveError, TransientError
-from mlwarden.evidence.process import Limits
+from mlwarden.evidence.process import Completed, Limits
 from mlwarden.evidence.report import Findings, Package, System
-from mlwarden.evidence.trivy import Pull, Trivy, accepted
+from mlwarden.evidence.trivy import Pull, Trivy, accepted, failure
 from mlwarden.model.digest import Digest
 
 DIGEST = Digest("sha256:" + "a" * 64)
@@ -110,6 +110,26 @@ async def test_trivy_sees_no_environment_no_configuration_and_one_credential(tmp
     assert "TRIVY" not in str(error.value)
     assert "KUBE" not in str(error.value)
     assert '[] {"auths":{"one":{}}}' in str(error.value)
+
+
+async def test_plain_http_is_spoken_only_where_it_was_said(tmp_path: Path) -> None:
+    """Unasked, trivy tries it with registries at private addresses, and shows them the credential."""
+    body = "print(os.environ.get('HTTP_PROXY', 'none'), '--insecure' in sys.argv, file=sys.stderr); sys.exit(1)"
+    with pytest.raises(TransientError, match=r"http://127\.0\.0\.1:0 False"):
+        await scan(fake(tmp_path, body))
+    with pytest.raises(TransientError, match="none True"):
+        await fake(tmp_path, body).scan(Pull(image=IMAGE, digest=DIGEST, plain_http=True))
+
+
+def test_a_pull_that_failed_is_told_by_what_the_registry_did() -> None:
+    """As trivy 0.72 prints it; the second address is the one it was kept from."""
+    said = (
+        f'2026-11-25T00:40:49Z\tFATAL\tFatal error\trun error: unable to find the specified image "{IMAGE}" in ["remote"]: '
+        '1 error occurred:\n\t* remote error: Get "https://10.0.0.1/v2/": dial tcp 10.0.0.1:443: connect: connection refused; '
+        'Get "http://10.0.0.1/v2/": proxyconnect tcp: dial tcp 127.0.0.1:0: connect: connection refused\n\n'
+    )
+    found = failure(Completed(code=1, output=b"", errors=said))
+    assert found.message == 'trivy failed (1): Get "https://10.0.0.1/v2/": dial tcp 10.0.0.1:443: connect: connection refused'
 
 
 async def test_what_trivy_leaves_on_disk_is_wiped(tmp_path: Path) -> None:

@@ -38,9 +38,6 @@ _CHAINS = (3, 1, 3)
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
 _LIMITS = process.Limits(seconds=60, errors=1 << 20, cpu_seconds=120, file_bytes=128 << 20, heap=256 << 20)
 _MAX_CANDIDATES = 8
-_NO_PLAIN_HTTP = {"HTTP_PROXY": "http://127.0.0.1:0"}
-"""cosign (go-containerregistry, `name.Registry.Scheme`) tries plain HTTP after HTTPS for private addresses and names in `.local`, without
-being told to, and sends the credential there. A proxy for plain HTTP that nobody can reach keeps it from that; the loopback is exempt."""
 
 
 class Cosign:
@@ -183,9 +180,7 @@ class Cosign:
 
     async def _run(self, arguments: list[str], pull: Pull, question: Question | None) -> process.Completed:
         timeout = f"--timeout={max(int(self._limits.seconds), 1)}s"
-        more = {} if pull.plain_http else dict(_NO_PLAIN_HTTP)
-        if question is not None and question.public and self._tuf is not None:
-            more["TUF_ROOT"] = str(self._tuf)
+        more = {"TUF_ROOT": str(self._tuf)} if question is not None and question.public and self._tuf is not None else {}
         command = [*arguments[:-1], "--verbose", timeout, arguments[-1]]
         return await self._start(command, self._limits, pull=pull, files=question.files if question else {}, more=more)
 

@@ -56,6 +56,10 @@ _EMPTY = (
 SCANNERS = ("vuln", "secret", "misconfig")
 """What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
+_NO_PLAIN_HTTP = {"HTTP_PROXY": "http://127.0.0.1:0"}
+"""trivy and cosign (go-containerregistry, `name.Registry.Scheme`) try plain HTTP after HTTPS for private addresses and names in `.local`,
+without being told to, and send the credential there; and they follow redirects to it, a metadata service's included. A proxy for plain HTTP
+that nobody can reach keeps them from both; the loopback is exempt."""
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
 
 
@@ -96,7 +100,7 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
     def equip(self, home: Path) -> dict[str, str]:
         """Writes what the program reads into a directory of its own; returns the environment variables that name it."""
         (home / "config.json").write_bytes(self.docker_config)
-        environment = {"DOCKER_CONFIG": str(home)}
+        environment = {"DOCKER_CONFIG": str(home), **({} if self.plain_http else _NO_PLAIN_HTTP)}
         if self.ca:
             (home / "ca.pem").write_bytes(self.ca)
             environment["SSL_CERT_FILE"] = str(home / "ca.pem")
@@ -207,7 +211,8 @@ class Trivy:
             arguments.append("--insecure")
         try:
             # Not an image, but pulled like one.
-            done = await self._run(arguments, self._limits, Pull(image="", digest=Digest(""), docker_config=self._origin.docker_config))
+            pull = Pull(image="", digest=Digest(""), docker_config=self._origin.docker_config, plain_http=self._origin.plain_http)
+            done = await self._run(arguments, self._limits, pull)
             if done.code != 0 or not (incoming / "db" / "metadata.json").is_file():
                 raise TransientError(f"the vulnerability database cannot be fetched: {failure(done).message}")
             changed = await self._accept(incoming, "the vulnerability database that was fetched cannot be used")
@@ -374,7 +379,10 @@ def failure(done: process.Completed) -> DefinitiveError | TransientError:
             f"trivy was killed by signal {-done.code}", hint="more memory for the scanner, where that is the kernel's doing"
         )
     lines = [line for line in done.errors.splitlines() if line.strip()]
-    said = one_line(next((line for line in lines if "FATAL" in line), lines[-1] if lines else "it did not say why").rpartition("\t")[2])
+    fatal = next((line for line in lines if "FATAL" in line), lines[-1] if lines else "it did not say why").rpartition("\t")[2]
+    # Below a long list of what it had in mind to do stands what went wrong.
+    remote = next((line for line in lines if line.strip().startswith("* remote error: ")), "").partition("error: ")[2]
+    said = one_line(remote.partition('; Get "http://')[0] or fatal)
     if "no space left on device" in done.errors or "file too large" in done.errors:
         return TransientError("the image does not fit on the scanner's scratch disk", hint="more ephemeral storage for the scanner")
     if "TOOMANYREQUESTS" in done.errors or "429 Too Many Requests" in done.errors:
