@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -306,6 +307,34 @@ async def test_many_digests_cost_one_trivy_for_each_system_and_one_for_all_langu
     monkeypatch.setattr(house.trivy, "reread", counted)
     assert len((await house.say(*digests)).scans) == 10
     assert len(runs) == 3
+
+
+async def test_no_more_packages_are_held_at_a_time_than_fit(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image has packages that no other has: two hundred of them with eighty thousand each would not fit into any memory."""
+    digests = []
+    for number in range(6):
+        name = f"again/own{number}"
+        digests.append(
+            images.push_image(house.registry, f"{name}:1", python={"torch": "2.5.1", f"own{number}a": "1", f"own{number}b": "1"})
+        )
+        await house.scan(name, digests[-1])
+    at_once = await house.say(*digests)
+    monkeypatch.setattr(module, "MOST", 4)
+    sizes: list[int] = []
+    real = module._Lookups.__init__
+
+    def held(self: Any, trivy: Any, pool: Any, slots: Any) -> None:
+        sizes.append(len(pool.packages))
+        real(self, trivy, pool, slots)
+
+    monkeypatch.setattr(module._Lookups, "__init__", held)
+    in_parts = await house.say(*digests)
+    assert {digest: timeless(scan) for digest, scan in in_parts.scans.items()} == {
+        digest: timeless(scan) for digest, scan in at_once.scans.items()
+    }
+    assert len(in_parts.scans) == 6
+    assert len(sizes) > 1
+    assert max(sizes) < 2 * 4
 
 
 async def test_without_a_database_nothing_is_said(house: House, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ LARGEST = 10_000
 """Packages of one list; a longer one is split, which bounds what one trivy and its report take."""
 RETRIES = 40
 """Runs that lists nobody can read may cost: each is halved until the package that spoils it is alone, and only its images are left."""
+MOST = 200_000
+"""Different packages that are held at a time, which bounds memory: an image can have eighty thousand that no other has."""
 _PORTION = 64
 """Records read at a time, so that other work is not held up."""
 
@@ -102,27 +104,29 @@ async def reevaluate(
     """
     database, version = trivy.database(), await trivy.version()
     left: dict[Digest, str] = {}
-    records: dict[Digest, Record] = {}
-    pool = _Pool()
-    distinct = tuple(dict.fromkeys(digests))
-    for start in range(0, len(distinct), _PORTION):
-        portion = distinct[start : start + _PORTION]
-        for digest, record in zip(portion, await asyncio.to_thread(_read, sboms, portion), strict=True):
-            reason = _unfit(record, version, trivy.scanners, architectures)
-            if record is None or reason:
+    scans: dict[Digest, Scan] = {}
+    waiting = list(dict.fromkeys(digests))
+    while waiting:
+        records: dict[Digest, Record] = {}
+        pool = _Pool()
+        while waiting and len(pool.packages) < MOST:
+            portion = await asyncio.to_thread(_read, sboms, waiting[:_PORTION])
+            for digest, record in zip(waiting, portion, strict=False):
+                reason = _unfit(record, version, trivy.scanners, architectures)
+                if record is None or reason:
+                    left[digest] = reason
+                else:
+                    records[digest] = msgspec.structs.replace(record, images=tuple(pool.taken(image) for image in record.images))
+            del waiting[: len(portion)]
+        lookups = _Lookups(trivy, pool, asyncio.Semaphore(processes))
+        await asyncio.gather(*(lookups.run(system, part) for system, numbers in pool.lists.items() for part in _split(list(numbers))))
+        for digest, record in records.items():
+            reason = next((reason for image in record.images if (reason := lookups.doubt(image))), "")
+            if reason:
                 left[digest] = reason
             else:
-                records[digest] = msgspec.structs.replace(record, images=tuple(pool.taken(image) for image in record.images))
-    lookups = _Lookups(trivy, pool, asyncio.Semaphore(processes))
-    await asyncio.gather(*(lookups.run(system, part) for system, numbers in pool.lists.items() for part in _split(list(numbers))))
-    scans = {}
-    for digest, record in records.items():
-        reason = next((reason for image in record.images if (reason := lookups.doubt(image))), "")
-        if reason:
-            left[digest] = reason
-        else:
-            parts = [lookups.findings(image) for image in record.images]
-            scans[digest] = _scan(record, parts, (documents or {}).get(digest, ()), database)
+                parts = [lookups.findings(image) for image in record.images]
+                scans[digest] = _scan(record, parts, (documents or {}).get(digest, ()), database)
     return Reevaluated(scans=scans, left=left)
 
 
@@ -140,7 +144,16 @@ def _scan(record: Record, parts: Sequence[Findings], documents: Sequence[vex.Doc
 
 
 def _read(sboms: SBOMs, digests: Sequence[Digest]) -> list[Record | None]:
-    return [sboms.get(digest) for digest in digests]
+    """Those of the first of them, up to so many packages; one at least."""
+    found: list[Record | None] = []
+    packages = 0
+    for digest in digests:
+        record = sboms.get(digest)
+        found.append(record)
+        packages += sum(len(image.packages) for image in record.images) if record is not None else 0
+        if packages >= MOST:
+            break
+    return found
 
 
 def _unfit(record: Record | None, version: str, scanners: tuple[str, ...], architectures: tuple[str, ...]) -> str:

@@ -4,6 +4,9 @@ In batches, because that is what makes it cheap (`evidence.reevaluate`), and wit
 version that was seen, so whoever changed the object meanwhile wins, and two scanners that do the same write the same. What has to be pulled
 for it keeps its scan, with its age, until somebody needs a newer one. Where somebody's excuses count, the question is asked again in full:
 each new database makes the scan young, and an excuse that was taken back would never be looked at again.
+
+A batch that gets no answer (a worker that was killed for want of memory, an answer that is too long) is asked again in halves, and the
+digest that spoils it is left out: whoever pushes images must not keep everybody's scans from being renewed.
 """
 
 import asyncio
@@ -40,11 +43,13 @@ class Refresh:
         self._client, self._worker, self._known = client, worker, known
         self._database: datetime | None = None
         self._newer = asyncio.Event()
+        self._size, self._spoilt = _BATCH, set[str]()
 
     def database(self, at: datetime | None) -> None:
         """Told how old the worker's database is."""
         if at is not None and (self._database is None or at > self._database):
             self._database = at
+            self._spoilt.clear()
             self._newer.set()
 
     async def run(self) -> None:
@@ -65,13 +70,19 @@ class Refresh:
     def _older(self) -> list[ImageEvidence]:
         """Scans by an older database, that nobody is at."""
         now = datetime.now(UTC)
-        return [known for known in self._known.values() if _is_older(known, self._database) and not _claimed(known.status, now)]
+        return [
+            known
+            for name, known in self._known.items()
+            if name not in self._spoilt and _is_older(known, self._database) and not _claimed(known.status, now)
+        ]
 
     async def _all(self, older: Sequence[ImageEvidence]) -> int:
-        count = 0
-        for start in range(0, len(older), _BATCH):
-            batch = {_digest(known): known for known in older[start : start + _BATCH]}
-            scans = await self._worker.scan_again(tuple(batch))
+        count, waiting = 0, list(older)
+        while waiting:
+            batch = {_digest(known): known for known in waiting[: self._size]}
+            scans = await self._ask(batch)
+            if scans is None:
+                continue
             free = asyncio.Semaphore(_WRITERS)
 
             async def write(known: ImageEvidence, scan: Scan, free: asyncio.Semaphore = free) -> bool:
@@ -79,8 +90,25 @@ class Refresh:
                     return await self._write(known, scan)
 
             count += sum(await asyncio.gather(*(write(batch[of], scan) for of, scan in scans.items())))
+            del waiting[: len(batch)]
         metrics.FINISHED.labels("refresh", "ready").inc(count)
         return count
+
+    async def _ask(self, batch: Mapping[str, ImageEvidence]) -> dict[str, Scan] | None:
+        """What the worker says; None where it is to be asked about fewer at a time."""
+        try:
+            scans = await self._worker.scan_again(tuple(batch))
+        except GatherError as error:
+            if error.retry_after:  # it is not ready, whatever it is asked
+                raise
+            if len(batch) > 1:
+                self._size = len(batch) // 2
+                return None
+            self._spoilt |= {known.metadata.name for known in batch.values()}
+            LOG.warning("%s is not renewed with the new database: %s", *batch, error.message)
+            return {}
+        self._size = min(_BATCH, 2 * self._size)
+        return scans
 
     async def _write(self, known: ImageEvidence, scan: Scan) -> bool:
         before = known.status.scan
