@@ -1,5 +1,6 @@
 """Where signatures are looked for. What cosign itself says is not the question here, so it is made up."""
 
+import asyncio
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -165,3 +166,34 @@ async def test_an_excuse_that_was_taken_back_is_not_found_in_a_copy(registry: st
     finding = Vulnerability(id="CVE-1", package="musl", installed="1", severity="HIGH")
     assert vex.suppressed([Findings(digest=digest, vulnerabilities=(finding,))], found, digest=Digest(digest)) == ()
     assert vex.suppressed([Findings(digest=digest, vulnerabilities=(finding,))], found[:1], digest=Digest(digest))
+
+
+async def test_registries_that_hang_do_not_keep_others_from_being_asked(registry: str, front: Door, mirror: Door) -> None:
+    """Twenty images whose signatures nobody sends, five questions about each."""
+    digest = images.clean(registry, "team/signed:1")
+    hangs = f"{mirror.host}/other/hangs@{images.clean(registry, 'other/hangs:1')}"
+
+    class Hanging(Verifier):
+        running = most = 0
+
+        async def establish(self, pull: Pull, demand: Demand) -> Proof:
+            if "/other/hangs@" not in pull.image:
+                return await super().establish(pull, demand)
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    verifier = Hanging(f"{mirror.host}/team/signed")
+    async with Registry(plain_http=frozenset({mirror.host}), timeout=10) as client:
+        prover = Prover(registry=client, verifier=verifier)
+        hanging = [asyncio.create_task(prover.prove([hangs], DEMANDS)) for _ in range(20)]
+        async with asyncio.timeout(60):
+            while verifier.running < 24:
+                await asyncio.sleep(0.01)
+            proofs = await prover.prove([f"{mirror.host}/team/signed@{digest}"], DEMANDS)
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+    assert {proof.outcome for proof in proofs} == {Proven.VERIFIED}
+    assert verifier.most == 20 + 4

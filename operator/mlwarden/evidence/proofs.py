@@ -7,8 +7,9 @@ that could not be asked leaves it `Unknown`.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +31,8 @@ _ANONYMOUS = Credentials()
 _NO_VERIFIER = EvidenceError("the scanner has no cosign", hint="install cosign 3.1.2 or later, and name it with --cosign")
 LOG = logging.getLogger(__name__)
 _PROCESSES = 4
-"""Runs of cosign at the same time: 100 MB each, for a tenth of a second."""
+"""Runs of cosign at the same time, beside one for each question: 100 MB each, for a tenth of a second. The one of its own is so that
+registries that hang, a minute each time, cost whoever asks about their images and nobody else; who may ask is for the caller to bound."""
 _BETTER = (Proven.VERIFIED, Proven.UNKNOWN, Proven.INVALID, Proven.MISSING)
 """Of the answers of several repositories the first of these counts."""
 
@@ -72,8 +74,8 @@ class Prover:
         Raises:
             EvidenceError: the verifier itself is not fit for use.
         """
-        ways = [_Ways(self._registry.showing(credentials), text) for text in candidates]
-        return tuple(await asyncio.gather(*(self._one(ways, name, demand) for name, demand in demands.items())))
+        ways, slots = [_Ways(self._registry.showing(credentials), text) for text in candidates], _Slots(self._processes)
+        return tuple(await asyncio.gather(*(self._one(ways, slots, name, demand) for name, demand in demands.items())))
 
     async def documents(
         self, candidates: Sequence[str], demands: Mapping[str, Demand], credentials: Credentials = _ANONYMOUS
@@ -83,27 +85,27 @@ class Prover:
         From every repository: what was taken back in one of them is not said any more by a copy elsewhere. What cannot be had, or read,
         excuses nothing, and is no reason to lose the scan.
         """
-        ways = [_Ways(self._registry.showing(credentials), text) for text in candidates]
-        found = await asyncio.gather(*(self._said(ways, name, demand) for name, demand in demands.items()))
+        ways, slots = [_Ways(self._registry.showing(credentials), text) for text in candidates], _Slots(self._processes)
+        found = await asyncio.gather(*(self._said(ways, slots, name, demand) for name, demand in demands.items()))
         return tuple(document for each in found for document in each)
 
-    async def _said(self, ways: Sequence["_Ways"], name: str, demand: Demand) -> list[vex.Document]:
+    async def _said(self, ways: Sequence["_Ways"], slots: "_Slots", name: str, demand: Demand) -> list[vex.Document]:
         documents: list[vex.Document] = []
         for way in [way for each in ways for way in await each.found()]:
             if isinstance(way, Exception) or self._verifier is None:
                 continue
             try:
-                async with self._processes:
+                async with slots.one():
                     attested = await self._verifier.attested(way, demand)
                 documents += [vex.read(each.predicate, source=name, signer=each.signer) for each in attested]
             except EvidenceError as error:
                 LOG.warning("VEX documents of %s: %s", demand.authority.name, error.message)
         return documents
 
-    async def _one(self, ways: Sequence["_Ways"], name: str, demand: Demand) -> Proof:
+    async def _one(self, ways: Sequence["_Ways"], slots: "_Slots", name: str, demand: Demand) -> Proof:
         found: list[Proof] = []
         for each in ways:
-            found += await self._at(each, demand)
+            found += await self._at(each, slots, demand)
             if found[-1].outcome is Proven.VERIFIED and not demand.predicate_type:
                 break
         best = min(found, key=_rank, default=None) or _proof(
@@ -111,7 +113,7 @@ class Prover:
         )
         return msgspec.structs.replace(best, demand=name, authority=demand.authority.name)
 
-    async def _at(self, ways: "_Ways", demand: Demand) -> list[Proof]:
+    async def _at(self, ways: "_Ways", slots: "_Slots", demand: Demand) -> list[Proof]:
         """At least one: of the mirrors of a repository, which may not have its signatures, and of itself."""
         if self._verifier is None:
             return [_proof(Proven.UNKNOWN, _NO_VERIFIER)]
@@ -121,7 +123,7 @@ class Prover:
                 if isinstance(way, Exception):
                     found.append(_proof(Proven.UNKNOWN, way))
                     continue
-                async with self._processes:
+                async with slots.one():
                     found.append(await self._verifier.establish(way, demand))
             except GatherError as error:
                 found.append(_proof(Proven.UNKNOWN, error))
@@ -135,6 +137,19 @@ def _rank(proof: Proof) -> tuple[bool, float, int]:
     if proof.made_at is not None and proof.outcome in {Proven.VERIFIED, Proven.INVALID}:
         return False, -proof.made_at.timestamp(), -_BETTER.index(proof.outcome)
     return True, 0, _BETTER.index(proof.outcome)
+
+
+class _Slots:
+    """What one question may run at the same time: one by right, more where the others leave room."""
+
+    def __init__(self, shared: asyncio.Semaphore) -> None:
+        self._own, self._shared = asyncio.Semaphore(1), shared
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Room for one run."""
+        async with self._shared if self._own.locked() and not self._shared.locked() else self._own:
+            yield
 
 
 class _Ways:
