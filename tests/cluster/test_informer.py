@@ -57,6 +57,15 @@ async def test_a_watch_that_is_too_old_leads_to_a_new_list_and_what_vanished_is_
         assert {each["metadata"]["name"] for each in informer} == {"b", "c"}
 
 
+async def test_what_somebody_else_keeps_is_told_of_and_not_kept_a_second_time(scripted: Scripted, scripted_client: Client) -> None:
+    scripted.lists = [listed(config("a", "1"), config("b", "2")), listed(config("b", "2"), version="20")]
+    scripted.watches = [(200, [event("ERROR", GONE)]), (200, ["hang"])]
+    async with running(scripted_client, copy=False) as (informer, seen):
+        await until(lambda: len(scripted.watched) == 2)
+        assert seen == [("a", True), ("b", True), ("a", False)]
+        assert list(informer) == [{}]
+
+
 async def test_a_watch_refused_as_too_old_leads_to_a_new_list_too(scripted: Scripted, scripted_client: Client) -> None:
     scripted.lists = [listed(version="10"), listed(version="20")]
     scripted.watches = [(410, [GONE]), (200, ["hang"])]

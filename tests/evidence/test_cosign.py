@@ -328,6 +328,21 @@ async def test_plain_http_is_spoken_only_where_it_was_said(tmp_path: Path) -> No
         await script(tmp_path, body).establish(Pull(image=IMAGE, digest=DIGEST, plain_http=True), SIGNATURE)
 
 
+async def test_what_does_not_fit_into_memory_has_more_once_and_is_then_said_to_be_too_large(tmp_path: Path) -> None:
+    body = (
+        f"import resource; print({json.dumps([entry()])!r}) if resource.getrlimit(resource.RLIMIT_DATA)[0] >= ENOUGH else "
+        "(sys.stderr.write('fatal error: runtime: out of memory\\n'), sys.exit(2))"
+    )
+    for enough, directory in ((1 << 30, tmp_path / "enough"), (1 << 40, tmp_path / "never")):
+        directory.mkdir()
+        cosign = script(directory, body.replace("ENOUGH", str(enough)), data=64 << 20)
+        if enough == 1 << 30:
+            assert (await cosign.establish(PULL, SIGNATURE)).outcome is Proven.VERIFIED
+            continue
+        with pytest.raises(DefinitiveError, match="does not fit into cosign's memory"):
+            await cosign.establish(PULL, SIGNATURE)
+
+
 async def test_cosign_sees_no_environment_and_one_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COSIGN_REPOSITORY", "evil.example/signatures")
     monkeypatch.setenv("SIGSTORE_ROOT_FILE", "/evil")

@@ -51,11 +51,14 @@ async def test_the_environment_is_ours_alone(tmp_path: Path, monkeypatch: pytest
 async def test_the_limits_are_on_the_process(tmp_path: Path) -> None:
     source = """
         import resource as r
-        print([r.getrlimit(k) for k in (r.RLIMIT_CPU, r.RLIMIT_FSIZE, r.RLIMIT_AS)])
+        print([r.getrlimit(k) for k in (r.RLIMIT_CPU, r.RLIMIT_FSIZE, r.RLIMIT_AS, r.RLIMIT_DATA)])
         print([line.split()[1] for line in open('/proc/self/status') if line.startswith('NoNewPrivs')])
     """
-    done = await python(tmp_path, source, cpu_seconds=7, file_bytes=1 << 20, address_space=1 << 32)
-    assert done.output.decode().splitlines() == ["[(7, 7), (1048576, 1048576), (4294967296, 4294967296)]", "['1']"]
+    done = await python(tmp_path, source, cpu_seconds=7, file_bytes=1 << 20, address_space=1 << 32, data=1 << 30)
+    assert done.output.decode().splitlines() == [
+        "[(7, 7), (1048576, 1048576), (4294967296, 4294967296), (1073741824, 1073741824)]",
+        "['1']",
+    ]
 
 
 async def test_a_process_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mlwarden.embedded import images
+from mlwarden.embedded.build import binary
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.process import Completed, Limits
@@ -130,6 +132,19 @@ def test_a_pull_that_failed_is_told_by_what_the_registry_did() -> None:
     )
     found = failure(Completed(code=1, output=b"", errors=said))
     assert found.message == 'trivy failed (1): Get "https://10.0.0.1/v2/": dial tcp 10.0.0.1:443: connect: connection refused'
+
+
+async def test_trivy_ends_in_front_of_the_memory_it_may_have(tmp_path: Path, registry: str, database: Path) -> None:
+    """The real one, and an image with more packages than people have."""
+    digest = images.push_image(registry, "memory/much:1", alpine={f"package-{number}": "1-r1" for number in range(150_000)})
+    (tmp_path / "scratch").mkdir()
+    limits = Limits(seconds=100, data=384 << 20, heap=128 << 20)
+    trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path / "scratch", limits=limits)
+    await trivy.scan(
+        Pull(image=f"{registry}/memory/little@{(few := images.clean(registry, 'memory/little:1'))}", digest=few, plain_http=True)
+    )
+    with pytest.raises(TransientError, match="needs more memory"):
+        await trivy.scan(Pull(image=f"{registry}/memory/much@{digest}", digest=Digest(digest), plain_http=True))
 
 
 async def test_what_trivy_leaves_on_disk_is_wiped(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Informer:
         query: labelSelector and fieldSelector.
         keep: what to store of an object; None means it is not wanted (and counts as absent).
         on_change: called for every change, in order, from the event loop; must not block.
+        copy: False where `on_change` keeps what is to be kept: then an object is here by its name alone, and takes memory once.
 
     Attributes:
         synced: set after the first complete list.
@@ -58,9 +59,10 @@ class Informer:
         query: Mapping[str, str] | None = None,
         keep: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda obj: obj,
         on_change: Change = lambda _key, _obj: None,
+        copy: bool = True,
     ) -> None:
         self._client, self._kind, self._namespace, self._query = client, kind, namespace, dict(query or {})
-        self._keep, self._on_change = keep, on_change
+        self._keep, self._on_change, self._copy = keep, on_change, copy
         self._store: dict[Key, tuple[str, dict[str, Any]]] = {}
         self._version = ""  # to go on from; empty where a list is needed
         self._failures, self._said = 0, ""
@@ -170,7 +172,7 @@ class Informer:
         if kept is None:
             self._drop(key)
         else:
-            self._store[key] = (version, kept)
+            self._store[key] = (version, kept if self._copy else {})
             self._tell(key, kept)
         return key
 

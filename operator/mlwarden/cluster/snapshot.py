@@ -144,7 +144,7 @@ class SnapshotSource:
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy)
         self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace)
         self.revocations = Informer(client, REVOKED_ARTIFACT, on_change=self._revocation)
-        self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence)
+        self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence, copy=False)
 
     @property
     def informers(self) -> tuple[Informer, ...]:

@@ -36,7 +36,9 @@ FLOOR = (3, 1, 2)
 _CHAINS = (3, 1, 3)
 """The first version with `--allow-certificate-chain`; the ones before refuse bundles with a chain."""
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
-_LIMITS = process.Limits(seconds=60, errors=1 << 20, cpu_seconds=120, file_bytes=128 << 20, heap=256 << 20)
+_LIMITS = process.Limits(seconds=60, errors=1 << 20, cpu_seconds=120, file_bytes=128 << 20, data=384 << 20, heap=256 << 20)
+_MORE = 1 << 30
+"""Bytes of memory for one run at a time that needs more: cosign holds an attestation ten times over, and one of 50 MB takes 700."""
 _MAX_CANDIDATES = 8
 
 
@@ -65,7 +67,7 @@ class Cosign:
         self._binary, self._scratch, self._ca_file, self._tuf = binary, scratch, ca_file, tuf
         self._limits = msgspec.structs.replace(limits, errors=_LIMITS.errors) if limits else _LIMITS
         self._roots = dict(trust_roots or {})
-        self._version = ""
+        self._version, self._alone = "", asyncio.Semaphore(1)
 
     async def version(self) -> str:
         """Returns the version, asked once.
@@ -182,7 +184,17 @@ class Cosign:
         timeout = f"--timeout={max(int(self._limits.seconds), 1)}s"
         more = {"TUF_ROOT": str(self._tuf)} if question is not None and question.public and self._tuf is not None else {}
         command = [*arguments[:-1], "--verbose", timeout, arguments[-1]]
-        return await self._start(command, self._limits, pull=pull, files=question.files if question else {}, more=more)
+        files = question.files if question else {}
+        done = await self._start(command, self._limits, pull=pull, files=files, more=more)
+        if done.out_of_memory:
+            async with self._alone:
+                limits = msgspec.structs.replace(self._limits, data=_MORE)
+                done = await self._start(command, limits, pull=pull, files=files, more=more)
+        if done.out_of_memory:
+            raise DefinitiveError(
+                f"what is attached to the image does not fit into cosign's memory ({_MORE >> 20} MiB)", hint="smaller or fewer attestations"
+            )
+        return done
 
     async def _start(
         self,

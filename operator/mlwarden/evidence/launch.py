@@ -1,6 +1,6 @@
 """Run as a program: puts limits on itself, ties its life to its parent's, and becomes the program it was told.
 
-    python -I -S launch.py PARENT_PID CPU_SECONDS FILE_BYTES ADDRESS_SPACE_BYTES -- PROGRAM ARGUMENT…
+    python -I -S launch.py PARENT_PID CPU_SECONDS FILE_BYTES ADDRESS_SPACE_BYTES DATA_BYTES -- PROGRAM ARGUMENT…
 
 `preexec_fn` was rejected: it runs Python between fork and exec of a process that has threads, and can deadlock there. `prlimit` and
 `setpriv` are not in every image. Imports nothing of mlwarden, and of the
@@ -28,7 +28,7 @@ def _limit(kind: int, soft: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Never returns: executes the program, or raises."""
-    parent, cpu, size, space = (int(number) for number in argv[1:5])
+    parent, cpu, size, space, data = (int(number) for number in argv[1:6])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -38,9 +38,10 @@ def main(argv: list[str]) -> None:
     _limit(resource.RLIMIT_CPU, cpu)
     _limit(resource.RLIMIT_FSIZE, size)
     _limit(resource.RLIMIT_AS, space)
+    _limit(resource.RLIMIT_DATA, data)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     os.umask(0o077)
-    os.execv(argv[6], argv[6:])  # noqa: S606 -- becoming the program is the point, and there is no shell
+    os.execv(argv[7], argv[7:])  # noqa: S606 -- becoming the program is the point, and there is no shell
 
 
 if __name__ == "__main__":

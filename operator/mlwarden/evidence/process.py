@@ -25,6 +25,8 @@ STDERR_TAIL = 16384
 _LOOK_SECONDS = 5.0
 _GOGC = "400"
 """Collect less often while there is room below GOMEMLIMIT, which is set aside anyway: a quarter less processor time for a small image."""
+_OUT_OF_MEMORY = (b"fatal error: runtime: out of memory", b"fatal error: runtime: cannot allocate memory", b"fatal error: out of memory")
+"""What a program in Go says first then; what follows (the stack of every goroutine) is longer than what is kept."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         cpu_seconds: RLIMIT_CPU.
         file_bytes: RLIMIT_FSIZE, the largest file it may write.
         address_space: RLIMIT_AS in bytes, 0 for none. Go reserves far more than it uses: below about 2 GiB its programs do not start.
+        data: RLIMIT_DATA in bytes, 0 for none: the wall for what it really uses, in front of which Go's programs end with exit code 2.
         heap: GOMEMLIMIT in bytes: Go's garbage collector works harder near it; not a wall.
         stalled: seconds after which it is killed where it neither moved bytes nor computed; 0 for never (`watch`).
         disk: bytes that the directory above its working directory may grow to; 0 for no limit.
@@ -48,6 +51,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: int = 1200
     file_bytes: int = 32 << 30
     address_space: int = 32 << 30
+    data: int = 0
     heap: int = 768 << 20
     stalled: float = 0
     disk: int = 0
@@ -61,12 +65,14 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True):
         output: standard output.
         errors: the end of standard error.
         cut: there was more of that.
+        out_of_memory: it is a program in Go that ended in front of `Limits.data`.
     """
 
     code: int
     output: bytes
     errors: str
     cut: bool = False
+    out_of_memory: bool = False
 
 
 class TimedOutError(EvidenceError):
@@ -95,7 +101,7 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
         TimedOutError, StalledError, DiskError, OutputTooLargeError: beside OSError, where it cannot be started.
     """
     launch = (sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()))
-    numbers = (limits.cpu_seconds, limits.file_bytes, limits.address_space)
+    numbers = (limits.cpu_seconds, limits.file_bytes, limits.address_space, limits.data)
     transport, collected = await asyncio.get_running_loop().subprocess_exec(
         lambda: _Collector(limits.output, limits.errors),
         *(*launch, *(str(number) for number in numbers), "--", *argv),
@@ -124,7 +130,9 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
     if collected.exceeded.done():
         raise OutputTooLargeError(f"{Path(argv[0]).name} wrote more than {limits.output >> 20} MiB and was killed")
     errors = collected.errors.decode(errors="replace")
-    return Completed(code=transport.get_returncode() or 0, output=bytes(collected.output), errors=errors, cut=collected.cut)
+    code = transport.get_returncode() or 0
+    full = code > 0 and collected.out_of_memory
+    return Completed(code=code, output=bytes(collected.output), errors=errors, cut=collected.cut, out_of_memory=full)
 
 
 async def _watch(name: str, pid: int, directory: Path, limits: Limits) -> None:
@@ -159,13 +167,15 @@ class _Collector(asyncio.SubprocessProtocol):
     def __init__(self, cap: int, tail: int) -> None:
         loop = asyncio.get_running_loop()
         self.output, self.errors, self._cap, self._tail = bytearray(), b"", cap, tail
-        self.cut = False
+        self.cut, self.out_of_memory = False, False
         self.ended: asyncio.Future[None] = loop.create_future()
         self.exceeded: asyncio.Future[None] = loop.create_future()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Called with every piece of output."""
         if fd == 2:
+            seen = self.errors[-80:] + data
+            self.out_of_memory = self.out_of_memory or any(sign in seen for sign in _OUT_OF_MEMORY)
             self.cut = self.cut or len(self.errors) + len(data) > self._tail
             self.errors = (self.errors + data)[-self._tail :]
         elif len(self.output) + len(data) <= self._cap:

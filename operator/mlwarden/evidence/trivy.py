@@ -378,6 +378,8 @@ def failure(done: process.Completed) -> DefinitiveError | TransientError:
         return TransientError(
             f"trivy was killed by signal {-done.code}", hint="more memory for the scanner, where that is the kernel's doing"
         )
+    if done.out_of_memory:
+        return TransientError("trivy needs more memory for this image than it may have", hint="a larger --scan-memory")
     lines = [line for line in done.errors.splitlines() if line.strip()]
     fatal = next((line for line in lines if "FATAL" in line), lines[-1] if lines else "it did not say why").rpartition("\t")[2]
     # Below a long list of what it had in mind to do stands what went wrong.

@@ -78,7 +78,7 @@ class Agent:
         self._known: dict[str, ImageEvidence] = {}
         self._demands = Demands()
         self._unproven: asyncio.Queue[str] = asyncio.Queue()
-        self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed)
+        self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed, copy=False)
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
         self.worker_fit, self._unfit = asyncio.Event(), ""
         self._good_at: datetime | None = None

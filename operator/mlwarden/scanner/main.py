@@ -108,7 +108,9 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scan-timeout", type=_positive, default=1800, metavar="SECONDS", help=whole)
     stall = "a scan that neither receives anything nor computes for so long is stopped"
     parser.add_argument("--stall-timeout", type=_positive, default=60, metavar="SECONDS", help=stall)
-    parser.add_argument("--scan-memory", type=_positive, default=768, metavar="MIB", help="heap of one trivy (GOMEMLIMIT)")
+    parser.add_argument(
+        "--scan-memory", type=_positive, default=768, metavar="MIB", help="heap of one trivy (GOMEMLIMIT); it ends at three times that"
+    )
     must = "what must be found in an image of the scanner's own, tried out every hour"
     parser.add_argument("--canary", type=_suspect, default=Suspect(), metavar="PACKAGE==VERSION=ID", help=must)
     parser.add_argument("--plain-http", action="append", default=[], metavar="HOST", help="registry spoken to in plain HTTP (repeatable)")
@@ -171,6 +173,7 @@ def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
         seconds=options.scan_timeout,
         cpu_seconds=4 * options.scan_timeout,
         heap=options.scan_memory << 20,
+        data=3 * options.scan_memory << 20,
         stalled=options.stall_timeout,
         disk=room.share,
     )
