@@ -9,13 +9,20 @@ from mlwarden.errors import PolicyError
 from mlwarden.model.evidence import Phase, Proofs
 from mlwarden.model.finding import Outcome
 from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked, RevokedSigner
-from mlwarden.model.signing import Authority, Demand, Identity, Keyless, Proof, Proven, Signer
+from mlwarden.model.signing import MAX_PROOFS, Authority, Demand, Identity, Keyless, Proof, Proven, Signer
 
 from .signing import DIGEST, NOW, PINNED, SIGNER, answer, answers, compiled, key, proof, ready  # type: ignore[import-not-found]
 
 
 def signature(**requirement: Any) -> Any:
     return compiled("imageSignature", **requirement)
+
+
+def test_more_demands_than_are_looked_at_are_said_to_be_too_many() -> None:
+    others = [proof(signature(authorities=[{"name": f"other-{number}", "key": f"PEM {number}"}])) for number in range(MAX_PROOFS)]
+    got = answer(signature(), proofs=ready(*others))
+    assert got.outcome is Outcome.UNKNOWN
+    assert "more than 64 different things" in got.message
 
 
 def test_a_verified_signature_passes() -> None:

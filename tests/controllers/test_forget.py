@@ -7,6 +7,7 @@ import pytest
 
 from mlwarden import evidence
 from mlwarden.cluster import Client
+from mlwarden.controllers import forget as module
 from mlwarden.controllers.forget import forget
 
 if TYPE_CHECKING:
@@ -38,3 +39,23 @@ async def test_a_tag_is_forgotten_after_a_day_a_scan_after_a_month_and_what_was_
     assert digest in names()
     await forget(client, now=now + timedelta(days=60))
     assert digest not in names()
+
+
+@pytest.mark.cluster
+async def test_of_too_many_those_go_that_were_not_asked_for_longest(
+    running: "Running", client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = running.held.account(running.settings.webhook)
+    now = datetime.now(UTC)
+    names = []
+    for number in range(4):
+        reference = f"registry.example/many@sha256:{number:064x}"
+        webhook.create(PATH, evidence.pending(reference))
+        names.append(evidence.name_for(reference))
+        asked = (now - timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        webhook.patch(f"{PATH}/{names[-1]}", {"spec": {"requestedAt": asked}})
+    others = len(running.admin.get(PATH)["items"]) - len(names)
+    monkeypatch.setattr(module, "MOST", others + 2)
+    await forget(client, now=now)
+    left = {obj["metadata"]["name"] for obj in running.admin.get(PATH)["items"]}
+    assert set(names) & left == set(names[:2])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.model.signing import Authority, Certificate, Demand, Identity, Keyless, Proof, Proven, SecretKey
+from mlwarden.model.signing import MAX_PROOFS, Authority, Certificate, Demand, Identity, Keyless, Proof, Proven, SecretKey
 from mlwarden.scanner import keys
 from mlwarden.scanner.agent import kept
 from mlwarden.scanner.demands import Demands
@@ -53,6 +53,19 @@ def test_a_policy_that_does_not_compile_demands_nothing() -> None:
     demands = Demands()
     assert not demands.changed("signed", {"spec": "nonsense"})
     assert demands.every == {}
+
+
+def test_no_more_is_demanded_than_there_is_room_for_and_always_the_same() -> None:
+    """What does not fit would be missing from every answer, and be asked again at once, for ever."""
+    demands = Demands()
+    for number in range(MAX_PROOFS + 6):
+        demands.changed(f"signed-{number}", policy(key=f"PEM {number}"))
+    assert len(demands.every) == MAX_PROOFS + 6
+    about = demands.about([f"a.example/x@{DIGEST}"])
+    assert len(about) == MAX_PROOFS
+    demands.changed("signed-0", None)
+    demands.changed("signed-0", policy(key="PEM 0"))
+    assert demands.about([f"b.example/x@{DIGEST}"]) == about
 
 
 async def test_a_key_is_read_from_its_secret_and_noticed_when_it_is_exchanged(

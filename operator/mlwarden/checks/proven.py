@@ -13,10 +13,10 @@ import msgspec
 from mlwarden.checks.age import spoken
 from mlwarden.checks.answer import Answer
 from mlwarden.checks.resolved import BROKEN, Subject, because, unknown
-from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
+from mlwarden.checks.text import NAME_LENGTH, REASON_LENGTH, clean
 from mlwarden.model.evidence import SIGNATURES, Facts, Phase, Proofs
 from mlwarden.model.finding import Outcome
-from mlwarden.model.signing import Demand, Proof, Proven, Signer
+from mlwarden.model.signing import MAX_PROOFS, Demand, Proof, Proven, Signer
 
 NEGATIVE_AGE = timedelta(seconds=60)
 """How long it is believed that something is not signed."""
@@ -86,6 +86,9 @@ def _once(states: Iterable[_State]) -> list[_State]:
 def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, facts: Facts) -> _State:
     name = clean(demand.authority.name, NAME_LENGTH)
     proof = known.proofs.get(wanted) if known is not None else None
+    if proof is None and known is not None and len(known.proofs) >= MAX_PROOFS:
+        said = f"are not looked at for {name}: the policies want more than {MAX_PROOFS} different things proven about this image"
+        return _State(Outcome.UNKNOWN, said)
     if proof is None:
         return _State(Outcome.UNKNOWN, f"have not been looked at for {name} yet")
     age = facts.now - proof.at
@@ -96,7 +99,7 @@ def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, fact
     if proof.outcome is not Proven.VERIFIED:
         if age > NEGATIVE_AGE:
             return _State(Outcome.UNKNOWN, f"did not satisfy {name} {spoken(age)} ago and are being looked at again")
-        return _State(Outcome.FAIL, f"{name}: {clean(proof.reason, VALUE_LENGTH) or proof.outcome.value}")
+        return _State(Outcome.FAIL, f"{name}: {clean(proof.reason, REASON_LENGTH) or proof.outcome.value}")
     if age > asked.max_age:
         return _State(Outcome.UNKNOWN, f"were verified for {name} {spoken(age)} ago, which is too long")
     return _verified(name, proof, asked, facts)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from mlwarden.checks.answer import Answer
-from mlwarden.checks.text import VALUE_LENGTH, clean, fill
+from mlwarden.checks.text import REASON_LENGTH, VALUE_LENGTH, clean, fill
 from mlwarden.checks.view import View
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
@@ -96,7 +96,7 @@ def unknown(message: str, *, fix: str = "", wanted: str = "") -> Answer:
 
 def because(reason: str) -> str:
     """Returns a reason to be appended, `""` where there is none."""
-    return f": {clean(reason, VALUE_LENGTH)}" if reason else ""
+    return f": {clean(reason, REASON_LENGTH)}" if reason else ""
 
 
 def _pointed_at(reference: str, facts: Facts) -> tuple[Digest | None, str]:

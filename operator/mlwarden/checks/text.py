@@ -11,6 +11,8 @@ from typing import Any
 
 NAME_LENGTH = 80
 VALUE_LENGTH = 120
+REASON_LENGTH = 240
+"""Of why something is not known: its end is what to do about it."""
 LINE_LENGTH = 500
 
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")

@@ -1,6 +1,7 @@
 """Forgets evidence that nobody asked for in a long time: whoever may create pods makes objects of it, and nothing else ends them.
 
-Nothing is lost by it: who needs it asks again, and waits for a scan. Runs on the leader.
+Nothing is lost by it: who needs it asks again, and waits for a scan. Of more than `MOST` pieces those go first that were not asked for
+longest: every process holds all of them, and must not be ended by their number. Runs on the leader.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ RESOLUTION = timedelta(days=1)
 """A tag's digest is believed for a minute."""
 SCAN = timedelta(days=30)
 """Longer than any `maxAge` that makes sense."""
+MOST = 20_000
+"""Of tags, scans and signatures together: six thousand images and more, 20 KB for each scan with many findings."""
 _ROUND = 600.0
 
 
@@ -37,6 +40,7 @@ async def run(client: Client) -> None:
 
 async def forget(client: Client, *, now: datetime) -> int:
     """Removes what is old at `now`, and returns how much that was."""
+    kept: list[tuple[datetime, str, str]] = []
     count = 0
     async for page in client.pages(IMAGE_EVIDENCE):
         for obj, _ in page.items:
@@ -45,10 +49,22 @@ async def forget(client: Client, *, now: datetime) -> int:
             except Error:
                 continue  # not what it says it is; the snapshot reports it
             asked = stored.spec.requested_at or stored.metadata.creation_timestamp
-            if asked is None or now - asked < (RESOLUTION if stored.is_resolution else SCAN):
+            if asked is None:
                 continue
-            # Asked for a moment ago: it stays.
-            with contextlib.suppress(ConflictError, NotFoundError):
-                await client.delete(IMAGE_EVIDENCE, stored.metadata.name, version=obj["metadata"]["resourceVersion"])
-                count += 1
+            if now - asked >= (RESOLUTION if stored.is_resolution else SCAN):
+                count += await _removed(client, stored.metadata.name, stored.metadata.resource_version)
+            else:
+                kept.append((asked, stored.metadata.name, stored.metadata.resource_version))
+    surplus = sorted(kept)[: max(len(kept) - MOST, 0)]
+    if surplus:
+        LOG.warning("there are %d pieces of evidence, more than are held: those that were not asked for longest are removed", len(kept))
+    for _, name, version in surplus:
+        count += await _removed(client, name, version)
     return count
+
+
+async def _removed(client: Client, name: str, version: str) -> bool:
+    with contextlib.suppress(ConflictError, NotFoundError):  # asked for a moment ago: it stays
+        await client.delete(IMAGE_EVIDENCE, name, version=version)
+        return True
+    return False

@@ -20,7 +20,7 @@ evidence.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -33,14 +33,13 @@ from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import SIGNATURES, ImageFacts, Phase, Proofs, Resolution, Scan
 from mlwarden.model.schema import Column, Rule, definition, rules
-from mlwarden.model.signing import Proof
+from mlwarden.model.signing import MAX_PROOFS, Proof, Proven
 from mlwarden.model.workload import Json
 
 API_VERSION = "mlwarden.io/v1alpha1"
 KIND = "ImageEvidence"
 PLURAL = "imageevidences"
 MAX_REFERENCES = 16
-MAX_PROOFS = 64
 MAX_NAMESPACES = 8
 INTEREST = timedelta(minutes=10)
 """Who waits says so again after that long, so that it is known that somebody still does."""
@@ -123,6 +122,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
         answered: the `spec.requestedAt` that was answered. Compared for equality: clocks of two processes are not.
         scan: the summary of the scan.
         proofs: what is known about signatures, by demand.
+        proven: how many of them are verified, for people: `1 of 2`.
         claimed_by: the scanner that is at it.
         claimed_until: from then on another may take it.
         attempts: failures in a row.
@@ -136,6 +136,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
     answered: datetime | None = None
     scan: Scan | None = None
     proofs: Annotated[tuple[Proof, ...], msgspec.Meta(max_length=MAX_PROOFS)] = ()
+    proven: Annotated[str, msgspec.Meta(max_length=16)] = ""
     claimed_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
     claimed_until: datetime | None = None
     attempts: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -364,6 +365,11 @@ def _waiting(phase: Phase) -> str:
     return _WAITING if phase is Phase.PENDING else ""
 
 
+def proven(proofs: Collection[Proof]) -> str:
+    """Returns how many of what was asked about signatures is verified, for people."""
+    return f"{sum(proof.outcome is Proven.VERIFIED for proof in proofs)} of {len(proofs)}"
+
+
 def encode(status: EvidenceStatus) -> dict[str, Json]:
     """Returns a status as it is written: without what is empty, because the API server refuses an explicit null."""
     body: dict[str, Json] = msgspec.to_builtins(status)
@@ -379,6 +385,7 @@ def crd() -> dict[str, Json]:
         Column("OS", ".status.scan.os"),
         Column("Critical", ".status.scan.counts.CRITICAL", "integer"),
         Column("High", ".status.scan.counts.HIGH", "integer"),
+        Column("Proven", ".status.proven"),
         Column("Scanned", ".status.scan.scannedAt", "date"),
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Image", ".spec.references[0]"),

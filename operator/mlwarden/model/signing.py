@@ -144,6 +144,10 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
 
 
+MAX_PROOFS = 64
+"""Demands about one image that are looked at, whoever makes them: what fits into one object, and into a minute of cosign."""
+
+
 class Proven(StrEnum):
     """What came of a demand."""
 

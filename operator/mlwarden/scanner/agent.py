@@ -22,7 +22,7 @@ from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientErr
 from mlwarden.evidence.store import ImageEvidence, Requester
 from mlwarden.model.evidence import SIGNATURES, Phase
 from mlwarden.model.reference import parse
-from mlwarden.model.signing import Proof, Proven
+from mlwarden.model.signing import MAX_PROOFS, Proof, Proven
 from mlwarden.scanner import metrics
 from mlwarden.scanner.agenda import Terms, backoff, due, long_backoff
 from mlwarden.scanner.canary import EVERY
@@ -46,7 +46,15 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-_TAKEN_BACK: dict[str, Any] = {"phase": Phase.PENDING, "scan": None, "proofs": (), "at": None, "attempts": 0, "retry_at": None}
+_TAKEN_BACK: dict[str, Any] = {
+    "phase": Phase.PENDING,
+    "scan": None,
+    "proofs": (),
+    "proven": "",
+    "at": None,
+    "attempts": 0,
+    "retry_at": None,
+}
 _ANSWERED: dict[str, Any] = {"phase": Phase.READY, "reason": "", "attempts": 0, "retry_at": None}
 
 
@@ -288,7 +296,7 @@ class Agent:
             for name, error in failed.items()
         )
         made = kept(known.status.proofs, proofs, now)
-        change = {**_ANSWERED, "proofs": tuple(made[: store.MAX_PROOFS]), "at": now}
+        change = {**_ANSWERED, "proofs": tuple(made[:MAX_PROOFS]), "proven": store.proven(made[:MAX_PROOFS]), "at": now}
         unknown = [proof for proof in proofs if proof.outcome is Proven.UNKNOWN]
         if not unknown:
             return {**change, "answered": known.spec.requested_at}

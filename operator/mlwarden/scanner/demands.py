@@ -10,7 +10,7 @@ from typing import Any
 
 from mlwarden import policy
 from mlwarden.errors import Error
-from mlwarden.model.signing import Demand
+from mlwarden.model.signing import MAX_PROOFS, Demand
 from mlwarden.policy import CompiledPolicy
 from mlwarden.policy.images import demanded, excuses
 
@@ -47,5 +47,6 @@ class Demands:
         return {name: demand for compiled in self._policies.values() for name, demand in compiled.demands.items()}
 
     def about(self, references: Iterable[str]) -> dict[str, Demand]:
-        """Returns what is to be proven about an image that goes by any of these names."""
-        return demanded(self._policies.values(), references)
+        """Returns what is to be proven about an image that goes by any of these names: as much as there is room for in one object."""
+        found = demanded(self._policies.values(), references)
+        return {name: found[name] for name in sorted(found)[:MAX_PROOFS]}
