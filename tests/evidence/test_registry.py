@@ -139,8 +139,10 @@ async def test_a_rate_limit_says_when_to_come_back_within_an_hour(serve: Serve, 
 
 
 async def test_a_registry_that_is_down_is_worth_another_try(unused_tcp_port: int) -> None:
-    with pytest.raises(TransientError, match="cannot be reached"):
+    with pytest.raises(TransientError, match="cannot be reached") as error:
         await resolve(f"127.0.0.1:{unused_tcp_port}")
+    assert "ssl:" not in str(error.value)
+    assert "Connect call failed" in str(error.value)
 
 
 async def test_a_name_that_does_not_exist_is_worth_another_try() -> None:

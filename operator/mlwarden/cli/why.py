@@ -11,14 +11,18 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from mlwarden import engine, evidence, policy
 from mlwarden.cluster import (
+    CONFIG_MAP,
     EVENT,
     IMAGE_EVIDENCE,
     NAMESPACE,
     POD,
     REVOKED_ARTIFACT,
     WARDEN_POLICY,
+    ApiError,
     Client,
     ForbiddenError,
     NotFoundError,
@@ -27,7 +31,7 @@ from mlwarden.cluster import (
 )
 from mlwarden.errors import Error, InputError
 from mlwarden.model.finding import Decision
-from mlwarden.model.policy import GATE, Settings
+from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
 from mlwarden.workloads import extract
 
 _COMPONENT = "mlwarden-controller"
@@ -95,6 +99,11 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
         )
     except (ForbiddenError, NotFoundError):
         return []
+    settings = await _settings(client)
+    if settings is None:
+        if PROFILE_LABEL not in (space["metadata"].get("labels") or {}):
+            return []  # its profile is the installation's default, which this user may not read
+        settings = Settings()
     compiled, broken = [], {}
     for each in policies:
         try:
@@ -104,7 +113,7 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
     found = evidence.collect(known)
     snapshot = Snapshot(
         revision=1,
-        settings=Settings(),
+        settings=settings,
         policies=tuple(compiled),
         broken=broken,
         namespaces={namespace: space["metadata"]},
@@ -120,6 +129,15 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
     if verdict.decision is Decision.ADMIT:
         return ["By what is known now it is good: it should be released within seconds."]
     return [engine.refusal(verdict, workload) if verdict.decision is Decision.DENY else engine.held(verdict)]
+
+
+async def _settings(client: Client) -> Settings | None:
+    """The installation's; None where the user may not read them, or they are not where the documentation has them."""
+    try:
+        stored = await client.get(CONFIG_MAP, "mlwarden-settings", namespace=Settings().namespace)
+        return msgspec.convert(policy.yaml_loads(stored["data"]["settings.yaml"])[0], Settings)
+    except (ApiError, Error, KeyError, IndexError, TypeError, msgspec.ValidationError):
+        return None
 
 
 async def _said(client: Client, pod: dict[str, Any], namespace: str) -> list[str]:

@@ -13,6 +13,7 @@ from mlwarden.cluster.errors import (
 from mlwarden.cluster.informer import Informer
 from mlwarden.cluster.kinds import (
     CLUSTER_ROLE,
+    CONFIG_MAP,
     CRD,
     EVENT,
     IMAGE_EVIDENCE,
@@ -31,6 +32,7 @@ from mlwarden.cluster.snapshot import POLICIES, REVOKED, SIGNERS, Snapshot, Snap
 __all__ = [
     "APPLY_PATCH",
     "CLUSTER_ROLE",
+    "CONFIG_MAP",
     "CRD",
     "EVENT",
     "IMAGE_EVIDENCE",

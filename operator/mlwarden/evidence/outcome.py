@@ -23,6 +23,7 @@ _TRUST = ("setting trusted material", "setting up clients and keys")
 _CONFIGURED = ("loading trusted root", "loading public key", "parsing reference")
 _NOTHING = ("no signatures found", "no matching attestations:")
 _NO_MATCH = ("no matching signatures:", "no matching attestations:", "no certificate found on signature")
+_OTHER_KEY = ("invalid signature when validating ASN.1 encoded signature", "accepted signatures do not match threshold")
 _OTHER_TYPE = "none of the attestations matched the predicate type"
 
 
@@ -96,8 +97,15 @@ def _failed(done: process.Completed, seen: exchanges.Exchanges, pull: Pull, dema
             raise TransientError("cosign found nothing, and the registry was not heard to say so")
         return Outcome(outcome=Proven.MISSING, reason=f"there is no {'attestation' if demand.predicate_type else 'signature'}")
     if said.startswith(_NO_MATCH):
-        return Outcome(outcome=Proven.INVALID, reason=f"not by {demand.authority.name}: {_reason(said)}")
+        return Outcome(outcome=Proven.INVALID, reason=_other(said, demand))
     raise TransientError(f"cosign failed ({done.code}): {one_line(said, 200)}")
+
+
+def _other(said: str, demand: Demand) -> str:
+    """Why what is there does not count; cosign's words where they say more than that the key does not fit."""
+    if not demand.authority.identities and not demand.authority.log and any(each in said for each in _OTHER_KEY):
+        return f"there is one, and not by the key of {demand.authority.name}"
+    return f"not by {demand.authority.name}: {_reason(said)}"
 
 
 def judged(found: Outcome, demand: Demand, now: datetime) -> tuple[Outcome, datetime | None]:

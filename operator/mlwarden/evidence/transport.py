@@ -5,6 +5,7 @@ may raise becomes one of the two kinds of failure here, so that nothing above kn
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.evidence.network import ForbiddenAddressError, GuardedResolver, forbidden
 
 _MAX_REDIRECTS = 3
+_SSL = re.compile(r" ssl:(?:<[^>]*>|\w+)")
+"""What aiohttp puts into its messages for people."""
 _MAX_RETRY_AFTER = 3600.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -154,7 +157,7 @@ class Deadline:
             raise DefinitiveError(f"{self._name}: not a host that can be asked") from None
         if isinstance(error, aiohttp.ClientError | OSError):
             raise TransientError(
-                f"{self._name}: the registry cannot be reached ({one_line(str(error) or type(error).__name__, 120)})"
+                f"{self._name}: the registry cannot be reached ({one_line(_SSL.sub('', str(error)) or type(error).__name__, 120)})"
             ) from None
 
 

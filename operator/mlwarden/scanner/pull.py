@@ -28,7 +28,7 @@ _LARGEST = 1 << 14
 """Bytes of a password or token; a registry that is shown more refuses the header."""
 _MAX_SECRETS = 8
 _TYPES = {"kubernetes.io/dockerconfigjson": (".dockerconfigjson", False), "kubernetes.io/dockercfg": (".dockercfg", True)}
-_OFF = "the pull Secrets of its pods are not used (the chart's scanner.podPullSecrets)"
+_OFF = "its pods' pull Secrets are not used: the chart's scanner.podPullSecrets is off"
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,64 @@
+"""By which settings `mlwarden why` judges again."""
+
+from typing import Any
+
+import pytest
+
+from mlwarden.cli import why
+from mlwarden.cluster import CONFIG_MAP, NAMESPACE, ForbiddenError
+from mlwarden.cluster.kinds import Kind
+
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "train", "namespace": "research", "uid": "u"},
+    "spec": {"containers": [{"name": "main", "image": "r.example/team/train:1"}], "schedulingGates": [{"name": "mlwarden.io/verified"}]},
+}
+POLICY = {
+    "apiVersion": "mlwarden.io/v1alpha1",
+    "kind": "WardenPolicy",
+    "metadata": {"name": "scanned"},
+    "spec": {
+        "profiles": {"production": "Deny"},
+        "requirement": {"imageScan": {"severity": "HIGH"}},
+        "message": "image {image} has known holes",
+        "why": "holes are ways in",
+        "fix": {"text": "rebuild it"},
+    },
+}
+
+
+class Cluster:
+    """A namespace without a profile of its own; the settings, where they may be read."""
+
+    def __init__(self, settings: str, labels: dict[str, str] | None = None) -> None:
+        self._settings, self._labels = settings, labels or {}
+
+    async def get(self, kind: Kind, _name: str, *, namespace: str = "") -> dict[str, Any]:
+        if kind is NAMESPACE:
+            return {"metadata": {"name": "research", "labels": self._labels}}
+        assert kind is CONFIG_MAP
+        if not self._settings:
+            raise ForbiddenError("no", code=403)
+        assert namespace == "mlwarden-system"
+        return {"data": {"settings.yaml": self._settings}}
+
+    async def list(self, kind: Kind) -> list[dict[str, Any]]:
+        return [POLICY] if kind.plural == "wardenpolicies" else []
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "says"),
+    [
+        ("defaultProfile: production", {}, "has not been resolved"),
+        ("defaultProfile: baseline", {}, "it is good"),
+        ("", {"mlwarden.io/profile": "production"}, "has not been resolved"),
+    ],
+)
+async def test_the_profile_is_that_of_the_installation(settings: str, labels: dict[str, str], says: str) -> None:
+    (said,) = await why._judged(Cluster(settings, labels), POD, "research")  # type: ignore[arg-type]
+    assert says in said
+
+
+async def test_who_may_not_read_the_default_profile_is_told_what_the_controller_said_and_no_guess() -> None:
+    assert await why._judged(Cluster(""), POD, "research") == []  # type: ignore[arg-type]
