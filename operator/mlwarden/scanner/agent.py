@@ -90,6 +90,7 @@ class Agent:
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
         self.worker_fit, self._unfit = asyncio.Event(), ""
         self._good_at: datetime | None = None
+        self._unfit_at: datetime | None = None
         self._refresh = Refresh(client, worker, known=self._known)
         for name, lane in lanes.items():
             metrics.QUEUE.labels(name).set_function(lane.agenda.__len__)
@@ -163,18 +164,22 @@ class Agent:
             if state.unfit:
                 await self._distrust(one_line(state.unfit))
             else:
-                self._unfit = ""
+                self._unfit, self._unfit_at = "", None
                 self.worker_fit.set()
             await asyncio.sleep(_WORKER_POLL_SECONDS)
 
     async def _distrust(self, reason: str) -> None:
-        """Stops, and takes back what was written since the tools were last known to be right; with each look, until it is done."""
+        """Stops, and takes back what was written since the tools were last known to be right; with each look, until it is done.
+
+        What was written since this stopped is by another scanner, whose tools are right: one that stays broken does not stop the others.
+        """
+        self._unfit_at = self._unfit_at or _now()
         if not self._unfit:
             LOG.error("the scanner is not fit for use, and its evidence is taken back: %s", reason)
         self._unfit = f"the scanner is not fit for use: {reason}"
         self.worker_fit.clear()
         since = self._good_at or _now() - EVERY
-        for known in [known for known in self._known.values() if _made_since(known, since)]:
+        for known in [known for known in self._known.values() if _made_between(known, since, self._unfit_at)]:
             try:
                 claim = await Claim.take(self._client, self._terms.identity, self._terms.lease, known)
                 await claim.finish({**_TAKEN_BACK, "reason": one_line(self._unfit)})
@@ -335,12 +340,12 @@ def _on_behalf(known: ImageEvidence) -> Requester:
     return Requester(purpose=known.spec.purpose, namespace="".join(known.spec.namespaces[-1:]), pullers=known.spec.pullers)
 
 
-def _made_since(known: ImageEvidence, since: datetime) -> bool:
-    """Whether the tools said something about it since then. By whichever scanner: who made an answer is not written down."""
+def _made_between(known: ImageEvidence, since: datetime, until: datetime) -> bool:
+    """Whether the tools said something about it in that time. By whichever scanner: who made an answer is not written down."""
     if known.status.phase is not Phase.READY or known.is_resolution:
         return False
     made = known.status.scan.scanned_at if known.status.scan is not None else known.status.at
-    return made is not None and made > since
+    return made is not None and since < made <= until
 
 
 def _lane(name: str) -> str:
