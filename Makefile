@@ -1,5 +1,6 @@
 # Two commands on a fresh machine with Python 3.11+ and make: `make demo` and `make test`. Everything else is a step of these.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -28,8 +29,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup
 	@$(BIN)/mlwarden demo $(DEMO)
 
+# Two at a time, each with a cluster of its own: most tests wait for something. WORKERS=0 runs them one after the other.
 test: setup
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
