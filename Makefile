@@ -31,7 +31,7 @@ demo: setup
 
 # Two at a time, each with a cluster of its own: most tests wait for something. WORKERS=0 runs them one after the other.
 test: setup
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

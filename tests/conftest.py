@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from mlwarden.embedded.sigstore import Sigstore
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A folder's tests run in one process, one file after the other: folders install and remove what others would miss."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> "Iterator[EmbeddedCluster]":
     """One embedded control plane for the whole session, audit log on. Leave no cluster-scoped object behind."""
