@@ -8,7 +8,8 @@ The steps build on each other on one control plane, in this order, because what 
 TLS); 4. mlwarden, installed by its chart. Step 4 comes with the shipped policies also compiled into the API server; what the webhook adds
 is what (c) - (b) is about, so the compiled ones are measured apart.
 
-`make bench BENCH=PART` measures something else: `images` (beside Kyverno), `through` (what gets past either), `deployments`, `engine`.
+`make bench BENCH=PART` measures something else: `images` (beside Kyverno), `through` (what gets past either), `deployments`, `engine`,
+`refresh` (a new vulnerability database).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import deployments
 import engine
 import images
 import noop
+import refresh
 import through
 from measure import Load, latencies, processes, rss, without_compiled
 from mlwarden.controllers.gate import gate_objects
@@ -43,6 +45,7 @@ PARTS: Mapping[str, Callable[[], None]] = {
     "through": through.main,
     "deployments": deployments.main,
     "engine": engine.main,
+    "refresh": refresh.main,
 }
 """What else can be measured, by name."""
 BEYOND_POD_SECURITY = (
