@@ -182,7 +182,15 @@ class TestDebug:
         assert "@sha256:" in container["image"]
 
     def test_with_a_vulnerable_image_is_refused(self, installed: "Installed", target: str) -> None:
-        said = installed.until(lambda: "CVE-2025-32434" in (text := self.debug(installed, target, "vulnerable:1.0")) and text)
+        images.vulnerable(installed.cluster.registry, "debug-with-a-hole:1.0")
+        said = ""
+
+        def told() -> bool:
+            nonlocal said
+            said = self.debug(installed, target, "debug-with-a-hole:1.0")
+            return "CVE-2025-32434" in said
+
+        installed.until(told)
         assert "is refused by image-scanned" in said
 
     def test_a_node_is_refused_and_told_why(self, installed: "Installed", target: str) -> None:

@@ -81,7 +81,7 @@ def test_a_program_finds_one_credential_and_all_it_trusts_and_nothing_of_it_is_s
     assert Path(environment["DOCKER_CONFIG"], "config.json").read_bytes() == b"hunter2"
     assert Path(environment["SSL_CERT_FILE"]).read_bytes() == b"authority"
     assert "hunter2" not in repr(access) + repr(pull)
-    assert set(Pull(image="a.example/x", digest=pull.digest).equip(tmp_path)) == {"DOCKER_CONFIG"}
+    assert set(Pull(image="a.example/x", digest=pull.digest).equip(tmp_path)) == {"DOCKER_CONFIG", "HTTP_PROXY"}
 
 
 def test_settings_have_no_switch_that_turns_verification_off() -> None:

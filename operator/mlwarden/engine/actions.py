@@ -82,9 +82,12 @@ def decision(findings: list[Finding]) -> Decision:
 
 
 def rank(finding: Finding) -> tuple[int, int, int]:
-    """Sorts findings the worst first: by what is done, then severity, then a Fail before an Unknown before the rest."""
+    """Sorts findings the worst first: by what is done, then a Fail before an Unknown before the rest, then severity.
+
+    A Fail first, however severe what is not known may be: where something fails nothing is asked for, and waiting does not help.
+    """
     outcome = (Outcome.FAIL, Outcome.UNKNOWN, Outcome.EXCEPTED, Outcome.PASS).index(finding.outcome)
-    return (outcome > 1, _ORDER[finding.action], finding.severity.rank * 4 + outcome)
+    return (outcome > 1, _ORDER[finding.action], outcome * 4 + finding.severity.rank)
 
 
 def _unknown(on_unknown: OnUnknown, waiting: Waiting, *, final: bool) -> str:

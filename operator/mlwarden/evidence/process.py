@@ -25,7 +25,11 @@ STDERR_TAIL = 16384
 _LOOK_SECONDS = 5.0
 _GOGC = "400"
 """Collect less often while there is room below GOMEMLIMIT, which is set aside anyway: a quarter less processor time for a small image."""
-_OUT_OF_MEMORY = (b"fatal error: runtime: out of memory", b"fatal error: runtime: cannot allocate memory", b"fatal error: out of memory")
+_OUT_OF_MEMORY = (
+    *(b"fatal error: runtime: out of memory", b"fatal error: runtime: cannot allocate memory", b"fatal error: out of memory"),
+    *(b"runtime: failed to create new OS thread", b"pthread_create failed", b"fatal error: failed to reserve", b"fatal error: newosproc"),
+    *(b"runtime: cannot allocate", b"runtime: out of memory", b"fatal error: mmap", b"runtime: mmap"),
+)
 """What a program in Go says first then; what follows (the stack of every goroutine) is longer than what is kept."""
 
 
