@@ -47,7 +47,7 @@ async def _measure(directory: Path) -> None:
         kept.put(Record(digest=of, trivy=version, scanners=trivy.scanners, read_at=datetime.now(UTC), images=(image,)))
     size = sum(file.stat().st_size for file in (directory / "packages").iterdir())
     began = time.perf_counter()
-    found: Reevaluated = await reevaluate(trivy, kept, digests)
+    found: Reevaluated = await reevaluate(trivy, kept, digests, architectures=())
     seconds = time.perf_counter() - began
     own, theirs = (resource.getrusage(who).ru_maxrss >> 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(f"{len(found.scans)} of {IMAGES} digests judged again in {seconds:.1f} s, {len(found.left)} left to a scan")
