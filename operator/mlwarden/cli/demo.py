@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from mlwarden import policy
 from mlwarden.cli import check
@@ -270,13 +269,14 @@ def _ways(console: Console, cluster: EmbeddedCluster, say: Say) -> int:
     )
     ways = Ways(cluster, say)
     cells = ways.run()
-    table = Table(box=None, pad_edge=False)
-    for name in ("", *STATES):
-        table.add_column(name, no_wrap=True)
-    for way in dict.fromkeys(cell.way for cell in cells):
+    width = max(map(len, STATES)) + 1
+    names = list(dict.fromkeys(cell.way for cell in cells))
+    first = max(map(len, names)) + 2
+    console.print("".join(["".ljust(first), *(state.ljust(width) for state in STATES)]), soft_wrap=True)
+    for way in names:
         row = [cell for cell in cells if cell.way == way]
-        table.add_row(way, *(f"[{'green' if cell.right else 'bold red'}]{cell.outcome}[/]" for cell in row))
-    console.print(table, width=120)
+        shown = [f"[{'green' if cell.right else 'bold red'}]{cell.outcome.ljust(width)}[/]" for cell in row]
+        console.print("".join([escape(way.ljust(first)), *shown]), soft_wrap=True)
     console.print("admitted: a template runs nothing by itself; its pods are held when they come", style="dim")
     wrong = [cell for cell in cells if not cell.right]
     for cell in wrong:
