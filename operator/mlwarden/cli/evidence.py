@@ -9,7 +9,6 @@ import asyncio
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from mlwarden import policy
 from mlwarden.checks.age import spoken
 from mlwarden.checks.text import clean
 from mlwarden.cluster import IMAGE_EVIDENCE, POD, WARDEN_POLICY, Client, ForbiddenError, NotFoundError
+from mlwarden.controllers.imageids import as_running
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence import store
 from mlwarden.evidence.store import ImageEvidence
@@ -132,8 +132,8 @@ async def _runs(client: Client, image: str, of: Digest | None) -> Iterable[str]:
         return ["(you may not list pods of all namespaces)"]
     found = []
     for pod in pods:
-        where = [each.owner for each in extract({**pod, "apiVersion": "v1", "kind": "Pod"}).images if _is(each.reference, image, of)]
-        where += [name for name, running in _running(pod) if of and running.endswith(of) and name not in where]
+        shapes = ({**pod, "apiVersion": "v1", "kind": "Pod"}, as_running(pod, (of,) if of else ()))
+        where = list(dict.fromkeys(each.owner for shape in shapes for each in extract(shape).images if _is(each.reference, image, of)))
         if where:
             metadata, phase = pod["metadata"], (pod.get("status") or {}).get("phase", "")
             held = ", held" if pod["spec"].get("schedulingGates") else ""
@@ -143,12 +143,6 @@ async def _runs(client: Client, image: str, of: Digest | None) -> Iterable[str]:
 
 def _is(reference: str, image: str, of: Digest | None) -> bool:
     return reference == image or (of is not None and reference.endswith(f"@{of}"))
-
-
-def _running(pod: Mapping[str, Any]) -> list[tuple[str, str]]:
-    status = pod.get("status") or {}
-    lists = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-    return [(str(each.get("name")), str(each.get("imageID"))) for name in lists for each in status.get(name) or ()]
 
 
 def text(found: Found, now: datetime) -> list[str]:

@@ -119,14 +119,14 @@ def _leaf(authority: Mapping[str, bytes], held: Mapping[str, bytes], names: list
     own = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(_subject("mlwarden webhook"))
+        .subject_name(common_name("mlwarden webhook"))
         .issuer_name(signer.subject)
         .public_key(own.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SKEW)
         .not_valid_after(min(now + LEAF_LIFE, signer.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
@@ -139,7 +139,7 @@ def _new_authority(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePri
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     # Two authorities of one name in one bundle: some verifiers try only the first. The serial number keeps the names apart.
-    name = _subject(f"mlwarden webhook authority {serial:x}"[:64])
+    name = common_name(f"mlwarden webhook authority {serial:x}"[:64])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -149,18 +149,20 @@ def _new_authority(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePri
         .not_valid_before(now - _SKEW)
         .not_valid_after(now + CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(key_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return certificate, key
 
 
-def _subject(name: str) -> x509.Name:
+def common_name(name: str) -> x509.Name:
+    """Returns the distinguished name of this common name and nothing else."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """Returns what the key of an authority may be used for, or of whoever it certifies."""
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         key_cert_sign=signs_certificates,

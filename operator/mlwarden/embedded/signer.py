@@ -21,8 +21,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from mlwarden.controllers.certificates import common_name, key_usage
 from mlwarden.embedded import build
 from mlwarden.errors import ClusterError
 
@@ -128,11 +129,11 @@ class CertificateAuthority:
     """
 
     def __init__(self, signer: Signer, name: str, *, days: float) -> None:
-        self._signer, self._name = signer, _name(name)
+        self._signer, self._name = signer, common_name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(self._name, self._name, self._key.public_key(), days=days)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        builder = builder.add_extension(_usage(authority=True), critical=True)
+        builder = builder.add_extension(key_usage(signs_certificates=True), critical=True)
         self.path = signer.directory / f"{name}.pem"
         self.path.write_bytes(self._sign(builder))
 
@@ -144,11 +145,11 @@ class CertificateAuthority:
     def issue(self, email: str, *, days: float = 30) -> KeyPair:
         """Makes a key pair with a certificate for an e-mail address, that ends in so many days (or ended, where negative)."""
         private = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(email), self._name, private.public_key(), days=days)
+        builder = _builder(common_name(email), self._name, private.public_key(), days=days)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.RFC822Name(email)]), critical=True)
-        builder = builder.add_extension(_usage(authority=False), critical=True)
+        builder = builder.add_extension(key_usage(signs_certificates=False), critical=True)
         stem = f"{self.path.stem}-{email.partition('@')[0]}"
         certificate, plain = self._signer.directory / f"{stem}.crt", self._signer.directory / f"{stem}.plain"
         certificate.write_bytes(self._sign(builder))
@@ -173,27 +174,9 @@ def _form(*, legacy: bool) -> list[str]:
     return ["--allow-http-registry", "--yes", *(["--new-bundle-format=false"] if legacy else [])]
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
 def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, *, days: float) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     start = now - dt.timedelta(days=365)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(start).not_valid_after(now + dt.timedelta(days=days))
     return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-
-
-def _usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )

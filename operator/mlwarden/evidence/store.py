@@ -164,6 +164,15 @@ class ImageEvidence(_Wire, frozen=True, kw_only=True, omit_defaults=False):
         return max(self.spec.requested_at or _NEVER, self.metadata.creation_timestamp or _NEVER)
 
     @property
+    def digest(self) -> Digest:
+        """What it is about, where it is about a digest.
+
+        Raises:
+            InputError: it is about a tag.
+        """
+        return digest(f"sha256:{self.metadata.name.partition('-')[2]}")
+
+    @property
     def is_resolution(self) -> bool:
         """Whether it is about a tag, not about a digest."""
         return self.metadata.name.startswith("tag-")
@@ -246,9 +255,14 @@ def request(stored: ImageEvidence, wanted: str, now: datetime, requester: Reques
     if new := new_pullers(stored, requester):
         spec |= _pulled_by(stored.spec.pullers, requester)
     if is_new or new or not stored.is_asked or now - stored.asked_last >= INTEREST:
-        spec["requestedAt"] = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec["requestedAt"] = asked_at(now)
     whole = {"spec": spec}
     return {"metadata": {"resourceVersion": stored.metadata.resource_version}, **whole} if is_new or new or "namespaces" in spec else whole
+
+
+def asked_at(now: datetime) -> str:
+    """Returns a time as it is written into `spec.requestedAt`."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def adds(stored: ImageEvidence, requester: Requester | None) -> bool:
@@ -315,12 +329,12 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
     evidence = checked(obj) if isinstance(obj, ImageEvidence) else read(obj)
     status = evidence.status
     if evidence.is_signatures:
-        about = digest(evidence.metadata.name.replace("signatures-", "sha256:", 1))
+        about = evidence.digest
         proofs = {proof.demand: proof for proof in status.proofs}
         return about, Proofs(digest=about, phase=status.phase, reason=status.reason or _waiting(status.phase), proofs=proofs)
     asked = evidence.spec.requested_at or evidence.metadata.creation_timestamp
     if not evidence.is_resolution:
-        about = digest(evidence.metadata.name.replace("-", ":", 1))
+        about = evidence.digest
         if status.phase is Phase.READY and status.scan is None:
             return about, ImageFacts(digest=about, phase=Phase.FAILED, reason="the evidence says Ready without a scan")
         scan = status.scan if status.phase is Phase.READY else None

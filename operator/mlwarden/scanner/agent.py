@@ -194,7 +194,7 @@ class Agent:
         """Sees to it that the signatures of every known digest are looked at once a policy demands any: before a pod waits for them."""
         while True:
             known = self._known.get(await self._unproven.get())
-            if known is None or f"signatures-{known.metadata.name.partition('-')[2]}" in self._known:
+            if known is None or store.signatures_name(known.digest) in self._known:
                 continue
             if self._demands.about(known.spec.references):
                 try:

@@ -18,7 +18,7 @@ import msgspec
 
 from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client
 from mlwarden.evidence.failure import GatherError
-from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Purpose
+from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Purpose, asked_at
 from mlwarden.model.evidence import Phase, Scan
 from mlwarden.scanner import metrics
 from mlwarden.scanner.claim import LostError, put
@@ -79,7 +79,7 @@ class Refresh:
     async def _all(self, older: Sequence[ImageEvidence]) -> int:
         count, waiting = 0, list(older)
         while waiting:
-            batch = {_digest(known): known for known in waiting[: self._size]}
+            batch: dict[str, ImageEvidence] = {known.digest: known for known in waiting[: self._size]}
             scans = await self._ask(batch)
             if scans is None:
                 continue
@@ -120,7 +120,7 @@ class Refresh:
         try:
             await put(self._client, known, msgspec.structs.replace(known.status, scan=scan, at=now, reason=""))
             if excused and not known.is_asked:
-                spec = {"requestedAt": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "purpose": Purpose.RENEWAL.value}
+                spec = {"requestedAt": asked_at(now), "purpose": Purpose.RENEWAL.value}
                 await self._client.patch(IMAGE_EVIDENCE, known.metadata.name, {"spec": spec})
         except LostError:
             return False
@@ -139,7 +139,3 @@ def _is_older(known: ImageEvidence, database: datetime | None) -> bool:
 
 def _claimed(status: EvidenceStatus, now: datetime) -> bool:
     return bool(status.claimed_by) and status.claimed_until is not None and status.claimed_until > now
-
-
-def _digest(known: ImageEvidence) -> str:
-    return known.metadata.name.replace("-", ":", 1)
