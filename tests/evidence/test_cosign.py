@@ -18,7 +18,7 @@ from mlwarden.evidence.cosign import Cosign, accepted
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.outcome import Outcome, judged
 from mlwarden.evidence.process import Limits
-from mlwarden.evidence.trivy import Pull
+from mlwarden.evidence.tool import Pull
 from mlwarden.model.digest import Digest
 from mlwarden.model.signing import Authority, Certificate, Demand, Identity, Keyless, Proof, Proven, SecretKey, Signer
 from mlwarden.scanner.keys import material

@@ -19,7 +19,7 @@ from mlwarden.embedded.signer import KeyPair, Signer
 from mlwarden.embedded.sigstore import Sigstore
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.failure import DefinitiveError, TransientError
-from mlwarden.evidence.trivy import Pull
+from mlwarden.evidence.tool import Pull
 from mlwarden.model.digest import Digest
 from mlwarden.model.signing import Authority, Certificate, Demand, Identity, Keyless, Proven
 from mlwarden.model.signing import Signer as Who

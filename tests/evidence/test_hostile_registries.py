@@ -25,7 +25,8 @@ from mlwarden.evidence.gather import MAX_ENTRIES, Gatherer
 from mlwarden.evidence.registries import Registries, RegistrySettings
 from mlwarden.evidence.registry import MAX_MANIFEST, MEDIA_TYPES, Registry
 from mlwarden.evidence.report import Findings, System
-from mlwarden.evidence.trivy import Database, Pull, Trivy
+from mlwarden.evidence.tool import Pull
+from mlwarden.evidence.trivy import Database, Trivy
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan
 from mlwarden.model.reference import parse

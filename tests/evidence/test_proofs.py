@@ -19,7 +19,7 @@ from mlwarden.evidence.proofs import Prover
 from mlwarden.evidence.registries import Registries, RegistrySettings
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.report import Findings
-from mlwarden.evidence.trivy import Pull
+from mlwarden.evidence.tool import Pull
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Vulnerability
 from mlwarden.model.signing import Authority, Demand, Proof, Proven, Signer

@@ -4,7 +4,7 @@ import pytest
 
 from mlwarden.errors import InputError
 from mlwarden.evidence.registries import Access, Registries, RegistrySettings
-from mlwarden.evidence.trivy import Pull
+from mlwarden.evidence.tool import Pull
 from mlwarden.model.digest import Digest
 from mlwarden.model.reference import parse
 

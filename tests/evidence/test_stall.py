@@ -14,7 +14,8 @@ from mlwarden.embedded import trivydb
 from mlwarden.embedded.build import binary
 from mlwarden.evidence.failure import TransientError
 from mlwarden.evidence.process import Limits
-from mlwarden.evidence.trivy import Pull, Trivy
+from mlwarden.evidence.tool import Pull
+from mlwarden.evidence.trivy import Trivy
 from mlwarden.model.digest import Digest
 
 LAYER = b"\0" * (1 << 20)

@@ -14,7 +14,8 @@ from mlwarden.errors import EvidenceError
 from mlwarden.evidence.failure import DefinitiveError, TransientError
 from mlwarden.evidence.process import Completed, Limits
 from mlwarden.evidence.report import Findings, Package, System
-from mlwarden.evidence.trivy import Pull, Trivy, accepted, failure
+from mlwarden.evidence.tool import Pull
+from mlwarden.evidence.trivy import Trivy, accepted, failure
 from mlwarden.model.digest import Digest
 
 DIGEST = Digest("sha256:" + "a" * 64)

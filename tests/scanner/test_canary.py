@@ -11,7 +11,8 @@ from mlwarden.embedded import trivydb
 from mlwarden.embedded.build import binary
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.failure import TransientError
-from mlwarden.evidence.trivy import Pull, Trivy
+from mlwarden.evidence.tool import Pull
+from mlwarden.evidence.trivy import Trivy
 from mlwarden.model.signing import Demand, Proof, Proven
 from mlwarden.scanner import canary as canaries
 from mlwarden.scanner.canary import EVERY, Canary, UnfitError, of_cosign, of_trivy

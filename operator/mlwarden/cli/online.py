@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -29,7 +28,8 @@ from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Known
-from mlwarden.evidence.trivy import Trivy
+from mlwarden.evidence.tool import on_path
+from mlwarden.evidence.trivy import Trivy, program
 from mlwarden.model.evidence import SIGNATURES, Phase
 from mlwarden.model.signing import Demand, Proven
 
@@ -183,7 +183,7 @@ async def sources(options: argparse.Namespace, excuses: Mapping[str, Demand], sa
         trivy = _trivy(options, Path(scratch))
         await _database(trivy, say)
         plain = frozenset(options.plain_http)
-        registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
+        registries = Registries.load(options.registries, plain_http=plain)
         async with Registry(registries=registries, credentials=_credentials(), ca_file=options.registry_ca) as registry:
             prover = Prover(registry=registry, verifier=_cosign(options, Path(scratch)))
             gatherer = Gatherer(registry=registry, trivy=trivy, architectures=ARCHITECTURES)
@@ -191,18 +191,16 @@ async def sources(options: argparse.Namespace, excuses: Mapping[str, Demand], sa
 
 
 def _trivy(options: argparse.Namespace, scratch: Path) -> Trivy:
-    binary = shutil.which(options.trivy)
-    if binary is None:
-        raise InputError(f"there is no program {options.trivy}", hint="install trivy 0.71 or later, or name it with --trivy")
+    binary = program(options.trivy)
     limits = Limits(seconds=_SCAN_SECONDS, cpu_seconds=4 * _SCAN_SECONDS)
     cache = Path(options.trivy_cache or _trivy_cache())
-    return Trivy(binary=Path(binary).resolve(), cache=cache, scratch=scratch, limits=limits, ca_file=options.registry_ca)
+    return Trivy(binary=binary, cache=cache, scratch=scratch, limits=limits, ca_file=options.registry_ca)
 
 
 def _cosign(options: argparse.Namespace, scratch: Path) -> Cosign | None:
-    binary = shutil.which(options.cosign)
+    binary = on_path(options.cosign)
     roots = trust_roots(options.trust_root)
-    return Cosign(binary=Path(binary).resolve(), scratch=scratch, ca_file=options.registry_ca, trust_roots=roots) if binary else None
+    return Cosign(binary=binary, scratch=scratch, ca_file=options.registry_ca, trust_roots=roots) if binary else None
 
 
 def _credentials() -> Credentials | None:

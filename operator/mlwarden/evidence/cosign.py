@@ -13,29 +13,23 @@ policies in CUE or Rego (people here write CEL, and one failing document of seve
 """
 
 import asyncio
-import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
-from mlwarden.errors import EvidenceError
-from mlwarden.evidence import candidates, process
+from mlwarden.evidence import candidates, process, tool
 from mlwarden.evidence.attestations import Attested
 from mlwarden.evidence.authority import Asked, Question, ask, exactly
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.evidence.outcome import Outcome, dated, judged, read
-from mlwarden.evidence.trivy import Pull
+from mlwarden.evidence.tool import Pull, Tool
 from mlwarden.model.signing import Demand, Proof, Proven, Signer
 
 FLOOR = (3, 1, 2)
 _CHAINS = (3, 1, 3)
 """The first version with `--allow-certificate-chain`; the ones before refuse bundles with a chain."""
-_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
 _LIMITS = process.Limits(seconds=60, errors=1 << 20, cpu_seconds=120, file_bytes=128 << 20, data=384 << 20, heap=256 << 20)
 _MORE = 1 << 30
 """Bytes of memory for one run at a time that needs more: cosign holds an attestation ten times over, and one of 50 MB takes 700."""
@@ -64,7 +58,10 @@ class Cosign:
         trust_roots: Mapping[str, Path] | None = None,
         tuf: Path | None = None,
     ) -> None:
-        self._binary, self._scratch, self._ca_file, self._tuf = binary, scratch, ca_file, tuf
+        self._tool, self._tuf = (
+            Tool("cosign", binary=binary, scratch=scratch, prefix="cosign-", ca_file=ca_file, below={"TUF_ROOT": "tuf"}),
+            tuf,
+        )
         self._limits = msgspec.structs.replace(limits, errors=_LIMITS.errors) if limits else _LIMITS
         self._roots = dict(trust_roots or {})
         self._version, self._alone = "", asyncio.Semaphore(1)
@@ -76,7 +73,9 @@ class Cosign:
             EvidenceError: if it cannot run, is too old, or is not a release. Not worth a retry.
         """
         if not self._version:
-            self._version = ".".join(map(str, accepted(await self._ask_version())))
+            self._version = ".".join(
+                map(str, accepted(await self._tool.version("version", "--json", field="gitVersion", limits=self._limits)))
+            )
         return self._version
 
     async def establish(self, pull: Pull, demand: Demand) -> Proof:
@@ -172,63 +171,21 @@ class Cosign:
 
     # One run.
 
-    async def _ask_version(self) -> str:
-        limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
-        try:
-            done = await self._start(["version", "--json"], limits)
-            return str(msgspec.json.decode(done.output, type=dict[str, object])["gitVersion"])
-        except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
-            raise EvidenceError(f"{self._binary} does not tell cosign's version ({one_line(str(error), 120)})") from None
-
     async def _run(self, arguments: list[str], pull: Pull, question: Question | None) -> process.Completed:
         timeout = f"--timeout={max(int(self._limits.seconds), 1)}s"
         more = {"TUF_ROOT": str(self._tuf)} if question is not None and question.public and self._tuf is not None else {}
         command = [*arguments[:-1], "--verbose", timeout, arguments[-1]]
         files = question.files if question else {}
-        done = await self._start(command, self._limits, pull=pull, files=files, more=more)
+        done = await self._tool.run(command, self._limits, pull=pull, files=files, more=more)
         if done.out_of_memory:
             async with self._alone:
                 limits = msgspec.structs.replace(self._limits, data=_MORE)
-                done = await self._start(command, limits, pull=pull, files=files, more=more)
+                done = await self._tool.run(command, limits, pull=pull, files=files, more=more)
         if done.out_of_memory:
             raise DefinitiveError(
                 f"what is attached to the image does not fit into cosign's memory ({_MORE >> 20} MiB)", hint="smaller or fewer attestations"
             )
         return done
-
-    async def _start(
-        self,
-        arguments: list[str],
-        limits: process.Limits,
-        *,
-        pull: Pull | None = None,
-        files: Mapping[str, bytes] = MappingProxyType({}),
-        more: Mapping[str, str] = MappingProxyType({}),
-    ) -> process.Completed:
-        """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
-        home = self._make_home(files)  # not in a thread: a cancellation would leave behind what the thread had made
-        environment = {"HOME": str(home), "TMPDIR": str(home), "DOCKER_CONFIG": str(home), "TUF_ROOT": str(home / "tuf"), "PATH": ""}
-        environment |= more
-        if self._ca_file:
-            environment["SSL_CERT_FILE"] = self._ca_file
-        if pull is not None:
-            environment |= pull.equip(home)
-        try:
-            return await process.run([str(self._binary), *arguments], environment=environment, directory=home, limits=limits)
-        except process.TimedOutError as error:
-            raise TransientError(str(error)) from None
-        except process.OutputTooLargeError as error:
-            raise DefinitiveError(f"cosign was killed: {error}") from None
-        except OSError as error:
-            raise TransientError(f"{self._binary} cannot be run ({type(error).__name__})") from None
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
-
-    def _make_home(self, files: Mapping[str, bytes]) -> Path:
-        home = Path(tempfile.mkdtemp(prefix="cosign-", dir=self._scratch))
-        for name, content in files.items():
-            (home / name).write_bytes(content)
-        return home
 
 
 def accepted(version: str) -> tuple[int, int, int]:
@@ -237,13 +194,7 @@ def accepted(version: str) -> tuple[int, int, int]:
     Raises:
         EvidenceError: if it is too old, a pre-release, or not a version.
     """
-    match = _VERSION.fullmatch(version)
-    if match is None:
-        raise EvidenceError(f"cosign's version {one_line(version, 40)!r} is not a release", hint="use a released cosign, 3.1.2 or later")
-    number = (int(match[1]), int(match[2]), int(match[3]))
-    if number < FLOOR:
-        raise EvidenceError(f"cosign {version} is too old", hint="use cosign 3.1.2 or later")
-    return number
+    return tool.release("cosign", version, floor=FLOOR)
 
 
 def _registry(pull: Pull) -> list[str]:

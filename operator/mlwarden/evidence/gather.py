@@ -25,7 +25,8 @@ from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientErr
 from mlwarden.evidence.reevaluate import Reevaluated, reevaluate
 from mlwarden.evidence.registry import Manifest, Registry
 from mlwarden.evidence.sboms import Image, Record, SBOMs
-from mlwarden.evidence.trivy import Pull, Trivy
+from mlwarden.evidence.tool import Pull
+from mlwarden.evidence.trivy import Trivy
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Scan

@@ -15,7 +15,7 @@ from mlwarden import cel
 from mlwarden.evidence import attestations, exchanges, process
 from mlwarden.evidence.attestations import Attested
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
-from mlwarden.evidence.trivy import Pull
+from mlwarden.evidence.tool import Pull
 from mlwarden.model.signing import Demand, Proven, Signer
 
 _FUTURE = timedelta(minutes=5)

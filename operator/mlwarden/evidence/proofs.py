@@ -23,7 +23,7 @@ from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import GatherError, one_line
 from mlwarden.evidence.registries import Access
 from mlwarden.evidence.registry import Registry
-from mlwarden.evidence.trivy import Pull
+from mlwarden.evidence.tool import Pull
 from mlwarden.model import reference as references
 from mlwarden.model.signing import Demand, Proof, Proven
 

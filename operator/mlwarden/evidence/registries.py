@@ -60,14 +60,16 @@ class Registries:
         self.plain = plain_http | {host for host, settings in self._by_host.items() if settings.plain_http}
 
     @classmethod
-    def load(cls, path: Path, *, plain_http: frozenset[str] = frozenset()) -> "Registries":
-        """Reads the file.
+    def load(cls, path: Path | str, *, plain_http: frozenset[str] = frozenset()) -> "Registries":
+        """Reads the file; without one (`""`) there is nothing to say of any registry.
 
         Raises:
             InputError: it cannot be read, or says what does not exist.
         """
+        if path == "":
+            return cls(plain_http=plain_http)
         try:
-            text = path.read_text(encoding="utf-8")[:_MAX_FILE]
+            text = Path(path).read_text(encoding="utf-8")[:_MAX_FILE]
             documents = yaml_loads(text) or [{}]
             if len(documents) == 1:
                 return cls(msgspec.convert(documents[0], _File).registries, plain_http=plain_http)

@@ -7,29 +7,25 @@ trivy server was rejected: a crash or an exhausted memory must cost one scan, no
 
 import asyncio
 import math
-import re
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
-from mlwarden.errors import EvidenceError, InputError
-from mlwarden.evidence import database, log, process, report
+from mlwarden.errors import InputError
+from mlwarden.evidence import database, log, process, report, tool
 from mlwarden.evidence.database import Database, Origin
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
-from mlwarden.evidence.registries import Access
 from mlwarden.evidence.room import Room
+from mlwarden.evidence.tool import Pull, Tool
 from mlwarden.model.digest import Digest
 
 FLOOR = (0, 71, 0)
-DENIED = frozenset({(0, 69, 4), (0, 69, 5), (0, 69, 6)})
-"""GHSA-69fq-xp46-6x23, CVE-2026-33634: releases made by an attacker. Below the floor anyway; named so that the refusal says why."""
-_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
+DENIED = dict.fromkeys(((0, 69, 4), (0, 69, 5), (0, 69, 6)), "CVE-2026-33634")
+"""GHSA-69fq-xp46-6x23: releases made by an attacker. Below the floor anyway; named so that the refusal says why."""
 _FLAGS = (
     *("--format", "json", "--no-progress"),
     *(
@@ -56,59 +52,7 @@ _EMPTY = (
 SCANNERS = ("vuln", "secret", "misconfig")
 """What can be looked for. `vuln` always is; the others take time (every file is read for secrets) and are asked for."""
 _ARCHIVES = ("**/*.jar", "**/*.war", "**/*.ear", "**/*.par")
-_NO_PLAIN_HTTP = {"HTTP_PROXY": "http://127.0.0.1:0"}
-"""trivy and cosign (go-containerregistry, `name.Registry.Scheme`) try plain HTTP after HTTPS for private addresses and names in `.local`,
-without being told to, and send the credential there; and they follow redirects to it, a metadata service's included. A proxy for plain HTTP
-that nobody can reach keeps them from both; the loopback is exempt."""
 _JAVA_BLIND = "Java archives were not looked into: there is no Java index database"
-
-
-class Pull(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program that pulls by itself (trivy, cosign) needs for one image.
-
-    Attributes:
-        image: `repository@sha256:…`; the repository of a mirror where a mirror had it.
-        digest: the one in `image`.
-        platform: `os/arch`, empty for an image without one.
-        plain_http: the administrator listed the registry.
-        size: of its layers in the registry, in bytes; 0 where it is not known.
-        docker_config: content of the docker `config.json` it finds: the credential of this registry alone.
-        ca: PEM of all that its TLS trusts; empty for what is configured for every registry.
-    """
-
-    image: str
-    digest: Digest
-    platform: str = ""
-    size: int = 0
-    plain_http: bool = False
-    docker_config: bytes = b'{"auths":{}}'
-    ca: bytes = b""
-
-    @classmethod
-    def by(cls, access: Access, digest: Digest, platform: str = "") -> "Pull":
-        """Returns what is needed to go the way on which the registry client has found it."""
-        image = f"{access.repository}@{digest}"
-        return cls(
-            image=image,
-            digest=digest,
-            platform=platform,
-            plain_http=access.plain_http,
-            docker_config=access.docker_config,
-            ca=access.ca,
-        )
-
-    def equip(self, home: Path) -> dict[str, str]:
-        """Writes what the program reads into a directory of its own; returns the environment variables that name it."""
-        (home / "config.json").write_bytes(self.docker_config)
-        environment = {"DOCKER_CONFIG": str(home), **({} if self.plain_http else _NO_PLAIN_HTTP)}
-        if self.ca:
-            (home / "ca.pem").write_bytes(self.ca)
-            environment["SSL_CERT_FILE"] = str(home / "ca.pem")
-        return environment
-
-    def __repr__(self) -> str:
-        """Never the credential."""
-        return f"Pull(image={self.image!r})"
 
 
 class Trivy:
@@ -138,7 +82,18 @@ class Trivy:
         origin: Origin | None = None,
         room: Room | None = None,
     ) -> None:
-        self._binary, self._cache, self._scratch, self._ca_file = binary, cache, scratch, ca_file
+        self._cache = cache
+        self._tool = Tool(
+            "trivy",
+            binary=binary,
+            scratch=scratch,
+            prefix="scan-",
+            ca_file=ca_file,
+            below=dict.fromkeys(("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), ""),
+            # It asks the cloud's metadata service for credentials where a host looks like that cloud's registry (CVE-2024-35192).
+            always={"AWS_EC2_METADATA_DISABLED": "true"},
+            slow="a larger --scan-timeout, or a smaller image",
+        )
         if unknown := set(scanners) - set(SCANNERS):
             raise InputError(f"trivy has no scanner {min(unknown)!r}", hint=f"of {', '.join(SCANNERS)}")
         self.scanners = tuple(name for name in SCANNERS if name == "vuln" or name in scanners)
@@ -155,7 +110,7 @@ class Trivy:
             EvidenceError: if it cannot run, is too old, or is one of the compromised releases. Not worth a retry.
         """
         if not self._version:
-            self._version = accepted(await self._ask_version())
+            self._version = accepted(await self._tool.version("--version", "--format", "json", field="Version", limits=self._limits))
         return self._version
 
     def database(self) -> Database:
@@ -212,7 +167,7 @@ class Trivy:
         try:
             # Not an image, but pulled like one.
             pull = Pull(image="", digest=Digest(""), docker_config=self._origin.docker_config, plain_http=self._origin.plain_http)
-            done = await self._run(arguments, self._limits, pull)
+            done = await self._tool.run(arguments, self._limits, pull=pull)
             if done.code != 0 or not (incoming / "db" / "metadata.json").is_file():
                 raise TransientError(f"the vulnerability database cannot be fetched: {failure(done).message}")
             changed = await self._accept(incoming, "the vulnerability database that was fetched cannot be used")
@@ -228,7 +183,7 @@ class Trivy:
     async def _accept(self, incoming: Path, otherwise: str) -> bool:
         """Puts a database in place once trivy has opened it; returns whether it is another one than before."""
         found = database.read(incoming / "db")
-        done = await self._run(["sbom", *self._common(incoming), _DOCUMENT], self._limits, files={_DOCUMENT: _EMPTY})
+        done = await self._tool.run(["sbom", *self._common(incoming), _DOCUMENT], self._limits, files={_DOCUMENT: _EMPTY})
         if done.code != 0:
             raise TransientError(f"{otherwise}: {failure(done).message}")
         try:
@@ -276,7 +231,7 @@ class Trivy:
             EvidenceError: the binary is not one that may be used.
         """
         version = await self.version()
-        done = await self._run(["sbom", *self._common(), _DOCUMENT], self._limits, files={_DOCUMENT: document})
+        done = await self._tool.run(["sbom", *self._common(), _DOCUMENT], self._limits, files={_DOCUMENT: document})
         if done.code != 0:
             raise failure(done)
         return report.reread(done.output, asked=_DOCUMENT, version=version), tuple(log.of_system(done.errors))
@@ -288,62 +243,10 @@ class Trivy:
             arguments += ["--platform", pull.platform]
         if pull.plain_http:
             arguments.append("--insecure")
-        return await self._run(["image", *arguments, pull.image], self._limits, pull)
+        return await self._tool.run(["image", *arguments, pull.image], self._limits, pull=pull)
 
     def _common(self, cache: Path | None = None) -> list[str]:
         return [*_FLAGS, "--cache-dir", str((cache or self._cache).resolve()), "--timeout", f"{max(int(self._limits.seconds), 1)}s"]
-
-    async def _ask_version(self) -> str:
-        limits = msgspec.structs.replace(self._limits, seconds=min(30.0, self._limits.seconds), output=1 << 16)
-        try:
-            done = await self._run(["--version", "--format", "json"], limits)
-            return str(msgspec.json.decode(done.output, type=dict[str, object])["Version"])
-        except (TransientError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
-            raise EvidenceError(f"{self._binary} does not tell trivy's version ({one_line(str(error), 120)})") from None
-
-    async def _run(
-        self,
-        arguments: list[str],
-        limits: process.Limits,
-        pull: Pull | None = None,
-        files: Mapping[str, bytes] = MappingProxyType({}),
-    ) -> process.Completed:
-        """One run, in a fresh directory that is its home, temporary and working directory, and that is wiped afterwards."""
-        home = self._make_home(files)  # not in a thread: a cancellation would leave behind what the thread had made
-        environment = {
-            "HOME": str(home),
-            "TMPDIR": str(home),
-            "XDG_CACHE_HOME": str(home),
-            "XDG_DATA_HOME": str(home),
-            "XDG_CONFIG_HOME": str(home),
-        }
-        # Trivy asks the cloud's metadata service for credentials where a host looks like that cloud's registry (CVE-2024-35192).
-        environment |= {"DOCKER_CONFIG": str(home), "PATH": "", "AWS_EC2_METADATA_DISABLED": "true"}
-        if self._ca_file:
-            environment["SSL_CERT_FILE"] = self._ca_file
-        try:
-            if pull is not None:
-                environment |= pull.equip(home)
-            return await process.run([str(self._binary), *arguments], environment=environment, directory=home / "work", limits=limits)
-        except process.TimedOutError as error:
-            raise TransientError(str(error), hint="a larger --scan-timeout, or a smaller image") from None
-        except process.StalledError as error:
-            raise TransientError(str(error), hint="the registry sends next to nothing") from None
-        except process.DiskError as error:
-            raise TransientError(str(error), hint="more ephemeral storage for the scanner") from None
-        except process.OutputTooLargeError as error:
-            raise DefinitiveError(f"trivy was killed: {error}") from None
-        except OSError as error:
-            raise TransientError(f"{self._binary} cannot be run ({type(error).__name__})") from None
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, home, ignore_errors=True))
-
-    def _make_home(self, files: Mapping[str, bytes]) -> Path:
-        home = Path(tempfile.mkdtemp(prefix="scan-", dir=self._scratch))
-        (home / "work").mkdir()
-        for name, content in files.items():
-            (home / "work" / name).write_bytes(content)
-        return home
 
 
 def _looking(scanners: tuple[str, ...]) -> Iterator[str]:
@@ -361,14 +264,7 @@ def accepted(version: str) -> str:
     Raises:
         EvidenceError: if it is too old, compromised, a pre-release, or not a version.
     """
-    match = _VERSION.fullmatch(version)
-    if match is None:
-        raise EvidenceError(f"trivy's version {one_line(version, 40)!r} is not a release", hint="use a released trivy, 0.71.0 or later")
-    number = (int(match[1]), int(match[2]), int(match[3]))
-    if number in DENIED:
-        raise EvidenceError(f"trivy {version} is a compromised release (CVE-2026-33634)", hint="remove it, and rotate what it could read")
-    if number < FLOOR:
-        raise EvidenceError(f"trivy {version} is too old", hint="use trivy 0.71.0 or later")
+    tool.release("trivy", version, floor=FLOOR, compromised=DENIED)
     return version
 
 
@@ -392,3 +288,15 @@ def failure(done: process.Completed) -> DefinitiveError | TransientError:
     if any(sign in done.errors for sign in ("UNAUTHORIZED", "DENIED", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN")):
         return DefinitiveError(f"trivy cannot pull the image: {said}")
     return TransientError(f"trivy failed ({done.code}): {said}")
+
+
+def program(name: str) -> Path:
+    """Returns the path of a trivy, by its name or as one.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = tool.on_path(name)
+    if found is None:
+        raise InputError(f"there is no program {name}", hint="install trivy 0.71 or later, or name it with --trivy")
+    return found

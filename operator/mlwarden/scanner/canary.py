@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.failure import GatherError, TransientError
 from mlwarden.evidence.proofs import Verifier
-from mlwarden.evidence.trivy import Pull, Trivy
+from mlwarden.evidence.tool import Pull
+from mlwarden.evidence.trivy import Trivy
 from mlwarden.model.signing import Authority, Demand, Proven
 from mlwarden.scanner.exhibits import Suspect, exhibited
 

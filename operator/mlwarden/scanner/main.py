@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import signal
 import socket as sockets
 import sys
@@ -22,7 +21,6 @@ from typing import Any
 
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, start_logging
-from mlwarden.errors import InputError
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.database import Origin
@@ -33,7 +31,8 @@ from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.room import Room, at_once
 from mlwarden.evidence.sboms import SBOMs
-from mlwarden.evidence.trivy import Trivy
+from mlwarden.evidence.tool import on_path
+from mlwarden.evidence.trivy import Trivy, program
 from mlwarden.scanner import agent as agents
 from mlwarden.scanner import canary
 from mlwarden.scanner.agenda import Terms
@@ -164,9 +163,7 @@ async def _agent(options: argparse.Namespace) -> int:
 
 
 def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
-    binary = shutil.which(options.trivy)
-    if binary is None:
-        raise InputError(f"there is no program {options.trivy}", hint="install trivy 0.71 or later, or name it with --trivy")
+    binary = program(options.trivy)
     cache = Path(options.trivy_cache) if options.trivy_cache else Path(options.scratch) / "mlwarden-trivy-cache"
     room = Room(scratch.path, most=options.scratch_size << 20)
     limits = Limits(
@@ -182,7 +179,7 @@ def _trivy(options: argparse.Namespace, scratch: Scratch) -> Trivy:
     mirror = any(each.startswith(f"{host}/") for each in options.db_repository for host in options.plain_http)
     origin = Origin(repositories=tuple(options.db_repository), file=file, docker_config=docker_config, plain_http=mirror)
     return Trivy(
-        binary=Path(binary).resolve(),
+        binary=binary,
         cache=cache,
         scratch=scratch.path,
         limits=limits,
@@ -200,13 +197,13 @@ def _sboms(options: argparse.Namespace) -> SBOMs | None:
 
 def _cosign(options: argparse.Namespace, scratch: Scratch) -> Cosign | None:
     """None where there is none: images are scanned, and signatures are `Unknown` with this as the reason."""
-    binary = shutil.which(options.cosign)
+    binary = on_path(options.cosign)
     if binary is None:
         LOG.warning("there is no program %s: no signature can be verified", options.cosign)
         return None
     roots = trust_roots(options.trust_root)
     tuf = Path(options.scratch) / "mlwarden-tuf-cache"
-    return Cosign(binary=Path(binary).resolve(), scratch=scratch.path, ca_file=options.registry_ca, trust_roots=roots, tuf=tuf)
+    return Cosign(binary=binary, scratch=scratch.path, ca_file=options.registry_ca, trust_roots=roots, tuf=tuf)
 
 
 async def _worker(options: argparse.Namespace) -> int:
@@ -216,7 +213,7 @@ async def _worker(options: argparse.Namespace) -> int:
         LOG.info("trivy %s, cosign %s", await trivy.version(), await cosign.version() if cosign else "none")
         credentials = Credentials.load(Path(options.docker_config)) if options.docker_config else None
         plain = frozenset(options.plain_http)
-        registries = Registries.load(Path(options.registries), plain_http=plain) if options.registries else Registries(plain_http=plain)
+        registries = Registries.load(options.registries, plain_http=plain)
         timeout, ca_file = options.registry_timeout, options.registry_ca
         async with Registry(registries=registries, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
             architectures = options.architecture or ARCHITECTURES
