@@ -44,10 +44,12 @@ class Tool:
     Args:
         module: the folder under `tools/`.
         package: the Go package to build.
-        source: the Go module whose version is the tool's version.
+        source: the Go module whose version is the tool's version; none for a program of our own.
         stamp: the linker variable that tells the program its version; `v` is stripped when it ends in `ver`.
         minutes: what a cold build takes on two cores, for the estimate that is printed.
+        tags: build tags.
         environment: extra environment of the compiler.
+        node: whether only a real node needs it; `make setup` builds these where a node can run.
     """
 
     module: str
@@ -55,10 +57,15 @@ class Tool:
     source: str
     stamp: str = ""
     minutes: float = 1.0
+    tags: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    node: bool = False
 
 
 _KUBERNETES_STAMP = "k8s.io/component-base/version.gitVersion"
+_CONTAINERD = "github.com/containerd/containerd/v2"
+_PLUGINS = "github.com/containernetworking/plugins"
+_NO_C = {"CGO_ENABLED": "0"}
 
 TOOLS: Mapping[str, Tool] = {
     "etcd": Tool(module="kubernetes", package="go.etcd.io/etcd/server/v3", source="go.etcd.io/etcd/server/v3"),
@@ -114,6 +121,52 @@ TOOLS: Mapping[str, Tool] = {
         source="github.com/sigstore/timestamp-authority/v2",
         minutes=0.5,
     ),
+    "kubelet": Tool(
+        module="kubernetes", package="k8s.io/kubernetes/cmd/kubelet", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP, node=True
+    ),
+    "kube-proxy": Tool(
+        module="kubernetes",
+        package="k8s.io/kubernetes/cmd/kube-proxy",
+        source="k8s.io/kubernetes",
+        stamp=_KUBERNETES_STAMP,
+        minutes=0.2,
+        node=True,
+    ),
+    "containerd": Tool(
+        module="containerd",
+        package=f"{_CONTAINERD}/cmd/containerd",
+        source=_CONTAINERD,
+        stamp=f"{_CONTAINERD}/version.Version",
+        tags="no_btrfs,no_devmapper,no_zfs",
+        environment=_NO_C,
+        node=True,
+    ),
+    "containerd-shim-runc-v2": Tool(
+        module="containerd",
+        package=f"{_CONTAINERD}/cmd/containerd-shim-runc-v2",
+        source=_CONTAINERD,
+        stamp=f"{_CONTAINERD}/version.Version",
+        minutes=0.2,
+        environment=_NO_C,
+        node=True,
+    ),
+    # Without seccomp it refuses every pod there is; so it needs a C compiler and libseccomp's headers.
+    "runc": Tool(
+        module="runc",
+        package="github.com/opencontainers/runc",
+        source="github.com/opencontainers/runc",
+        minutes=0.3,
+        tags="seccomp",
+        environment={"CGO_ENABLED": "1"},
+        node=True,
+    ),
+    "resident": Tool(module="resident", package="mlwarden.io/tools/resident", source="", minutes=0.1, environment=_NO_C, node=True),
+    **{
+        name: Tool(
+            module="containerd", package=f"{_PLUGINS}/plugins/{kind}/{name}", source=_PLUGINS, minutes=0.1, environment=_NO_C, node=True
+        )
+        for name, kind in (("bridge", "main"), ("loopback", "main"), ("host-local", "ipam"))
+    },
 }
 
 
@@ -136,6 +189,11 @@ def binary(name: str) -> Path:
     return path
 
 
+def is_built(name: str) -> bool:
+    """Returns whether a tool is in the cache."""
+    return (_directory(TOOLS[name].module) / name).exists()
+
+
 def tools_path() -> str:
     """Returns the folders of the built tools, joined as in PATH. Builds nothing."""
     return os.pathsep.join(str(_directory(module)) for module in sorted({tool.module for tool in TOOLS.values()}))
@@ -143,8 +201,10 @@ def tools_path() -> str:
 
 @functools.cache
 def version(name: str) -> str:
-    """Returns a tool's version as its `go.mod` pins it, with the leading `v`."""
+    """Returns a tool's version as its `go.mod` pins it, with the leading `v`; empty for a program of our own."""
     tool = TOOLS[name]
+    if not tool.source:
+        return ""
     text = (source_tree() / "tools" / tool.module / "go.mod").read_text(encoding="utf-8")
     found = re.search(rf"^\s*(?:require\s+)?{re.escape(tool.source)}\s+(v\S+)", text, re.MULTILINE)
     if found is None:
@@ -182,7 +242,11 @@ def _directory(module: str) -> Path:
     digest = hashlib.sha256()
     for path in (tree / "go.mod", tree / "go.sum", *sorted(tree.glob("*.go"))):
         digest.update(path.read_bytes())
-    flags = [repr((name, tool, _FLAGS, _linker_flags(name))) for name, tool in TOOLS.items() if tool.module == module]
+    flags = [
+        repr((name, tool.package, tool.tags, dict(tool.environment), _FLAGS, _linker_flags(name)))
+        for name, tool in TOOLS.items()
+        if tool.module == module
+    ]
     digest.update("\n".join([*flags, sys.platform, platform.machine()]).encode())
     return cache() / "tools" / f"{module}-{digest.hexdigest()[:16]}"
 
@@ -214,9 +278,9 @@ def _build(name: str, path: Path) -> None:
     tree = source_tree() / "tools" / tool.module
     go = compiler(tree / "go.mod")
     temporary = path.with_name(f".{name}.{os.getpid()}")
-    command = [str(go), "build", *_FLAGS, "-ldflags", _linker_flags(name), "-o", str(temporary), tool.package]
+    command = [str(go), "build", *_FLAGS, "-tags", tool.tags, "-ldflags", _linker_flags(name), "-o", str(temporary), tool.package]
     environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off", **tool.environment}
-    _say(f"{name} {version(name)}: building, usually about {_estimate(tool.minutes)} the first time")
+    _say(f"{f'{name} {version(name)}'.strip()}: building, usually about {_estimate(tool.minutes)} the first time")
     started = time.monotonic()
     try:
         _run(name, command, environment, tree)
@@ -302,18 +366,24 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
-    """Builds what is missing and says so; one line when nothing is. Returns the exit code."""
+    """Builds what is missing and says so; one line when nothing is. Returns the exit code.
+
+    The parts of a real node only where one can run: its runc needs a C compiler and a header.
+    """
+    from mlwarden.embedded.ground import obstacle  # noqa: PLC0415 -- it stands on this module
+
     try:
-        missing = [name for name, tool in TOOLS.items() if not (_directory(tool.module) / name).exists()]
+        wanted = {name: tool for name, tool in TOOLS.items() if not tool.node or not obstacle()}
+        missing = [name for name in wanted if not is_built(name)]
         if missing:
             estimate = _estimate(sum(TOOLS[name].minutes for name in missing))
-            _say(f"building {len(missing)} of {len(TOOLS)} tools, usually about {estimate} on two cores")
+            _say(f"building {len(missing)} of {len(wanted)} tools, usually about {estimate} on two cores")
         for name in missing:
             binary(name)
     except Error as error:
         _say(error.diagnostics())
         return 1
-    _say(f"tools ready in {cache() / 'tools'}: {', '.join(f'{name} {version(name)}' for name in TOOLS)}")
+    _say(f"tools ready in {cache() / 'tools'}: {', '.join(f'{name} {version(name)}'.strip() for name in wanted)}")
     return 0
 
 

@@ -23,6 +23,9 @@ from typing import Any, Self
 
 from mlwarden.embedded import build, configuration, pki
 from mlwarden.embedded.api import Api, ApiError
+from mlwarden.embedded.ground import Ground
+from mlwarden.embedded.node import NODE, Node
+from mlwarden.embedded.node import TOOLS as NODE_TOOLS
 from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
 from mlwarden.embedded.stages import fake_node
 from mlwarden.errors import ClusterError
@@ -33,9 +36,12 @@ USERS: dict[str, tuple[str, ...]] = {
     "lead": ("team-leads",),
     "gitops": ("gitops",),
     "kubelet": ("system:nodes",),
+    "node": ("system:nodes",),
+    "kube-proxy": (),
 }
 HOST_NODE = "mlwarden-host"
-_NAMES = {"kubelet": f"system:node:{HOST_NODE}"}
+_NAMES = {"kubelet": f"system:node:{HOST_NODE}", "node": f"system:node:{NODE}", "kube-proxy": "system:kube-proxy"}
+_LOOPBACK = "127.0.0.1"
 _READY_SECONDS = 60.0
 _ATTEMPTS = 4
 
@@ -67,14 +73,17 @@ class EmbeddedCluster:
 
     Args:
         nodes: how many fake nodes, named `node-0` and so on, each with 8 GPUs.
+        real_node: whether there is a real one, too; `ground.obstacle` says whether there can be.
         apiserver_arguments: added to the API server's command line.
         audit: whether the API server logs every write at Metadata level, for `audit_events`.
         say: gets one line per step that takes long; nothing by default.
 
     Attributes:
         directory: everything on disk: data, logs, kubeconfigs.
-        server: URL of the API server, `https://127.0.0.1:PORT`.
-        registry: `127.0.0.1:PORT` of the OCI registry (plain HTTP, in memory).
+        host: the address of everything that listens: 127.0.0.1 or, with a real node, where its pods find this machine.
+        server: URL of the API server.
+        registry: `host:port` of the OCI registry (plain HTTP, in memory).
+        node: the real node, if there is one.
         pki: paths of the certificates.
         keeper: sees to it that nothing is left when this process goes.
     """
@@ -83,11 +92,14 @@ class EmbeddedCluster:
         self,
         *,
         nodes: int = 3,
+        real_node: bool = False,
         apiserver_arguments: Sequence[str] = (),
         audit: bool = False,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._nodes = nodes
+        self._real_node = real_node
+        self._ground: Ground | None = None
         self._apiserver_arguments = tuple(apiserver_arguments)
         self._audit = audit
         self._say = say
@@ -98,7 +110,9 @@ class EmbeddedCluster:
         self._port = self._etcd_port = 0
         self.directory: Path
         self.pki: pki.Pki
+        self.host = _LOOPBACK
         self.server = self.registry = ""
+        self.node: Node | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -114,16 +128,26 @@ class EmbeddedCluster:
             BuildError: a tool is missing and could not be built.
             StartError: a part did not become ready.
         """
-        for tool in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "crane", "kubectl"):
+        parts = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "crane", "kubectl")
+        for tool in (*parts, *(NODE_TOOLS if self._real_node else ())):
             build.binary(tool)
-        self._say(f"starting Kubernetes {build.version('kube-apiserver')} with {self._nodes} fake nodes, usually 3 to 10 seconds")
+        kinds = [*([f"{self._nodes} fake nodes"] if self._nodes else []), *(["a real node"] if self._real_node else [])]
+        duration = "10 to 20" if self._real_node else "3 to 10"
+        self._say(f"starting Kubernetes {build.version('kube-apiserver')} with {' and '.join(kinds)}, usually {duration} seconds")
         started = time.monotonic()
         self.keeper = Keeper()
         try:
             self.directory = self.keeper.directory
             for name in ("logs", "pki", "users"):
                 (self.directory / name).mkdir()
-            self.pki = pki.make(self.directory / "pki")
+            if self._real_node:
+                self._ground = Ground(self.keeper)
+                self._ground.start()
+                where = self._ground.addresses
+                self.host = where.host
+                self.pki = pki.make(self.directory / "pki", server_addresses=[where.host, where.api_service], kubelet_address=where.node)
+            else:
+                self.pki = pki.make(self.directory / "pki")
             for attempt in range(_ATTEMPTS):
                 try:
                     self._start_all()
@@ -135,6 +159,9 @@ class EmbeddedCluster:
                             f"no free ports in {_ATTEMPTS} attempts: {error}", hint="what else starts servers here?"
                         ) from error
             self._populate()
+            if self._ground is not None:
+                self.node = Node(self, self._ground)
+                self.node.start()
             self._say(f"{self.server} is ready after {time.monotonic() - started:.0f} s; KUBECONFIG={self.kubeconfig()}")
         except BaseException:
             self.close()
@@ -142,6 +169,10 @@ class EmbeddedCluster:
 
     def close(self) -> None:
         """Kills everything and removes the directory. Harmless when called again."""
+        if self.node is not None:
+            self.node.close()
+        if self._ground is not None:
+            self._ground.stop()
         self._stop_all()
         for api in self._apis.values():
             api.close()
@@ -258,8 +289,8 @@ class EmbeddedCluster:
 
     def _start_all(self) -> None:
         self._port, self._etcd_port, peer, registry = (free_port() for _ in range(4))
-        self.server = f"https://127.0.0.1:{self._port}"
-        self.registry = f"127.0.0.1:{registry}"
+        self.server = f"https://{self.host}:{self._port}"
+        self.registry = f"{self.host}:{registry}"
         self._apis.clear()
         names = {user: _NAMES.get(user, user) for user in USERS}
         configuration.write(self.directory, server=self.server, pki=self.pki, tokens=self._tokens, names=names, groups=USERS)
@@ -295,15 +326,27 @@ class EmbeddedCluster:
             "kube-apiserver",
             "kube-apiserver",
             *(f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", f"--secure-port={self._port}"),
-            *("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"),
+            *(f"--bind-address={self.host}", f"--advertise-address={self.host}", *self._towards_node()),
             *(f"--tls-cert-file={self.pki.server_certificate}", f"--tls-private-key-file={self.pki.server_key}"),
             *(f"--service-account-key-file={self.pki.service_accounts}", f"--service-account-signing-key-file={self.pki.service_accounts}"),
             *(f"--service-account-issuer={self.server}", f"--token-auth-file={self.directory}/tokens.csv"),
             *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true"),
-            *("--service-cluster-ip-range=10.96.0.0/16", f"--admission-control-config-file={self.directory}/admission.yaml"),
+            f"--admission-control-config-file={self.directory}/admission.yaml",
             *(audit if self._audit else ()),
             *self._apiserver_arguments,
         )
+
+    def _towards_node(self) -> tuple[str, ...]:
+        """Where Services are; with a real node also that the API server has one itself, and how it speaks to the kubelet."""
+        if self._ground is None:
+            return ("--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none")
+        certificate = (
+            f"--kubelet-client-certificate={self.pki.kubelet_client_certificate}",
+            f"--kubelet-client-key={self.pki.kubelet_client_key}",
+            f"--kubelet-certificate-authority={self.pki.ca}",
+        )
+        services = f"--service-cluster-ip-range={self._ground.addresses.services}"
+        return (services, "--kubelet-preferred-address-types=InternalIP", f"--client-ca-file={self.pki.ca}", *certificate)
 
     def _await_apiserver(self) -> None:
         probe = Api(server=self.server, ca=str(self.pki.ca), token=self._tokens["admin"], timeout=2)
@@ -346,10 +389,13 @@ class EmbeddedCluster:
 
     def _spawn(self, name: str, tool: str, *arguments: str) -> None:
         log = self.directory / "logs" / f"{name}.log"
-        environment = {**os.environ, "HOME": str(self.directory)}
-        for noise in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "KUBECONFIG", "PORT"):
-            environment.pop(noise, None)
+        environment = self.environment_of_parts()
         self._processes[name] = Process(name, [build.binary(tool), *arguments], log=log, keeper=self.keeper, environment=environment)
+
+    def environment_of_parts(self) -> dict[str, str]:
+        """Returns the environment of the cluster's own processes: ours, without what would lead them elsewhere."""
+        noise = {"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "KUBECONFIG", "PORT"}
+        return {**{name: value for name, value in os.environ.items() if name not in noise}, "HOME": str(self.directory)}
 
     def _wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Waits, but not for the dead: a part that ended is the reason, not the deadline."""

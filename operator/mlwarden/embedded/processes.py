@@ -44,11 +44,14 @@ os.execvpe(sys.argv[2], sys.argv[2:], os.environ)
 """
 
 _KEEP = """
-import os, shutil, signal, sys
+import os, shutil, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-groups = set()
+groups, cgroups = set(), set()
 for line in sys.stdin:
+    if line.startswith("/"):
+        cgroups.add(line.strip())
+        continue
     group = int(line)
     (groups.add if group > 0 else groups.discard)(abs(group))
 for group in groups:
@@ -60,6 +63,16 @@ for _ in range(20):
     shutil.rmtree(sys.argv[1], ignore_errors=True)
     if not os.path.exists(sys.argv[1]):
         break
+for cgroup in cgroups:
+    for _ in range(100):
+        for folder, _folders, _files in os.walk(cgroup, topdown=False):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass
+        if not os.path.exists(cgroup):
+            break
+        time.sleep(0.05)
 """
 
 
@@ -84,11 +97,11 @@ class Keeper:
 
     def watch(self, group: int) -> None:
         """Has this process group killed when we are gone; a negative number takes it off again."""
-        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
-            pipe = self._process.stdin
-            if pipe is not None:
-                pipe.write(f"{group}\n")
-                pipe.flush()
+        self._tell(str(group))
+
+    def remove_cgroup(self, path: Path) -> None:
+        """Has this cgroup and those below it removed when we are gone: of all that a process leaves, only these outlive it."""
+        self._tell(str(path))
 
     def close(self) -> None:
         """Kills what is still watched and removes the directory."""
@@ -97,6 +110,13 @@ class Keeper:
                 self._process.stdin.close()
         self._process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _tell(self, line: str) -> None:
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
+            pipe = self._process.stdin
+            if pipe is not None:
+                pipe.write(f"{line}\n")
+                pipe.flush()
 
 
 class Process:

@@ -1,0 +1,3 @@
+module mlwarden.io/tools/resident
+
+go 1.26.0
