@@ -5,12 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint bench bench-scanner requirements clean
+.PHONY: help setup demo test lint image bench bench-scanner requirements clean
 
 help:
 	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
 	@echo "make test          all tests, on a real API server"
 	@echo "make lint          ruff, mypy strict, import-linter"
+	@echo "make image         mlwarden's image from the Dockerfile, with debootstrap and buildah, as root (IMAGE=host:port pushes it there)"
 	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=images: beside Kyverno)"
 	@echo "make bench-scanner the scanner against trivy in a loop, and whose turn it is"
 	@echo "make setup         the virtual environment and the pinned tools, nothing more (every command above does it first)"
@@ -38,6 +39,9 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+image: setup
+	@$(BIN)/python -m mlwarden.embedded.ownimage $(IMAGE)
 
 bench: setup
 	@$(BIN)/python benchmarks/run.py $(BENCH)

@@ -3,6 +3,7 @@
 A machine on which the tools cannot be built fails these tests. It does not skip them: a skipped integration test is one nobody misses.
 """
 
+import http.client
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -63,6 +64,34 @@ def sigstore(cluster: "EmbeddedCluster") -> "Iterator[Sigstore]":
 
     with Sigstore(cluster) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """A real registry, `host:port`, plain HTTP, no authentication."""
+    from mlwarden.embedded.build import binary
+    from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
+
+    keeper = Keeper()
+    host = f"127.0.0.1:{free_port()}"
+    process = Process("registry", [binary("crane"), "registry", "serve", "--address", host], log=keeper.directory / "log", keeper=keeper)
+
+    def answers() -> bool:
+        connection = http.client.HTTPConnection(host, timeout=1)
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    try:
+        assert wait_until(answers, seconds=20)
+        yield host
+    finally:
+        process.kill()
+        keeper.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import http.client
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -12,9 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from mlwarden.embedded import pki, trivydb
-from mlwarden.embedded.build import binary
 from mlwarden.embedded.door import Door
-from mlwarden.embedded.processes import Keeper, Process, free_port, wait_until
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -37,31 +34,6 @@ async def serve() -> AsyncIterator[Serve]:
     for server in servers:
         with contextlib.suppress(asyncio.TimeoutError):
             await server.close()
-
-
-@pytest.fixture(scope="session")
-def registry() -> Iterator[str]:
-    """A real registry, `host:port`, plain HTTP, no authentication."""
-    keeper = Keeper()
-    host = f"127.0.0.1:{free_port()}"
-    process = Process("registry", [binary("crane"), "registry", "serve", "--address", host], log=keeper.directory / "log", keeper=keeper)
-
-    def answers() -> bool:
-        connection = http.client.HTTPConnection(host, timeout=1)
-        try:
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-    try:
-        assert wait_until(answers, seconds=20)
-        yield host
-    finally:
-        process.kill()
-        keeper.close()
 
 
 @pytest.fixture(scope="session")
