@@ -5,7 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test lint image bench bench-scanner requirements clean
+# What a real node (iproute2, iptables, a C compiler and libseccomp for runc) and mlwarden's own image (buildah, debootstrap) need of Debian.
+PACKAGES := iproute2 iptables gcc libc6-dev libseccomp-dev pkg-config buildah debootstrap
+
+.PHONY: help setup packages demo test lint image bench bench-scanner requirements clean
 
 help:
 	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
@@ -15,10 +18,16 @@ help:
 	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=images: beside Kyverno)"
 	@echo "make bench-scanner the scanner against trivy in a loop, and whose turn it is"
 	@echo "make setup         the virtual environment and the pinned tools, nothing more (every command above does it first)"
+	@echo "make packages      as root, on Debian: what a real node and the image need ($(PACKAGES))"
 	@echo "make requirements  pin the newest dependencies, with hashes"
 
 setup: $(STAMP)
 	@$(BIN)/python -m mlwarden.embedded.build
+
+# Nothing but this target changes the machine, and no other one calls it.
+packages:
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends -q $(PACKAGES)
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

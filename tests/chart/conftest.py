@@ -17,9 +17,11 @@ import pytest
 
 from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.installed import NAMESPACE, Installation, install_ml_kinds, push_demo_images
+from mlwarden.embedded.node import NODE
 
 if TYPE_CHECKING:
     from mlwarden.embedded.cluster import EmbeddedCluster
+    from mlwarden.embedded.incluster import PodsOnNode
     from mlwarden.embedded.kubelet import HostKubelet
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +48,10 @@ def until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
 class Installed:
     """A release of the chart on the embedded cluster, and what people do there."""
 
-    def __init__(self, cluster: "EmbeddedCluster", kubelet: "HostKubelet") -> None:
+    def __init__(self, cluster: "EmbeddedCluster", kubelet: "HostKubelet | PodsOnNode") -> None:
         self.cluster, self.kubelet = cluster, kubelet
+        self.real = cluster.node is not None
+        self.node = NODE if self.real else "node-0"
         self.release = Installation(cluster, kubelet)
         self.admin = cluster.api()
 
@@ -70,7 +74,7 @@ class Installed:
         container = {
             "name": "main",
             "image": f"{self.cluster.registry}/{image}",
-            "resources": {"requests": {"cpu": "10m", "memory": "10Mi"}, "limits": {"cpu": "10m", "memory": "10Mi"}},
+            "resources": {"requests": {"cpu": "10m", "memory": "10Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         }
         spec = {

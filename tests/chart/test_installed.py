@@ -138,7 +138,7 @@ def target(installed: "Installed") -> str:
 
 class TestBreakGlass:
     def test_is_for_whoever_has_the_verb_and_is_in_the_audit_log(self, installed: "Installed", serving: str) -> None:
-        images.vulnerable(installed.cluster.registry, "glass:1.0")
+        images.vulnerable(installed.cluster.registry, "glass:1.0", runs=installed.real)
         installed.create(serving, installed.pod("glass", "glass:1.0"))
         installed.said(serving, "glass", "CVE-2025-32434")
         path = f"/api/v1/namespaces/{serving}/pods/glass"
@@ -194,7 +194,7 @@ class TestDebug:
         assert "is refused by image-scanned" in said
 
     def test_a_node_is_refused_and_told_why(self, installed: "Installed", target: str) -> None:
-        arguments = ["debug", "node/node-0", "-n", target, f"--image={installed.cluster.registry}/clean:1.0", "--attach=false"]
+        arguments = ["debug", f"node/{installed.node}", "-n", target, f"--image={installed.cluster.registry}/clean:1.0", "--attach=false"]
         said = installed.cluster.kubectl(*arguments, user="admin", check=False)
         assert "denied the request" in said
         assert "host-namespaces" in said or "host-path-volumes" in said
@@ -203,7 +203,7 @@ class TestDebug:
 class TestKilled:
     def test_nothing_starts_unjudged_and_nothing_is_lost(self, installed: "Installed") -> None:
         namespace = installed.namespace("chart-outage")
-        digest = images.clean(installed.cluster.registry, "clean:1.0")
+        digest = images.clean(installed.cluster.registry, "clean:1.0", runs=installed.real)
         installed.kubelet.kill_all()
         try:
             names = [f"p-{number}" for number in range(30)]
@@ -223,9 +223,9 @@ class TestKilled:
             with pytest.raises(ApiError, match="ValidatingAdmissionPolicy 'mlwarden-policy-"):
                 installed.create(namespace, _privileged(installed.pod("privileged")))
             with pytest.raises(ApiError, match=r"failed calling webhook.*node\.mlwarden\.io"):
-                installed.create(namespace, installed.pod("on-a-node", f"clean:1.0@{digest}", nodeName="node-0"))
+                installed.create(namespace, installed.pod("on-a-node", f"clean:1.0@{digest}", nodeName=installed.node))
             with pytest.raises(ApiError, match="names its images by digest"):
-                installed.create(namespace, installed.pod("on-a-node", nodeName="node-0"))
+                installed.create(namespace, installed.pod("on-a-node", nodeName=installed.node))
         finally:
             installed.kubelet.resume()
         bad = {name for name in names if name.endswith("7")}

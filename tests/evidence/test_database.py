@@ -1,10 +1,8 @@
 """Vulnerability databases from a file, a directory and a mirror: the real trivy opens them, or they are not used."""
 
 import gzip
-import hashlib
 import http.client
 import io
-import json
 import tarfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlwarden.embedded import trivydb
+from mlwarden.embedded import images, trivydb
 from mlwarden.embedded.build import binary
 from mlwarden.evidence import database
 from mlwarden.evidence.database import Origin
@@ -143,30 +141,11 @@ async def test_a_database_larger_than_any_is_not_copied(tmp_path: Path, monkeypa
 def publish(registry: str, repository: str, content: dict[str, bytes], directory: Path) -> None:
     """As trivy's own databases are published: an OCI artifact with one layer."""
     layer = archive(directory / "layer.tar.gz", content).read_bytes()
-    descriptors = []
-    for blob, kind in (
-        (b"{}", "application/vnd.aquasec.trivy.config.v1+json"),
-        (layer, "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip"),
-    ):
-        digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
-        location = send(registry, "POST", f"/v2/{repository}/blobs/uploads/", b"", "")
-        send(registry, "PUT", f"{location}{'&' if '?' in location else '?'}digest={digest}", blob, "application/octet-stream")
-        descriptors.append(
-            {"mediaType": kind, "digest": digest, "size": len(blob), "annotations": {"org.opencontainers.image.title": "db.tar.gz"}}
-        )
-    kind = "application/vnd.oci.image.manifest.v1+json"
-    body = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": descriptors[0], "layers": descriptors[1:]})
-    send(registry, "PUT", f"/v2/{repository}/manifests/2", body.encode(), kind)
-
-
-def send(registry: str, method: str, path: str, body: bytes, kind: str) -> str:
-    connection = http.client.HTTPConnection(registry, timeout=10)
-    connection.request(method, path, body, {"Content-Type": kind})
-    answer = connection.getresponse()
-    answer.read()
-    connection.close()
-    assert answer.status < 300, (method, path, answer.status)
-    return answer.headers.get("Location", "")
+    kinds = {
+        name: f"application/vnd.aquasec.trivy.{kind}"
+        for name, kind in (("config_type", "config.v1+json"), ("layer_type", "db.layer.v1.tar+gzip"))
+    }
+    images.push_artifact(registry, f"{repository}:2", layer=layer, title="db.tar.gz", **kinds)
 
 
 async def test_a_mirror_is_asked_instead_of_the_registries_that_trivy_knows(registry: str, tmp_path: Path) -> None:
@@ -194,7 +173,10 @@ async def test_a_mirror_that_lags_behind_is_not_asked_all_the_time(registry: str
     repositories = (f"{registry}/mirror/lagging:2",)
     seldom = trivy(tmp_path, Origin(repositories=repositories, plain_http=True))
     assert await seldom.update()
-    send(registry, "DELETE", "/v2/mirror/lagging/manifests/2", b"", "")
+    connection = http.client.HTTPConnection(registry, timeout=10)
+    connection.request("DELETE", "/v2/mirror/lagging/manifests/2")
+    assert connection.getresponse().status < 300
+    connection.close()
     assert not await seldom.update()
     often = trivy(tmp_path, Origin(repositories=repositories, plain_http=True, every=0))
     with pytest.raises(TransientError, match="cannot be fetched"):

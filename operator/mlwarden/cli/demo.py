@@ -8,6 +8,7 @@ anything was not as it should be.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -26,8 +27,9 @@ from rich.markup import escape
 from mlwarden import policy
 from mlwarden.cli import check
 from mlwarden.cli.manifests import Manifest
-from mlwarden.embedded import build
+from mlwarden.embedded import build, ground, ownimage
 from mlwarden.embedded.cluster import EmbeddedCluster
+from mlwarden.embedded.incluster import PodsOnNode
 from mlwarden.embedded.installed import NAMESPACE, Installation, install_ml_kinds, push_demo_images
 from mlwarden.embedded.kubelet import HostKubelet
 from mlwarden.embedded.processes import wait_until
@@ -108,6 +110,9 @@ def main(argv: list[str]) -> int:
         description="Start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, and say what happened.",
         epilog="example: mlwarden demo --keep",
     )
+    parser.add_argument(
+        "--pretend", action="store_true", help="no real node, even where this machine can run one: pods are only said to run"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the cluster running until interrupted, and say how to use it")
     options = parser.parse_args(argv)
     console = Console(highlight=False)
@@ -116,20 +121,29 @@ def main(argv: list[str]) -> int:
     def say(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {escape(line)}", soft_wrap=True)
 
-    with EmbeddedCluster(say=say) as cluster, HostKubelet(cluster) as kubelet:
+    reason = "as asked for" if options.pretend else ground.obstacle() or ownimage.obstacle()
+    if reason:
+        say(f"no real node, pods are only said to run: {reason}")
+    else:
+        ownimage.image(say=say)
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(EmbeddedCluster(nodes=3 if reason else 0, real_node=not reason, say=say))
+        pods = stack.enter_context(HostKubelet(cluster)) if reason else PodsOnNode(cluster)
         install_ml_kinds(cluster)
         push_demo_images(cluster)
         say("helm install mlwarden charts/mlwarden")
-        Installation(cluster, kubelet).install()
+        Installation(cluster, pods).install()
         namespaces = manifests("namespaces.yaml", cluster.registry)
         for namespace in namespaces:
             metadata = namespace["metadata"]
             cluster.create_namespace(metadata["name"], labels=metadata.get("labels", {}))
             cluster.grant("alice", "edit", metadata["name"])
         say("ready; applying workloads as alice, a data scientist")
-        results = _run(cluster, kubelet, say)
+        results = _run(cluster, pods, say)
         _compare(results, namespaces)
         wrong = _report(console, results)
+        if isinstance(pods, PodsOnNode):
+            pods.await_ready()
         _show(console, cluster)
         wrong += _ways(console, cluster, say)
         console.print(f"\n{len(results) - wrong} of {len(results)} as they should be, in {time.monotonic() - started:.0f} s")
@@ -139,18 +153,18 @@ def main(argv: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def _run(cluster: EmbeddedCluster, kubelet: HostKubelet, say: Say) -> list[Seen]:
+def _run(cluster: EmbeddedCluster, pods: HostKubelet | PodsOnNode, say: Say) -> list[Seen]:
     everything = cases()
     results = [_apply(cluster, case) for case in everything if not case.phase]
     for seen in results:
         _observe(cluster, seen)
     say("kill -9 of every mlwarden process; applying three more")
-    kubelet.kill_all()
+    pods.kill_all()
     dark = [_apply(cluster, case) for case in everything if case.phase == "outage"]
     for seen in dark:
         _stays_held(cluster, seen)
     say("mlwarden comes back")
-    kubelet.resume()
+    pods.resume()
     for seen in dark:
         if seen.right:
             _observe(cluster, seen)
@@ -257,6 +271,13 @@ def _report(console: Console, results: list[Seen]) -> int:
 def _show(console: Console, cluster: EmbeddedCluster) -> None:
     """What alice sees when she looks."""
     _said(console, "kubectl get pods -n serving", cluster.kubectl("get", "pods", "-n", "serving", user="alice"))
+    if cluster.node is not None:
+        _said(
+            console,
+            "kubectl logs fraud-predictor-0 -n serving",
+            cluster.kubectl("logs", "fraud-predictor-0", "-n", "serving", user="alice"),
+        )
+        _said(console, f"kubectl get pods -n {NAMESPACE}", cluster.kubectl("get", "pods", "-n", NAMESPACE))
     command = [sys.executable, "-m", "mlwarden.cli.main", "why", "old-requests", "-n", "serving"]
     answer = subprocess.run(command, env=cluster.environment("alice"), capture_output=True, text=True, check=False)
     _said(console, "kubectl mlwarden why old-requests -n serving", answer.stdout + answer.stderr)

@@ -103,6 +103,13 @@ class Ground:
         for hierarchy in nodeinit.hierarchies():
             self._keeper.remove_cgroup(Path(hierarchy.path, self.name))
         self._holder = _hold(self.state, self.name, self._keeper)
+        try:
+            self._connect()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _connect(self) -> None:
         self._pid = int((self.state / "pid").read_text(encoding="ascii"))
         refused: set[ipaddress.IPv4Network] = set()
         for _ in range(_ATTEMPTS):
@@ -139,6 +146,15 @@ class Ground:
             GroundError: it exited with something other than 0.
         """
         return _run(*self.enter(*command), shown=command)
+
+    def processes(self) -> dict[int, str]:
+        """Returns the command line of everything that runs on it, by its process id out here; containers have namespaces of their own."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"/{self.name}" in (folder / "cgroup").read_text(encoding="utf-8"):
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return found
 
     @property
     def _interface(self) -> str:
@@ -183,7 +199,9 @@ def obstacle() -> str:
         return "a real node needs cgroups, and none are mounted in /sys/fs/cgroup"
     keeper = Keeper("mlwarden-trial-")
     try:
-        Ground(keeper).start()
+        trial = Ground(keeper)
+        trial.start()
+        trial.stop()
     except GroundError as error:
         return f"this machine carries no node: {error.message}"
     finally:

@@ -1,8 +1,9 @@
 """mlwarden installed by its own chart, with Helm, on the embedded cluster: what the demo, the tests and the benchmarks stand on.
 
-Only what the machine forces is said here: the pods are for the host kubelet's node, the API server calls the webhook by URL (it is not in
-the pod network, there is none), the registry speaks plain HTTP, and the vulnerability database is a small one made here. Everything else is
-the chart's defaults.
+Only what the machine forces is said here: the registry speaks plain HTTP, and the vulnerability database is a small one made here. Without
+a real node also: the pods are for the host kubelet's node, and the API server calls the webhook by URL (it is not in the pod network, there
+is none). With one the chart gets the image that its Dockerfile makes, and the API server calls the webhook by its Service. Everything else
+is the chart's defaults.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import Any
 
 import yaml
 
-from mlwarden.embedded import build, images, trivydb
+from mlwarden.embedded import build, images, ownimage, trivydb
 from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.cluster import HOST_NODE, EmbeddedCluster
+from mlwarden.embedded.incluster import PodsOnNode
 from mlwarden.embedded.kubelet import HostKubelet
+from mlwarden.embedded.node import NODE
 from mlwarden.errors import ClusterError
 
 NAMESPACE = "mlwarden-system"
+_DATABASE = "trivy-db:2"
 _ML_KINDS = (
     ("kubeflow.org", "v1", "Notebook", "notebooks"),
     ("serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices"),
@@ -34,25 +38,39 @@ def chart() -> Path:
     return build.source_tree() / "charts" / "mlwarden"
 
 
-def values(cluster: EmbeddedCluster, kubelet: HostKubelet, **changes: Any) -> dict[str, Any]:
+def values(cluster: EmbeddedCluster, pods: HostKubelet | PodsOnNode, **changes: Any) -> dict[str, Any]:
     """Returns the chart's values for this machine; `changes` are top-level values laid over them."""
     database = cluster.directory / "trivy"
     if not database.exists():
         trivydb.make_database(database)
     own: dict[str, Any] = {
+        "webhook": {"clientCA": cluster.webhook_client_ca.read_text(encoding="utf-8")},
+        "scanner": {"plainHTTP": [cluster.registry]},
+    }
+    if isinstance(pods, PodsOnNode):
+        return _merged(_merged(own, _on_node(cluster, database)), changes)
+    host = {
         "image": {"repository": f"{cluster.registry}/mlwarden", "digest": ""},
-        "webhook": {
-            "url": f"https://127.0.0.1:{kubelet.webhook_port}",
-            "clientCA": cluster.webhook_client_ca.read_text(encoding="utf-8"),
-        },
-        "scanner": {
-            "plainHTTP": [cluster.registry],
-            "extraArgs": [f"--trivy={build.binary('trivy')}", f"--trivy-cache={database}", f"--cosign={build.binary('cosign')}"],
-        },
+        "webhook": {"url": f"https://127.0.0.1:{pods.webhook_port}"},
+        "scanner": {"extraArgs": [f"--trivy={build.binary('trivy')}", f"--trivy-cache={database}", f"--cosign={build.binary('cosign')}"]},
         "nodeSelector": {"kubernetes.io/hostname": HOST_NODE},
         "tolerations": [{"key": "mlwarden.io/host", "operator": "Exists", "effect": "NoSchedule"}],
     }
-    return _merged(own, changes)
+    return _merged(_merged(own, host), changes)
+
+
+def _on_node(cluster: EmbeddedCluster, database: Path) -> dict[str, Any]:
+    """The chart's own image, and a vulnerability database that the scanner pulls as it would a mirror's."""
+    repository, _, digest = ownimage.push(ownimage.image(), cluster.registry).rpartition("@")
+    trivydb.publish(cluster.registry, _DATABASE, database)
+    _, _, port = cluster.server.rpartition(":")
+    _, _, registry_port = cluster.registry.rpartition(":")
+    return {
+        "image": {"repository": repository, "digest": digest},
+        "scanner": {"database": {"repositories": [f"{cluster.registry}/{_DATABASE}"]}},
+        "nodeSelector": {"kubernetes.io/hostname": NODE},
+        "networkPolicy": {"apiServerPorts": [443, int(port)], "registryPorts": [int(registry_port)]},
+    }
 
 
 def install_ml_kinds(cluster: EmbeddedCluster) -> None:
@@ -83,7 +101,7 @@ def install_ml_kinds(cluster: EmbeddedCluster) -> None:
 
 
 def push_demo_images(cluster: EmbeddedCluster) -> None:
-    """Pushes the images that the demo's workloads name."""
+    """Pushes the images that the demo's workloads name; they really run where a node can run them."""
     for name, make in (
         ("clean:1.0", images.clean),
         ("ranking:2.3", images.clean),
@@ -92,7 +110,7 @@ def push_demo_images(cluster: EmbeddedCluster) -> None:
         ("debug-tools:1.0", images.clean),
         ("opaque:1.0", images.opaque),
     ):
-        make(cluster.registry, name)
+        make(cluster.registry, name, runs=cluster.node is not None)
 
 
 class Installation:
@@ -100,13 +118,13 @@ class Installation:
 
     Args:
         cluster: where.
-        kubelet: who runs its pods.
+        pods: who runs its pods.
         changes: values laid over those of `values`.
     """
 
-    def __init__(self, cluster: EmbeddedCluster, kubelet: HostKubelet, **changes: Any) -> None:
+    def __init__(self, cluster: EmbeddedCluster, pods: HostKubelet | PodsOnNode, **changes: Any) -> None:
         self.cluster = cluster
-        self.kubelet = kubelet
+        self.pods = pods
         self._changes = changes
 
     def install(self, *, source: Path | None = None) -> None:
@@ -128,7 +146,7 @@ class Installation:
 
     def _helm(self, verb: str, source: Path) -> None:
         file = self.cluster.directory / f"values-{verb}.yaml"
-        file.write_text(yaml.safe_dump(values(self.cluster, self.kubelet, **self._changes)), encoding="utf-8")
+        file.write_text(yaml.safe_dump(values(self.cluster, self.pods, **self._changes)), encoding="utf-8")
         options = ["--namespace", NAMESPACE, "--values", str(file), "--wait", "--timeout", "120s"]
         try:
             self.cluster.helm(verb, "mlwarden", str(source), *options, *(["--create-namespace"] if verb == "install" else []))
@@ -142,7 +160,7 @@ class Installation:
             pods = self.cluster.api().get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
         except ApiError:
             return {}
-        return {pod["metadata"]["name"]: self.kubelet.logs(pod["metadata"]["name"])[-3000:] for pod in pods}
+        return {pod["metadata"]["name"]: self.pods.logs(pod["metadata"]["name"])[-3000:] for pod in pods}
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

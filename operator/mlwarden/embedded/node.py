@@ -47,12 +47,13 @@ class Node:
         ground: started.
 
     Attributes:
+        ground: what it stands on.
         directory: what is the node's on disk.
     """
 
     def __init__(self, cluster: EmbeddedCluster, ground: Ground) -> None:
         self._cluster = cluster
-        self._ground = ground
+        self.ground = ground
         self._processes: dict[str, Process] = {}
         self.directory: Path = ground.state
 
@@ -63,7 +64,7 @@ class Node:
             NodeError: a part did not start.
         """
         self._configure()
-        images.push_image(self._cluster.registry, _PAUSE, files={"app/server": program()})
+        images.push_image(self._cluster.registry, _PAUSE, runs=True)
         self._start_all()
 
     def close(self) -> None:
@@ -77,8 +78,8 @@ class Node:
     def restart(self) -> None:
         """The machine goes down without a word and comes up again: every container is dead, what is on disk is there."""
         self.close()
-        self._ground.stop()
-        self._ground.start()
+        self.ground.stop()
+        self.ground.start()
         self._start_all()
 
     def stop_kubelet(self) -> None:
@@ -103,14 +104,14 @@ class Node:
 
     def _start_kubelet(self) -> None:
         arguments = (f"--kubeconfig={self._cluster.kubeconfig('node')}", f"--root-dir={self.directory}/kubelet")
-        where = (f"--hostname-override={NODE}", f"--node-ip={self._ground.addresses.node}")
+        where = (f"--hostname-override={NODE}", f"--node-ip={self.ground.addresses.node}")
         self._spawn("kubelet", f"--config={self.directory}/kubelet.yaml", *arguments, *where)
 
     def _spawn(self, tool: str, *arguments: str, **environment: str) -> None:
         log = self._cluster.directory / "logs" / f"{tool}.log"
         self._processes[tool] = Process(
             tool,
-            self._ground.enter(build.binary(tool), *arguments),
+            self.ground.enter(build.binary(tool), *arguments),
             log=log,
             keeper=self._cluster.keeper,
             environment=self._cluster.environment_of_parts() | environment,
@@ -196,7 +197,7 @@ BinaryName = "{build.binary("runc")}"
 """
 
     def _network(self) -> dict[str, Any]:
-        ranges = [[{"subnet": self._ground.addresses.pods}]]
+        ranges = [[{"subnet": self.ground.addresses.pods}]]
         addresses = {"type": "host-local", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/cni"}
         bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": True, "ipam": addresses}
         return {"cniVersion": "1.0.0", "name": "mlwarden", "plugins": [bridge]}
@@ -234,13 +235,8 @@ BinaryName = "{build.binary("runc")}"
             "kind": "KubeProxyConfiguration",
             "clientConnection": {"kubeconfig": str(self._cluster.kubeconfig("kube-proxy"))},
             "mode": "iptables",
-            "clusterCIDR": self._ground.addresses.pods,
+            "clusterCIDR": self.ground.addresses.pods,
             "hostnameOverride": NODE,
             "conntrack": {"maxPerCore": 0, "min": 0},  # these belong to the machine
             "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
         }
-
-
-def program() -> bytes:
-    """Returns the program of images that really run: it stays, and says what it sees (tools/resident)."""
-    return build.binary("resident").read_bytes()

@@ -12,15 +12,20 @@ database (a licence question, and 700 MB).
 from __future__ import annotations
 
 import datetime as dt
+import io
 import itertools
 import json
 import os
 import struct
+import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mlwarden.embedded import images
+
+_CONFIG, _LAYER = "application/vnd.aquasec.trivy.config.v1+json", "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip"
 Severity = Literal["UNKNOWN", "LOW", "MEDIUM", "HIGH", "CRITICAL"]
 
 _SEVERITIES: dict[Severity, int] = {"UNKNOWN": 0, "LOW": 1, "MEDIUM": 2, "HIGH": 3, "CRITICAL": 4}
@@ -108,6 +113,21 @@ def make_database(directory: Path, advisories: Iterable[Advisory] = ADVISORIES, 
         temporary.write_bytes(data)
         temporary.replace(database / name)
     return directory
+
+
+def publish(registry: str, name: str, directory: Path) -> None:
+    """Pushes a database as Trivy's own are published; mirrors of it look like that.
+
+    Args:
+        registry: `host:port`, plain HTTP.
+        name: `repository:tag`; Trivy asks for the tag that is the schema's number, 2.
+        directory: with a database that `make_database` made.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for file in ("trivy.db", "metadata.json"):
+            archive.add(directory / "db" / file, file)
+    images.push_artifact(registry, name, config_type=_CONFIG, layer_type=_LAYER, layer=buffer.getvalue(), title="db.tar.gz")
 
 
 def _timestamp(moment: dt.datetime) -> str:

@@ -24,6 +24,7 @@ from mlwarden.embedded import images
 from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.installed import NAMESPACE
+from mlwarden.embedded.node import NODE
 from mlwarden.embedded.processes import wait_until
 from mlwarden.embedded.signer import Signer
 from mlwarden.errors import ClusterError
@@ -89,7 +90,9 @@ class Ways:
             "RayCluster worker": self._ray,
             "kubectl debug": self._debug,
             "kubectl debug --copy-to": self._copy,
-            "pod that names its node": lambda state, image: self._pod("pod that names its node", state, _spec(image, node="node-0")),
+            "pod that names its node": lambda state, image: self._pod(
+                "pod that names its node", state, _spec(image, node=NODE if cluster.node else "node-0")
+            ),
         }
 
     def run(self) -> list[Cell]:
@@ -146,7 +149,7 @@ class Ways:
             for state in STATES:
                 make = images.vulnerable if state == "vulnerable" else images.clean
                 name = f"debug-ways/{state.replace(' ', '-')}"  # a name that the list of debug images allows
-                self.images[state] = f"{cluster.registry}/{name}@{make(cluster.registry, f'{name}:1')}"
+                self.images[state] = f"{cluster.registry}/{name}@{make(cluster.registry, f'{name}:1', runs=cluster.node is not None)}"
                 if state != "unsigned":
                     signer.sign(self.images[state], theirs if state == "wrong signer" else ours)
             signed = {"imageSignature": {"authorities": [{"name": "release", "key": ours.pem}]}}
@@ -233,13 +236,21 @@ class Ways:
 
     def _debug(self, state: str, image: str) -> Cell:
         name = f"{state.replace(' ', '-')}-{len(self._ephemeral())}"
-        arguments = ("--image", image, "--container", name, "--profile", "restricted", "--quiet", "--", "sh")
+        arguments = ("--image", image, "--container", name, "--profile", "restricted", "--attach=false", "--quiet", "--", "/app/server")
         said = self._cluster.kubectl("debug", _TARGET, "-n", SPACE, *arguments, user="alice", check=False)
-        outcome = RUNS if name in self._ephemeral() else REFUSED
+        if name not in self._ephemeral():
+            return Cell(way="kubectl debug", state=state, outcome=REFUSED, said=said.strip())
+        started = self._cluster.node is None or wait_until(lambda: self._debugs(name), seconds=_SECONDS)
+        outcome = RUNS if started else "added, does not run"
         return Cell(way="kubectl debug", state=state, outcome=outcome, said=said.strip())
 
     def _ephemeral(self) -> list[str]:
         return [each["name"] for each in self._admin.get(f"{_PODS}/{_TARGET}")["spec"].get("ephemeralContainers") or ()]
+
+    def _debugs(self, name: str) -> bool:
+        """On a real node: whether the container really runs. kwok says nothing of such containers."""
+        statuses = self._admin.get(f"{_PODS}/{_TARGET}")["status"].get("ephemeralContainerStatuses") or ()
+        return any(each["name"] == name and "running" in each["state"] for each in statuses)
 
     def _copy(self, state: str, image: str) -> Cell:
         cell = Cell(way="kubectl debug --copy-to", state=state, outcome="")
@@ -265,7 +276,8 @@ class Ways:
             return ""
         if any(pod["spec"].get("schedulingGates") for pod in own):
             return HELD
-        return RUNS if all(pod["spec"].get("nodeName") for pod in own) else "waits for a node"
+        phases = {pod["status"].get("phase") for pod in own}
+        return RUNS if phases == {"Running"} else f"started: {', '.join(sorted(map(str, phases)))}"
 
     def _create(self, path: str, body: dict[str, Any]) -> None:
         self._alice.create(path, body)
@@ -284,7 +296,7 @@ def _container(image: str, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "image": image,
-        "resources": {"requests": {"cpu": "10m", "memory": "10Mi"}, "limits": {"cpu": "10m", "memory": "10Mi"}},
+        "resources": {"requests": {"cpu": "10m", "memory": "10Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
 
@@ -296,7 +308,7 @@ def _spec(image: str, *, init: str = "", volume: str = "", node: str = "") -> di
         "containers": [_container(image, "main")],
     }
     if init:
-        spec["initContainers"] = [_container(init, "setup")]
+        spec["initContainers"] = [{**_container(init, "setup"), "args": ["say", "done"]}]
     if volume:
         spec["volumes"] = [{"name": "weights", "image": {"reference": volume, "pullPolicy": "IfNotPresent"}}]
     if node:
