@@ -199,6 +199,41 @@ async def test_what_is_revoked_is_told_by_what_it_names(source: SnapshotSource) 
     assert source.current.facts("n", NOW).revoked == Revoked()
 
 
+def scanned(index: str, *manifests: str) -> dict[str, Any]:
+    scan = {"scanner": "trivy 0.72.0", "scannedAt": "2026-11-24T00:00:00Z", "manifests": list(manifests)}
+    return {**evidence.pending(f"registry.example/app@{index}"), "status": {"phase": "Ready", "at": "2026-11-24T00:00:00Z", "scan": scan}}
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+async def test_an_index_and_its_manifests_are_revoked_together_whichever_is_heard_of_first(
+    source: SnapshotSource, *, known_before: bool
+) -> None:
+    told: set[str] = set()
+    source.subscribe(lambda _, changes: told.update(changes))
+    index, ours, arm, sibling = (f"sha256:{letter * 64}" for letter in "abcd")
+    named = {"index": index, "manifest": sibling}
+    known = {"one": scanned(index, ours, arm), "two": scanned(f"sha256:{'e' * 64}", sibling, ours)}
+
+    def revoke() -> None:
+        for name, of in named.items():
+            source._revocation(("", name), {"metadata": {"name": name}, "spec": {"reason": "r", "digest": of}})
+
+    if not known_before:
+        revoke()
+    for obj in known.values():
+        source._evidence(("", obj["metadata"]["name"]), obj)
+    if known_before:
+        revoke()
+    # The manifest stops the index it is in, and that says nothing of the others in it.
+    expected = {index: "index", ours: "index", arm: "index", sibling: "manifest", f"sha256:{'e' * 64}": "manifest"}
+    await until(lambda: {of: each.name for of, each in source.current.revoked.digests.items()} == expected)
+    assert told >= expected.keys()
+    told.clear()
+    source._evidence(("", known["one"]["metadata"]["name"]), None)
+    await until(lambda: set(source.current.revoked.digests) == {index, sibling, f"sha256:{'e' * 64}"})
+    assert told >= {ours, arm}
+
+
 def test_who_is_governed_and_by_what() -> None:
     spaces = {"none": {}, "labelled": {"labels": {PROFILE_LABEL: "production"}}, "empty": {"labels": {PROFILE_LABEL: ""}}}
     snapshot = Snapshot(revision=1, settings=Settings(), namespaces=spaces)

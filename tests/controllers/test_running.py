@@ -15,7 +15,7 @@ from mlwarden.controllers.eviction import kept
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.running import judge
 from mlwarden.embedded.api import ApiError
-from mlwarden.model.digest import digest
+from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import ImageFacts, Phase, Scan
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DIGEST = digest("sha256:" + "a" * 64)
+INDEX = digest("sha256:" + "b" * 64)
 CLEAN: dict[str, Any] = {"counts": {}}
 VULNERABLE: dict[str, Any] = {
     "counts": {"CRITICAL": 1},
@@ -91,6 +92,16 @@ class TestTheJudgement:
         reported = judge(self.pod(), self.snapshot(revoked=revoked("Report"), running="Evict"), NOW)
         assert (reported.policies, reported.evict) == ({"mlwarden-revoked"}, "")
         assert "it mines coins" in judge(self.pod(), self.snapshot(revoked=revoked("Evict")), NOW).evict
+
+    @pytest.mark.parametrize(("named", "other"), [(INDEX, DIGEST), (DIGEST, INDEX)])
+    @pytest.mark.parametrize("reported", [INDEX, DIGEST])
+    def test_whichever_of_index_and_manifest_is_revoked_and_reported(self, named: Digest, other: Digest, reported: Digest) -> None:
+        spec = RevocationSpec(digest=named, reason="it mines coins", running=OnRunning.EVICT)
+        together = Revoked.of([Revocation(name="r", spec=spec)], related=lambda _: [other])
+        body = self.pod() | {"status": {"containerStatuses": [{"name": "main", "imageID": f"registry.example/app@{reported}"}]}}
+        found = judge(body, self.snapshot(revoked=together), NOW)
+        assert "mlwarden-revoked" in found.policies
+        assert "it mines coins" in found.evict
 
     def test_asks_for_what_is_missing_by_digest_and_never_for_a_tag(self) -> None:
         found = judge(self.pod(), self.snapshot(images={}), NOW)

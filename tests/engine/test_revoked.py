@@ -140,6 +140,15 @@ def test_of_two_that_name_the_same_the_first_by_name_speaks() -> None:
     assert both.digests[BAD].spec.reason == "first"
 
 
+def test_what_belongs_to_a_revoked_digest_is_refused_and_says_so_but_its_own_revocation_comes_first() -> None:
+    together = Revoked.of([revocation("a", digest=BAD)], related=lambda _: [GOOD])
+    worst = judged(pod(f"registry.example/app@{GOOD}"), "baseline", revoked=together).findings[0]
+    assert (worst.outcome, worst.action) == (Outcome.FAIL, "Deny")
+    assert "belongs to what is named by RevokedArtifact a" in worst.fix
+    own = Revoked.of([revocation("a", digest=BAD), revocation("z", digest=GOOD)], related=lambda of: [GOOD, BAD] if of == BAD else [BAD])
+    assert {of: each.name for of, each in own.digests.items()} == {BAD: "a", GOOD: "z"}
+
+
 def test_signatures_by_revoked_keys_and_signers_are_found() -> None:
     signer = RevokedSigner(issuer="https://issuer.example", subject="ci@example.com")
     revoked = Revoked.of([revocation("k", key=KEY), revocation("s", signer=signer)])

@@ -190,6 +190,15 @@ async def test_every_entry_of_an_index_that_our_nodes_could_run_is_scanned(gathe
     assert (await gatherer.scan([f"{registry}/team/index@{other}"])).counts == {"unfixed": 0}
 
 
+async def test_the_manifests_that_were_scanned_of_an_index_are_kept(gatherer: Gatherer, registry: str) -> None:
+    clean, bad = images.clean(registry, "team/index4:clean"), images.vulnerable(registry, "team/index4:bad")
+    both = index(registry, "team/index4", (clean, "amd64"), (bad, "amd64"), (clean, None))
+    assert (await gatherer.scan([f"{registry}/team/index4@{both}"])).manifests == (clean, bad)
+    one = index(registry, "team/index4", (clean, "amd64"), (bad, "s390x"))
+    assert (await gatherer.scan([f"{registry}/team/index4@{one}"])).manifests == (clean,)
+    assert (await gatherer.scan([f"{registry}/team/index4@{clean}"])).manifests == ()
+
+
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 
 

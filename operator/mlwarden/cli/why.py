@@ -29,6 +29,7 @@ from mlwarden.cluster import (
     Snapshot,
     kubeconfig,
 )
+from mlwarden.cluster.indexes import Indexes
 from mlwarden.errors import Error, InputError
 from mlwarden.model.finding import Decision
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
@@ -111,6 +112,9 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
         except Error as error:
             broken[each["metadata"]["name"]] = error.message
     found = evidence.collect(known)
+    indexes = Indexes()
+    for each in found.images.values():
+        indexes.note(each.digest, each)
     snapshot = Snapshot(
         revision=1,
         settings=settings,
@@ -120,7 +124,7 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
         images=found.images,
         resolutions=found.resolutions,
         proofs=found.proofs,
-        revoked=policy.revoked(revocations),
+        revoked=policy.revoked(revocations, indexes.related),
     )
     workload = extract(pod)
     verdict = engine.evaluate(

@@ -18,6 +18,7 @@ import msgspec
 
 from mlwarden import policy
 from mlwarden.cluster.client import Client
+from mlwarden.cluster.indexes import Indexes
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, REVOKED_ARTIFACT, WARDEN_POLICY
 from mlwarden.cluster.waits import Recent
@@ -34,7 +35,7 @@ Convert = Callable[[Any], tuple[Digest, ImageFacts] | tuple[str, Resolution] | t
 Listener = Callable[["Snapshot", frozenset[str]], None]
 """Called after each swap with what changed: `policies`, `namespace/NAME`, `revoked`, and the digests and references with new evidence.
 
-With `revoked` comes the digest that is revoked, or no longer; `signers` says that it is a key or a signer instead.
+With `revoked` come the digests that are revoked, or no longer; `signers` says that it is a key or a signer instead.
 """
 POLICIES, REVOKED, SIGNERS = "policies", "revoked", "signers"
 _GATHER = 0.02
@@ -134,6 +135,7 @@ class SnapshotSource:
         self._revocations: dict[str, Revocation] = {}
         self._unreadable: dict[str, str] = {}
         self._revoked = Revoked()
+        self._indexes = Indexes()
         self._recent = Recent()
         self._changes: set[str] = set()
         self._dirty = asyncio.Event()
@@ -244,14 +246,21 @@ class SnapshotSource:
         after = self._revocations.get(name), self._unreadable.get(name, "")
         if before == after:  # its status is the controller's own
             return
-        self._revoked = Revoked.of(self._revocations.values(), self._unreadable)
+        self._revoke()
+        if any(each is not None and not each.spec.digest for each in (before[0], after[0])):
+            self._changed(SIGNERS)
+
+    def _revoke(self) -> None:
+        before = self._revoked.digests
+        self._revoked = Revoked.of(self._revocations.values(), self._unreadable, self._indexes.related)
         self._changed(REVOKED)
-        for each in (before[0], after[0]):
-            if each is not None:
-                self._changed(each.spec.digest or SIGNERS)
+        for each in before.keys() | self._revoked.digests.keys():
+            if before.get(each) != self._revoked.digests.get(each):
+                self._changed(each)
 
     def _evidence(self, key: Key, obj: dict[str, Any] | None) -> None:
         about = self._about.pop(key[1], None)
+        facts: ImageFacts | None = None
         if about is not None:
             (self._proofs if key[1].startswith("signatures-") else self._images).pop(Digest(about), None)
             self._resolutions.pop(about, None)
@@ -267,10 +276,12 @@ class SnapshotSource:
                 self._recent.note(about, known)
                 match known:
                     case ImageFacts():
-                        self._images[known.digest] = known
+                        self._images[known.digest] = facts = known
                     case Proofs():
                         self._proofs[known.digest] = known
                     case _:
                         self._resolutions[about] = known
         if about is not None:
             self._changed(about)
+            if key[1].startswith("sha256-") and not self._revoked.digests.keys().isdisjoint(self._indexes.note(Digest(about), facts)):
+                self._revoke()

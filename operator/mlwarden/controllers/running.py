@@ -340,20 +340,23 @@ class RunningPods:
             await self._counted.wait()
             await asyncio.sleep(_GATHER)
             self._counted.clear()
+            pods: dict[str, set[Key]] = {}
             for digest, revocation in self._source.current.revoked.digests.items():
-                count = len(self._pods.get(digest, ()))
-                if self._written.get(revocation.name) == count:
+                pods.setdefault(revocation.name, set()).update(self._pods.get(digest, ()))
+            for name, running in pods.items():
+                count = len(running)
+                if self._written.get(name) == count:
                     continue
                 try:
                     status = {"status": {"runningPods": count}}
-                    await self._client.patch(REVOKED_ARTIFACT, revocation.name, status, subresource="status")
+                    await self._client.patch(REVOKED_ARTIFACT, name, status, subresource="status")
                 except NotFoundError:
                     continue
                 except ApiError as error:
-                    LOG.warning("revocation %s: %s", revocation.name, error)
+                    LOG.warning("revocation %s: %s", name, error)
                     self._counted.set()
                     continue
-                self._written[revocation.name] = count
+                self._written[name] = count
 
 
 @lru_cache(4096)

@@ -61,7 +61,8 @@ def revoked(workload: Workload, facts: Facts, settings: Settings, situation: Sit
         elif digest is not None and (found := facts.revoked.digests.get(digest)) is not None:
             reference = f" [{clean(found.spec.reference, VALUE_LENGTH)}]" if found.spec.reference else ""
             message = f"image {shown} is revoked: {clean(found.spec.reason, 300)}{reference}"
-            fix = f"use another version of it: its digest {digest[:19]}… is named by RevokedArtifact {found.name}"
+            named = "is named" if found.spec.digest == digest else "belongs to what is named"
+            fix = f"use another version of it: its digest {digest[:19]}… {named} by RevokedArtifact {found.name}"
             findings.append(_finding(Outcome.FAIL, denied, workload.resource, message, fix, path=image.path))
     return findings, wanted
 

@@ -179,6 +179,7 @@ class Gatherer:
             scanners=record.scanners,
             blind=blind,
             suppressed=vex.suppressed(parts, documents, digest=reference.digest),
+            subject=record.digest,
         )
 
     async def _programs(self, registry: Registry, reference: Reference, manifest: Manifest, found: report.Findings) -> report.Findings:

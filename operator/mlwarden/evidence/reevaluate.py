@@ -140,6 +140,7 @@ def _scan(record: Record, parts: Sequence[Findings], documents: Sequence[vex.Doc
         scanners=record.scanners,
         blind=record.blind,
         suppressed=vex.suppressed(parts, documents, digest=record.digest),
+        subject=record.digest,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from mlwarden.evidence.report import SEVERITIES, Findings
+from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan, Suppressed, Vulnerability, Weakness
 
 UNFIXED = "unfixed"
@@ -29,6 +30,7 @@ def summarise(
     read_at: datetime | None = None,
     blind: Iterable[str] = (),
     suppressed: Iterable[Suppressed] = (),
+    subject: Digest | None = None,
 ) -> Scan:
     """Returns the bounded summary of all image manifests that stand behind one digest.
 
@@ -56,6 +58,7 @@ def summarise(
         database_at=database_at,
         os=", ".join(dict.fromkeys(part.system.text for part in parts if part.system.text))[:120],
         eol=any(part.eol for part in parts),
+        manifests=tuple(dict.fromkeys(Digest(part.digest) for part in parts if subject and part.digest != subject)),
         packages=sum(len(part.packages) for part in parts),
         scanners=tuple(name for name in scanners if name != "misconfig" or all(part.configured for part in parts)),
         counts={**_counts(found for found in distinct if found.fixed), UNFIXED: sum(without_fix.values())},

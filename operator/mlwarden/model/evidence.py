@@ -87,6 +87,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         database_at: `UpdatedAt` of the vulnerability database it used, UTC.
         os: family and version, empty where none was recognised.
         eol: the operating system, in this version, gets no more updates.
+        manifests: what a node could run of an index, and was scanned; empty where the digest is no index.
         packages: how many packages were recognised, of the operating system and of languages.
         scanners: what was looked for: `vuln`, `secret`, `misconfig`. Nothing was found of what was not looked for.
         counts: severity → number of vulnerabilities that have a fix; the key `unfixed` counts those that have none.
@@ -106,6 +107,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     database_at: datetime | None = None
     os: str = ""
     eol: bool = False
+    manifests: tuple[Digest, ...] = ()
     packages: int = 0
     scanners: tuple[str, ...] = ()
     counts: dict[str, int] = {}

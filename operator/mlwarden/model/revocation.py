@@ -8,7 +8,7 @@ Rejected: an end date. What was revoked for a reason does not become good by wai
 log says who that was.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, ClassVar, Protocol
 
@@ -95,7 +95,8 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is revoked, by what it names.
 
     Attributes:
-        digests: digest → its revocation.
+        digests: digest → its revocation; with what is known to belong to a digest that is named: the manifests of an index, and the
+            indexes of a manifest.
         keys: fingerprint → its revocation.
         signers: issuer and subject → its revocation.
         unreadable: revocations nobody can read, name → reason; never skipped.
@@ -107,8 +108,20 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: Mapping[str, str] = {}
 
     @classmethod
-    def of(cls, revocations: Iterable[Revocation], unreadable: Mapping[str, str] | None = None) -> "Revoked":
-        """Returns them by what they name; of two that name the same, the one whose name sorts first speaks."""
+    def of(
+        cls,
+        revocations: Iterable[Revocation],
+        unreadable: Mapping[str, str] | None = None,
+        related: Callable[[Digest], Iterable[Digest]] = lambda _digest: (),
+    ) -> "Revoked":
+        """Returns them by what they name; of two that name the same, the one whose name sorts first speaks.
+
+        Args:
+            revocations: all of them.
+            unreadable: those that nobody can read, name → reason.
+            related: what is revoked together with a digest that is named. One step and no more: that an index is not to run because of one
+                of its manifests says nothing of the others.
+        """
         digests: dict[Digest, Revocation] = {}
         keys: dict[str, Revocation] = {}
         signers: dict[tuple[str, str], Revocation] = {}
@@ -119,6 +132,10 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True):
                 keys[each.spec.key] = each
             if each.spec.signer is not None:
                 signers[each.spec.signer.issuer, each.spec.signer.subject] = each
+        with_it: dict[Digest, Revocation] = {}
+        for named, each in sorted(digests.items(), key=lambda item: item[1].name, reverse=True):
+            with_it.update(dict.fromkeys(sorted(related(named)), each))
+        digests = with_it | digests
         return cls(digests=digests, keys=keys, signers=signers, unreadable=dict(unreadable or {}))
 
     def signer(self, signed: Signed) -> Revocation | None:

@@ -4,7 +4,7 @@ Who may write one is RBAC's business (the chart's ClusterRole `mlwarden-revoker`
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from mlwarden.errors import PolicyError
 from mlwarden.model import schema
+from mlwarden.model.digest import Digest
 from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked
 from mlwarden.model.schema import Column, Schema
 from mlwarden.model.workload import Json
@@ -58,15 +59,15 @@ def read_revocation(obj: Json) -> Revocation:
     return Revocation(name=found.metadata.name, spec=spec)
 
 
-def revoked(objects: Iterable[Json]) -> Revoked:
-    """Returns what a list of `RevokedArtifact`s revokes."""
+def revoked(objects: Iterable[Json], related: Callable[[Digest], Iterable[Digest]] = lambda _digest: ()) -> Revoked:
+    """Returns what a list of `RevokedArtifact`s revokes, and with each digest what is `related` to it."""
     found, unreadable = [], {}
     for obj in objects:
         try:
             found.append(read_revocation(obj))
         except PolicyError as error:
             unreadable[obj["metadata"]["name"]] = error.message
-    return Revoked.of(found, unreadable)
+    return Revoked.of(found, unreadable, related)
 
 
 def revocation_crd() -> Schema:
