@@ -217,7 +217,8 @@ async def test_an_attestation_of_this_image_and_type_is_verified_with_its_date(t
     cosign = printing(tmp_path, envelope(), envelope(_type="https://in-toto.io/Statement/v1", predicate={}))
     proof = await outcome(cosign, ATTESTATION)
     assert (proof.outcome, proof.made_at) == (Proven.VERIFIED, datetime(2026, 11, 20, tzinfo=UTC))
-    assert [each.made_at for each in await cosign.attested(PULL, ATTESTATION)] == [proof.made_at, None]
+    both = [each.made_at for each in await cosign.attested(PULL, ATTESTATION)]  # this one says the same of both forms of storage
+    assert list(dict.fromkeys(both)) == [proof.made_at, None]
 
 
 @pytest.mark.parametrize(
@@ -287,17 +288,17 @@ CLEAN = Demand(authority=RELEASE, predicate_type=VULN, condition="predicate.scan
     ],
 )
 def test_the_newest_attestation_decides_and_must_satisfy_the_condition(predicates: list[Any], expected: Proven) -> None:
-    assert judged(found(*predicates), CLEAN, NOW)[0].outcome is expected
+    assert judged([found(*predicates)], CLEAN, NOW)[0].outcome is expected
 
 
 def test_a_condition_that_does_not_compile_is_said_and_never_met() -> None:
     with pytest.raises(DefinitiveError, match="does not compile"):
-        judged(found({}), Demand(authority=RELEASE, predicate_type=VULN, condition="predicate ="), NOW)
+        judged([found({})], Demand(authority=RELEASE, predicate_type=VULN, condition="predicate ="), NOW)
 
 
 def test_an_attestation_may_be_a_little_ahead_of_our_clock() -> None:
     at = (NOW + timedelta(minutes=1)).isoformat()
-    assert judged(found(scan(at, critical=0)), CLEAN, NOW)[1] == NOW + timedelta(minutes=1)
+    assert judged([found(scan(at, critical=0))], CLEAN, NOW)[1] == NOW + timedelta(minutes=1)
 
 
 # What cosign is asked.

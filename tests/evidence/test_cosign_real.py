@@ -204,6 +204,20 @@ async def test_the_newest_attestation_decides(
     assert [each.made_at for each in await cosign.attested(pull, demand)] == [now, now - timedelta(days=1)]
 
 
+@FORMS
+async def test_the_newest_attestation_decides_in_whichever_form_it_is_stored(
+    cosign: Cosign, signer: Signer, keys: dict[str, KeyPair], pull: Pull, *, legacy: bool
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(now - timedelta(days=1), critical=0), legacy=legacy)
+    demand = Demand(authority=by_key(keys["release"]), predicate_type=VULN, condition="predicate.scanner.result.critical == 0")
+    signer.attest(pull.image, keys["other"], type=VULN, predicate=scanned(now, critical=3), legacy=not legacy)
+    assert (await cosign.establish(pull, demand)).outcome is Proven.VERIFIED  # what somebody else attests is not asked for
+    signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(now, critical=3), legacy=not legacy)
+    assert (await cosign.establish(pull, demand)).outcome is Proven.INVALID
+    assert [each.made_at for each in await cosign.attested(pull, demand)] == [now, now - timedelta(days=1)]
+
+
 async def test_an_attestation_from_the_future_is_not_believed(cosign: Cosign, signer: Signer, keys: dict[str, KeyPair], pull: Pull) -> None:
     signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(datetime.now(UTC) + timedelta(minutes=10)))
     proof = await cosign.establish(pull, Demand(authority=by_key(keys["release"]), predicate_type=VULN))

@@ -89,10 +89,10 @@ class Cosign:
             DefinitiveError, TransientError: why it could not be answered. That a registry did not answer is never an answer.
             EvidenceError: the binary is not one that may be used.
         """
-        asked, found = await self._find(pull, demand)
-        made_at = None
+        asked, answers = await self._find(pull, demand)
+        found, made_at = answers[0], None
         if found.outcome is Proven.VERIFIED and demand.predicate_type:
-            found, made_at = judged(found, demand, datetime.now(UTC))
+            found, made_at = judged(answers, demand, datetime.now(UTC))
         return Proof(
             demand=demand.id,
             authority=demand.authority.name,
@@ -107,33 +107,35 @@ class Cosign:
     async def attested(self, pull: Pull, demand: Demand) -> tuple[Attested, ...]:
         """Returns the verified attestations of the demand's type, newest first; its condition is not looked at. Raises as `establish`."""
         _, found = await self._find(pull, demand)
-        if found.signer is None:
-            return ()
-        return dated(found.predicates, demand.predicate_type, found.signer)
+        return dated(found, demand.predicate_type)
 
     # One demand.
 
-    async def _find(self, pull: Pull, demand: Demand) -> tuple[Asked, Outcome]:
+    async def _find(self, pull: Pull, demand: Demand) -> tuple[Asked, tuple[Outcome, ...]]:
         if not pull.image.endswith(f"@{pull.digest}"):
             raise DefinitiveError("signatures are looked for under a digest only")
         number = accepted(await self.version())
         asked = await asyncio.to_thread(ask, demand.authority, roots=self._roots, chains=number >= _CHAINS)
-        found = Outcome(outcome=Proven.MISSING)
+        found: tuple[Outcome, ...] = (Outcome(outcome=Proven.MISSING),)
         for question in asked.questions:
-            answer = await self._answer(pull, demand, question)
-            if answer.outcome is Proven.VERIFIED:
-                return asked, answer
-            if found.outcome is Proven.MISSING:
-                found = answer
+            answers = await self._answer(pull, demand, question)
+            if answers[0].outcome is Proven.VERIFIED:
+                return asked, answers
+            if found[0].outcome is Proven.MISSING:
+                found = answers
         return asked, found
 
-    async def _answer(self, pull: Pull, demand: Demand, question: Question) -> Outcome:
-        """Both forms of storage; Missing only where there is nothing in either."""
+    async def _answer(self, pull: Pull, demand: Demand, question: Question) -> tuple[Outcome, ...]:
+        """Both forms of storage; Missing only where there is nothing in either.
+
+        One signature is enough, but of attestations the newest decides, and it may be in the other form: they are read in both.
+        """
         found, older = await self._ask(pull, demand, question, older=False)
-        if found.outcome is Proven.VERIFIED or older:
-            return found
+        if older or (found.outcome is Proven.VERIFIED and not demand.predicate_type):
+            return (found,)
         second, _ = await self._ask(pull, demand, question, older=True)
-        return found if second.outcome is Proven.MISSING else second
+        verified = tuple(each for each in (found, second) if each.outcome is Proven.VERIFIED)
+        return verified or (found if second.outcome is Proven.MISSING else second,)
 
     async def _ask(self, pull: Pull, demand: Demand, question: Question, *, older: bool) -> tuple[Outcome, bool]:
         """One question to one form of storage, and whether it was the older one.

@@ -108,15 +108,16 @@ def _other(said: str, demand: Demand) -> str:
     return f"not by {demand.authority.name}: {_reason(said)}"
 
 
-def judged(found: Outcome, demand: Demand, now: datetime) -> tuple[Outcome, datetime | None]:
-    """Returns what the attested predicates mean under the demand's condition, and when what they attest was made.
+def judged(verified: Sequence[Outcome], demand: Demand, now: datetime) -> tuple[Outcome, datetime | None]:
+    """Returns what the attested predicates of all forms of storage mean under the demand's condition, and when what they attest was made.
 
     The newest decides: an older scan without findings says nothing beside today's. Where several are equally new, or none has a date, all
     of them must satisfy the condition.
     """
-    if found.signer is None:
-        return found, None
-    known = dated(found.predicates, demand.predicate_type, found.signer)
+    known = dated(verified, demand.predicate_type)
+    if not known:
+        return verified[0], None
+    found = msgspec.structs.replace(verified[0], signer=known[0].signer)
     made_at = known[0].made_at
     if made_at is not None and made_at > now + _FUTURE:
         return Outcome(outcome=Proven.INVALID, reason=f"it says that it was made in the future ({made_at:%Y-%m-%dT%H:%M:%SZ})"), None
@@ -154,9 +155,14 @@ def _attestations(done: process.Completed, pull: Pull, demand: Demand) -> Outcom
     return Outcome(outcome=Proven.INVALID, reason=f"{others} attestations are of another image or of another type")
 
 
-def dated(predicates: Sequence[Any], predicate_type: str, signer: Signer) -> tuple[Attested, ...]:
-    """Returns what was attested with its dates, newest first."""
-    found = [Attested(predicate=each, signer=signer, made_at=attestations.made_at(each, predicate_type)) for each in predicates]
+def dated(verified: Sequence[Outcome], predicate_type: str) -> tuple[Attested, ...]:
+    """Returns what was attested with its dates, newest first, in whichever form it is stored."""
+    found = [
+        Attested(predicate=each, signer=outcome.signer, made_at=attestations.made_at(each, predicate_type))
+        for outcome in verified
+        if outcome.signer is not None
+        for each in outcome.predicates
+    ]
     oldest = datetime.min.replace(tzinfo=UTC)
     return tuple(sorted(found, key=lambda each: each.made_at or oldest, reverse=True))
 
