@@ -9,7 +9,7 @@ TLS); 4. mlwarden, installed by its chart. Step 4 comes with the shipped policie
 is what (c) - (b) is about, so the compiled ones are measured apart.
 
 `make bench BENCH=PART` measures something else: `images` (beside Kyverno), `through` (what gets past either), `deployments`, `engine`,
-`refresh` (a new vulnerability database).
+`refresh` (a new vulnerability database), `node` (a real one, as root).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 import deployments
 import engine
 import images
+import node
 import noop
 import refresh
 import through
@@ -46,6 +47,7 @@ PARTS: Mapping[str, Callable[[], None]] = {
     "deployments": deployments.main,
     "engine": engine.main,
     "refresh": refresh.main,
+    "node": node.main,
 }
 """What else can be measured, by name."""
 BEYOND_POD_SECURITY = (

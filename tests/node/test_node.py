@@ -74,12 +74,16 @@ def test_an_image_volume_is_mounted(cluster: "EmbeddedCluster", space: str) -> N
     assert cluster.kubectl("logs", "reads", "-n", space) == "0.1 0.2\n"
 
 
-def test_an_image_that_the_registry_does_not_have_is_said_and_starts_when_it_has(cluster: "EmbeddedCluster", space: str) -> None:
-    run(cluster, space, "waits", image=f"{cluster.registry}/late:1")
-    until(
-        lambda: container(cluster, space, "waits").get("state", {}).get("waiting", {}).get("reason") in {"ErrImagePull", "ImagePullBackOff"}
-    )
-    images.push_image(cluster.registry, "late:1", runs=True)
+def test_while_the_registry_is_gone_a_pod_says_so_and_it_starts_when_it_is_back(cluster: "EmbeddedCluster", space: str) -> None:
+    digest = images.push_image(cluster.registry, "late:1", runs=True)
+    cluster.stop_registry()
+    try:
+        run(cluster, space, "waits", image=f"{cluster.registry}/late@{digest}")
+        until(lambda: "connection refused" in str(container(cluster, space, "waits").get("state", {}).get("waiting", {}).get("message")))
+    finally:
+        cluster.start_registry()
+    assert images.push_image(cluster.registry, "late:1", runs=True) == digest
+    images.push_image(cluster.registry, "resident:1", runs=True)
     until(lambda: phase(cluster, space, "waits") == "Running", seconds=90)
 
 

@@ -11,9 +11,11 @@ here is one about the real one's behaviour).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -285,6 +287,21 @@ class EmbeddedCluster:
         self.stop_apiserver(kill=kill)
         self.start_apiserver()
 
+    def stop_registry(self) -> None:
+        """Takes the registry away, with everything in it: it is in memory."""
+        self._processes.pop("registry").kill()
+
+    def start_registry(self) -> None:
+        """Brings it back on the same port, empty, and returns when it answers."""
+        self._spawn_registry()
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection((self.host, int(self.registry.rpartition(":")[2])), timeout=1):
+                return True
+            return False
+
+        self._wait_for("the registry", answers)
+
     # Starting.
 
     def _start_all(self) -> None:
@@ -295,7 +312,7 @@ class EmbeddedCluster:
         names = {user: _NAMES.get(user, user) for user in USERS}
         configuration.write(self.directory, server=self.server, pki=self.pki, tokens=self._tokens, names=names, groups=USERS)
         etcd = f"http://127.0.0.1:{self._etcd_port}"
-        self._spawn("registry", "crane", "registry", "serve", "--address", self.registry)
+        self._spawn_registry()
         self._spawn(
             "etcd",
             "etcd",
@@ -319,6 +336,9 @@ class EmbeddedCluster:
             *(kubeconfig, f"--config={self.directory}/kwok.yaml", "--node-ip=10.0.0.1", "--node-lease-duration-seconds=40"),
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         )
+
+    def _spawn_registry(self) -> None:
+        self._spawn("registry", "crane", "registry", "serve", "--address", self.registry)
 
     def _start_apiserver(self) -> None:
         audit = (f"--audit-policy-file={self.directory}/audit.yaml", f"--audit-log-path={self.directory}/logs/audit.log")
