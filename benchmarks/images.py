@@ -3,7 +3,7 @@
 In this order: the API server alone; Kyverno with one ImageValidatingPolicy as in its documentation; the API server alone again (the
 difference of the two is the noise); mlwarden as its chart installs it, with a policy about signatures beside its own 25; mlwarden with
 the policies about scans and signatures alone; and with the one about signatures alone, which is what Kyverno was asked. Everything is
-warm: the same image again and again, by digest.
+warm: the same image again and again, by digest. Before each, an image that is not signed is refused, by Kyverno and by mlwarden's webhook.
 """
 
 from __future__ import annotations
@@ -95,15 +95,19 @@ def main() -> None:
         Installation(cluster, kubelet).install()
         signed.enforce(cluster, signed.policy([pushed.ours.pem]))
         warm(cluster, image)
+        unsigned = pod(pushed.images["unsigned"])
+        signed.await_refusal(cluster, PODS, unsigned)
         loads[1].run(clients=8, count=500)
         measured("mlwarden as installed, its 25 policies and imageSignature")
         memory["webhook"] = [round(rss(pid)) for pid in processes("webhook")]
         without_compiled(cluster)
         signed.leave_only(cluster, "image-scanned", signed.POLICY)
         time.sleep(2)
+        signed.await_refusal(cluster, PODS, unsigned)
         measured("mlwarden, imageScan and imageSignature alone")
         signed.leave_only(cluster, signed.POLICY)
         time.sleep(2)
+        signed.await_refusal(cluster, PODS, unsigned)
         measured("mlwarden, imageSignature alone")
     _print(rows, memory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,10 +74,36 @@ def enforce(cluster: EmbeddedCluster, *policies: dict[str, Any]) -> None:
 
 
 def leave_only(cluster: EmbeddedCluster, *names: str) -> None:
-    """Takes every other policy away; the controller, which would put them back, must be gone."""
+    """Puts every other policy out of force; the controller, which would put them back, must be gone.
+
+    They stay, for a profile that nothing has: where a shipped policy is missing, the webhook judges nothing at all.
+    """
     for item in cluster.api().get(_POLICIES)["items"]:
         if item["metadata"]["name"] not in names:
-            cluster.api().delete(f"{_POLICIES}/{item['metadata']['name']}")
+            put_aside(cluster, item["metadata"]["name"])
+
+
+def put_aside(cluster: EmbeddedCluster, name: str) -> None:
+    """Puts one policy out of force, in the same way."""
+    patch = json.dumps([{"op": "replace", "path": "/spec/profiles", "value": {"nowhere": "Audit"}}])
+    cluster.kubectl("patch", "wardenpolicy", name, "--type=json", "--patch", patch)
+
+
+def await_refusal(cluster: EmbeddedCluster, path: str, pod: dict[str, Any], *, seconds: float = 60) -> None:
+    """Waits until the webhook refuses a pod for its signature: what does not answer costs next to nothing, and judges nothing.
+
+    That an image is not signed is believed for a minute: until it was looked at again, pods of it are created, and held.
+    """
+
+    def refused() -> bool:
+        try:
+            cluster.api().create(path, pod)
+        except ApiError as error:
+            return 'admission webhook "workloads.mlwarden.io" denied' in str(error) and POLICY in str(error)
+        return False
+
+    if not wait_until(refused, seconds=seconds, interval=1.0):
+        raise ClusterError("mlwarden's webhook does not refuse an image that is not signed")
 
 
 def await_evidence(cluster: EmbeddedCluster, images_: Iterable[str], *, seconds: float = 60) -> None:
