@@ -88,6 +88,7 @@ def test_auditing_turns_every_denial_into_a_warning() -> None:
             "scale",
         ),
         ({"requirement": {"expression": {"forEach": "pod", "expression": "[1].all(variables, object.kind == 'Pod')"}}}, "rewritten"),
+        ({"requirement": {"expression": {"forEach": "pod", "expression": "[1].all(mlwarden_pod, object.kind == 'Pod')"}}}, "rewritten"),
     ],
 )
 def test_what_cannot_be_compiled_says_why(changes: dict[str, Any], says: str) -> None:
@@ -135,3 +136,32 @@ def test_roles_are_only_spelled_out_where_they_are_asked_for() -> None:
     (without, *_) = made()
     assert "roles" in {each["name"] for each in with_roles["spec"]["variables"]}
     assert "roles" not in {each["name"] for each in without["spec"]["variables"]}
+
+
+def test_what_passes_is_a_match_condition_and_costs_no_message() -> None:
+    for obj in policy.admission_policies(policy.shipped(), Settings()):
+        if obj["kind"] == "ValidatingAdmissionPolicy":
+            (condition,) = obj["spec"]["matchConditions"]
+            assert condition["name"] == "violated"
+            assert "variables." not in condition["expression"]
+            assert [each["expression"] for each in obj["spec"]["validations"]] == ["false"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"requirement": {"expression": {"expression": "has(namespaceObject.metadata)"}}},
+        {"match": {"conditions": [{"name": "mine", "expression": "namespaceObject.metadata.name != 'a'"}]}},
+    ],
+)
+def test_a_policy_that_looks_at_the_namespace_is_a_validation_because_conditions_do_not_see_it(changes: dict[str, Any]) -> None:
+    (found, *_) = made(**changes)
+    (condition,), (validation,) = found["spec"]["matchConditions"], found["spec"]["validations"]
+    assert "namespaceObject" not in condition["expression"]
+    assert validation["expression"] != "false"
+
+
+def test_conditions_of_a_policy_that_does_not_are_part_of_the_match_condition() -> None:
+    (found, *_) = made(match={"conditions": [{"name": "mine", "expression": "request.operation == 'UPDATE'"}]})
+    (condition,) = found["spec"]["matchConditions"]
+    assert "!((request.operation == 'UPDATE')) ||" in condition["expression"]

@@ -78,6 +78,7 @@ def hold_objects(settings: Settings) -> list[dict[str, Json]]:
             "failurePolicy": "Fail",
             "reinvocationPolicy": "Never",
             "matchConstraints": {"matchPolicy": "Equivalent", "resourceRules": [{**_PODS, "operations": ["CREATE"]}]},
+            "matchConditions": [{"name": "something-to-do", "expression": _unfinished()}],
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": _mutation()}}],
         },
     )
@@ -100,7 +101,7 @@ def hold_objects(settings: Settings) -> list[dict[str, Json]]:
 
 def revision(settings: Settings) -> str:
     """Returns a label value that changes whenever the gating policy or its reach does."""
-    return hashlib.sha256(json.dumps([_mutation(), holding(settings)], sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_unfinished(), _mutation(), holding(settings)], sort_keys=True).encode()).hexdigest()[:32]
 
 
 def probe_pod(settings: Settings) -> dict[str, Json]:
@@ -133,6 +134,16 @@ def is_gated(pod: Json) -> bool:
     spec = pod.get("spec") if isinstance(pod, dict) else None
     gates = spec.get("schedulingGates") if isinstance(spec, dict) else None
     return isinstance(gates, list) and any(isinstance(gate, dict) and gate.get("name") == GATE for gate in gates)
+
+
+def _unfinished() -> str:
+    """CEL: the gating policy, or the guard behind it, has something to do with a pod that is created.
+
+    A match condition costs a fraction of what follows it: the API server writes a pod down and reads it again for a mutation without
+    effect, too, and asks again whenever a webhook has changed the pod.
+    """
+    brought = " || ".join(f"'{key}' in object.metadata.?annotations.orValue({{}})" for key in OWN_ANNOTATIONS)
+    return f"!{_gated('object')} || {brought}"
 
 
 def _mutation() -> str:
@@ -189,6 +200,8 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
             "resourceRules": [{**_PODS, "operations": ["CREATE", "UPDATE"]}],
             "namespaceSelector": holding(settings),
         },
+        # A created pod with the gate and without our annotations is as it should be: nothing below could refuse it.
+        conditions={"of-interest": f"request.operation != 'CREATE' || ({NAMES_NODE}) || {_unfinished()}"},
         variables={
             "gated": _gated("object"),
             "wasGated": f"oldObject != null && {_gated('oldObject')}",
@@ -251,10 +264,11 @@ def _subresources_guard(settings: Settings) -> list[dict[str, Json]]:
         "mlwarden-subresources",
         constraints={
             "resourceRules": [{**_PODS, "operations": ["*"], "resources": ["pods/*"]}],
+            "excludeResourceRules": [{**_PODS, "operations": ["*"]}],  # plain pods match `pods/*`, too
             "namespaceSelector": holding(settings),
         },
         conditions={
-            # Plain pods match `pods/*` too and have no `request.subResource` at all (it is not empty: it does not exist).
+            # Where there is no subresource `request.subResource` is not empty: it does not exist.
             "of-interest": (f"request.?subResource.orValue('') != '' && (!(request.subResource in {_HARMLESS}) || ({pod} && ({sealed})))"),
         },
         variables={

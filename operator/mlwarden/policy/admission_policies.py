@@ -12,7 +12,10 @@ Only a pure `expression` without exceptions can be compiled: evidence and grants
 - **`failurePolicy: Fail`.** A runtime error must not be a pass. It makes the action of the binding happen: a denial where the policy
   denies, a warning where it warns. So shipped expressions are total: they use optional fields, and a test has the real API server evaluate
   them on generated pods.
-- **No matchConditions but cheap ones.** They see no `namespaceObject` and no variables, so a policy's own conditions become a variable.
+- **The question is a match condition, `violated`**, and the validation behind it is `false`. The API server evaluates every variable and
+  message expression of a policy that it validates, also where all is well, and the message asks the same question again to name what fails:
+  a pod that passes cost four times as much that way. Match conditions see no `namespaceObject`: a policy that looks at it is a validation,
+  asked whenever the request is a reason to (`asked`).
 - **Profiles are bindings.** A namespaceSelector can say "absent or not one of", and "present and one of", but not "absent or one of"; the
   profile of namespaces without a label needs a binding of its own where its action is not that of `*`.
 - **Names start with `mlwarden-policy-`**: the gate and the guards are called `mlwarden-…`, and a policy named `gate` must not replace them.
@@ -104,6 +107,9 @@ _ELEMENTS: Mapping[Each, Mapping[str, str]] = {
 _ROLES = _each(lambda listed, role: f"{listed}.map(each, {{'container': dyn(each), 'role': dyn('{role}')}})")
 _ROLE_VARIABLE = "mlwarden_each"
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
+_VARIABLE = re.compile(r"variables\.([A-Za-z]+)")
+_BOUND = {"template": "mlwarden_template", "pod": "mlwarden_pod", "before": "mlwarden_before"}
+"""What is bound by a loop over a list of one where there are no variables, because it is used more than once."""
 _REFERENCE = "^[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+/[A-Za-z0-9._/-]+)?(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]{64})?$"
 """What of image references may be shown as it is: no user information, no other digest, nothing unprintable."""
 
@@ -138,6 +144,7 @@ def not_compiled(policy: Policy) -> str:
         return "it is about whole workload objects, which must be free to scale whatever it says"
     try:
         _validation(policy, requirement)
+        _satisfied(policy, requirement)
     except PolicyError as error:
         return f"its expression cannot be rewritten: {error.message}"
     return ""
@@ -156,22 +163,58 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
     }
     if spec.match.object_selector != LabelSelector():
         constraints["objectSelector"] = _selector(spec.match.object_selector)
-    is_object = requirement.for_each is Each.OBJECT
-    body: dict[str, Json] = {
-        "failurePolicy": "Fail",
-        "matchConstraints": constraints,
-        "matchConditions": [
-            {"name": "not-being-deleted", "expression": _NOT_DELETED},
-            # The controller has just judged what it pins or releases, and the guard lets no image change in a release: asked once.
-            {"name": "not-our-release", "expression": f"request.operation != 'UPDATE' || !{is_account(settings, settings.controller)}"},
-            {"name": "changed", "expression": _OBJECT_CHANGED if is_object else _POD_CHANGED},
-        ],
-    }
+    asked = _asked(requirement, settings)
+    validation = _validation(policy, requirement)
+    if _sees_namespace(policy, requirement):
+        condition = {"name": "asked", "expression": asked}
+    else:
+        condition = {"name": "violated", "expression": f"{asked} && !({_satisfied(policy, requirement)})"}
+        validation["expression"] = "false"
+    body: dict[str, Json] = {"failurePolicy": "Fail", "matchConstraints": constraints, "matchConditions": [condition]}
     variables = _variables(policy, requirement)
     if variables:
         body["variables"] = [{"name": name, "expression": expression} for name, expression in variables.items()]
-    body["validations"] = [_validation(policy, requirement)]
+    body["validations"] = [validation]
     return _object("ValidatingAdmissionPolicy", PREFIX + policy.name, body)
+
+
+def _asked(requirement: Expression, settings: Settings) -> str:
+    """CEL: this request is a reason to ask. One expression, because of several conditions the API server evaluates every one."""
+    conditions = (
+        _NOT_DELETED,
+        # The controller has just judged what it pins or releases, and the guard lets no image change in a release: asked once.
+        f"request.operation != 'UPDATE' || !{is_account(settings, settings.controller)}",
+        _OBJECT_CHANGED if requirement.for_each is Each.OBJECT else _POD_CHANGED,
+    )
+    return " && ".join(f"({condition})" for condition in conditions)
+
+
+def _sees_namespace(policy: Policy, requirement: Expression) -> bool:
+    """Whether it looks at the namespace, which a match condition cannot."""
+    written = (requirement.expression, *(condition.expression for condition in policy.spec.match.conditions))
+    return any(cel.rename_root(each, {"namespaceObject": "_"}) != each for each in written)
+
+
+def _satisfied(policy: Policy, requirement: Expression) -> str:
+    """CEL for a match condition, which sees no variables: what the policy demands, with its variables spelled out."""
+    variables = _variables(policy, requirement)
+
+    def spelled(expression: str) -> str:
+        return _VARIABLE.sub(lambda found: _BOUND.get(found[1]) or f"({spelled(variables[found[1]])})", expression)
+
+    def bound(variable: str, body: str) -> str:
+        return f"[{spelled(variables[variable])}].all({_BOUND[variable]}, {body})"
+
+    over, variable, names = _loop(requirement)
+    names = {name: _BOUND["pod"] if becomes == "variables.pod" else becomes for name, becomes in names.items()}
+    body = cel.rename_root(requirement.expression, names)
+    every = f"{spelled(over)}.all({variable}, {body})" if over else body
+    if "before" in variables:
+        before = cel.rename_root(requirement.expression, {"object": _BOUND["before"]})
+        every = f"({body}) || {spelled('variables.debugged')} && !{bound('before', before)}"
+    if "pod" in variables:
+        every = bound("template", bound("pod", every))
+    return f"!({variables['applies']}) || ({every})" if "applies" in variables else every
 
 
 def _bindings(policy: Policy, settings: Settings) -> Iterable[dict[str, Json]]:
