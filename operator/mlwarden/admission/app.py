@@ -4,11 +4,14 @@ Raw ASGI, no framework: three paths and one method, where a router would cost as
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
+
+from prometheus_client import Counter
 
 from mlwarden.admission import metrics, response, review
 from mlwarden.admission.debug import Told
@@ -58,7 +61,7 @@ class App:
             await self._send(send, 405, b"reviews are posted")
         else:
             answer = await self._reviewed(scope, receive, path)
-            metrics.REQUESTS.labels(path, answer.decision).inc()
+            _counter(path, answer.decision).inc()
             if answer.wanted:
                 self._want(answer.wanted, answer.requester)
             if answer.told:
@@ -68,7 +71,7 @@ class App:
     async def _reviewed(self, scope: Scope, receive: Receive, path: str) -> Answer:
         body = _Body(self._room)
         try:
-            async with asyncio.timeout(_deadline(scope)):
+            async with asyncio.timeout(_deadline(scope.get("query_string", b""))):
                 await body.read(receive)
             started = time.perf_counter()
             answer = self._answer(body, path)
@@ -155,9 +158,15 @@ def _refused(body: _Body, message: str, *, code: int) -> Answer:
     return Answer(body=response.deny(uid, message, code=code), decision="error")
 
 
-def _deadline(scope: Scope) -> float:
+@functools.lru_cache(maxsize=64)
+def _counter(path: str, decision: str) -> Counter:
+    return metrics.REQUESTS.labels(path, decision)
+
+
+@functools.lru_cache(maxsize=64)  # the API server sends the same one each time
+def _deadline(query: bytes) -> float:
     """The share of `?timeout=10s`, which the API server sends, that we allow ourselves."""
-    asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("timeout", [""])[0]
+    asked = parse_qs(query.decode("latin-1")).get("timeout", [""])[0]
     try:
         seconds = float(asked.removesuffix("s"))
     except ValueError:

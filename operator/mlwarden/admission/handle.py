@@ -125,8 +125,7 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
     # What is refused for what it is asks for nothing: or a thousand refused objects would be a thousand images to scan.
     refused = any(finding.outcome is Outcome.FAIL and finding.action == Action.DENY for finding in verdict.findings)
     wanted = () if request.dry_run or refused else verdict.wanted
-    purpose = Purpose.POD if workload.is_pod else Purpose.TEMPLATE
-    requester = Requester(purpose=purpose, namespace=namespace, pullers=pullers(workload, namespace))
+    requester = _requester(workload, namespace) if wanted else Requester()
     if verdict.decision is Decision.DENY:
         again = "" if refused else engine.again(verdict.wanted, facts)
         body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
@@ -136,6 +135,11 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
     return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told)
+
+
+def _requester(workload: Workload, namespace: str) -> Requester:
+    purpose = Purpose.POD if workload.is_pod else Purpose.TEMPLATE
+    return Requester(purpose=purpose, namespace=namespace, pullers=pullers(workload, namespace))
 
 
 def _debugging(request: review.Request, workload: Workload, verdict: Verdict) -> tuple[dict[str, str], debug.Told | None]:

@@ -1,5 +1,6 @@
 """How old something is, and how old it may be."""
 
+import functools
 import re
 from datetime import timedelta
 
@@ -7,6 +8,7 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
+@functools.lru_cache(maxsize=256)  # policies say few, and are asked about every image
 def duration(text: str) -> timedelta | None:
     """Returns a whole number with its unit (`7d`) as a duration, None where it is not one."""
     found = _DURATION.fullmatch(text)

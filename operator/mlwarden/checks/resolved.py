@@ -4,6 +4,7 @@ The way of a reference: as written → its digest (its own, or a resolution at m
 `Unknown` with the reason: a tag that was resolved an hour ago says nothing about what the kubelet will pull.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
@@ -76,17 +77,23 @@ def per_image(
 
 def resolved(reference: str, facts: Facts) -> Subject | Answer:
     """Returns which digest a reference is, or the `Unknown` that stands for why that cannot be told."""
-    name = clean(reference, VALUE_LENGTH)
     try:
         parsed = references.parse(reference)
     except Error as error:
+        name = clean(reference, VALUE_LENGTH)
         fix = "name the image as registry/repository:tag or registry/repository@sha256:…"
         return unknown(clean(f"{name or '(empty)'} is not an image reference: {error.message}"), fix=fix)
+    name = _shown(reference)
     digest, reason = (parsed.digest, "") if parsed.digest else _pointed_at(reference, facts)
     if digest is None:
         fix = BROKEN if reason.startswith("cannot") else ""
         return unknown(f"the tag of {name} {reason}", fix=fix, wanted=reference)
     return Subject(name=name, digest=digest, at=parsed.at(digest))
+
+
+@functools.lru_cache(maxsize=2048)  # as for parsing: only what can be read comes here, so none of them is long
+def _shown(reference: str) -> str:
+    return clean(reference, VALUE_LENGTH)
 
 
 def unknown(message: str, *, fix: str = "", wanted: str = "") -> Answer:

@@ -36,6 +36,8 @@ def revoked(workload: Workload, facts: Facts, settings: Settings, situation: Sit
     """
     findings: list[Finding] = []
     wanted: list[str] = []
+    if not facts.revoked.digests and not facts.revoked.unreadable:
+        return findings, wanted
     unknown = action(Outcome.UNKNOWN, Action.DENY if settings.holds(facts.profile) else Action.WARN, OnUnknown.HOLD, situation)
     suspected = action(Outcome.UNKNOWN, Action.DENY, OnUnknown.HOLD, situation)
     denied = action(Outcome.FAIL, Action.DENY, OnUnknown.HOLD, situation)
