@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from mlwarden.embedded.installed import NAMESPACE
 from mlwarden.policy.admission_policies import PREFIX
 
 HERE = Path(__file__).parent
+WARM = 100
+"""Pods before those that are measured."""
 _NUMBERS = itertools.count()
 
 
@@ -34,7 +37,7 @@ class Load:
         self._body.write_text(json.dumps(body))
         self._url = f"{cluster.server}/api/v1/namespaces/{namespace}/pods"
 
-    def run(self, *, clients: int, count: int, dry: bool = True, warm: int = 100) -> dict[str, Any]:
+    def run(self, *, clients: int, count: int, dry: bool = True, warm: int = WARM) -> dict[str, Any]:
         """Posts `count` pods; returns average, p50, p95, p99 in ms, perSecond and failures."""
         answer = subprocess.run(
             [
@@ -88,6 +91,24 @@ def processes(word: str) -> list[int]:
             if word.encode() in command and any(b"mlwarden" in part for part in command):
                 found.append(int(entry.name))
     return found
+
+
+def processor(*names: str) -> float:
+    """Seconds of processor time that our descendants of these names (a program, or a command of mlwarden's) took so far."""
+    parents: dict[int, int] = {}
+    taken: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            stat = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            parents[int(entry.name)] = int(stat[1])
+            command = (entry / "cmdline").read_text().split("\0")
+            if Path(command[0]).name in names or ("mlwarden.cli.main" in command and not set(names).isdisjoint(command)):
+                taken[int(entry.name)] = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    def ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
+
+    return sum(seconds for pid, seconds in taken.items() if ours(pid))
 
 
 def without_compiled(cluster: EmbeddedCluster) -> None:

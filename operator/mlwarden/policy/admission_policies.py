@@ -14,8 +14,8 @@ Only a pure `expression` without exceptions can be compiled: evidence and grants
   them on generated pods.
 - **The question is a match condition, `violated`**, and the validation behind it is `false`. The API server evaluates every variable and
   message expression of a policy that it validates, also where all is well, and the message asks the same question again to name what fails:
-  a pod that passes cost four times as much that way. Match conditions see no `namespaceObject`: a policy that looks at it is a validation,
-  asked whenever the request is a reason to (`asked`).
+  a pod that passes cost nearly twice as much that way. Match conditions see no `namespaceObject`: a policy that looks at it is a
+  validation, asked whenever the request is a reason to (`asked`).
 - **Profiles are bindings.** A namespaceSelector can say "absent or not one of", and "present and one of", but not "absent or one of"; the
   profile of namespaces without a label needs a binding of its own where its action is not that of `*`.
 - **Names start with `mlwarden-policy-`**: the gate and the guards are called `mlwarden-…`, and a policy named `gate` must not replace them.
