@@ -246,6 +246,21 @@ class TestPolicies:
         running.admin.delete(path)
         running.held.until(lambda: _exists(running, path) and running.admin.get(path)["spec"] == shipped)
 
+    def test_what_somebody_took_out_of_one_stays_out(self, running: "Running") -> None:
+        path = f"{self.PATH}/gpu-limits"
+        shipped = running.admin.get(path)["spec"]
+        profile = next(iter(shipped["profiles"]))
+        running.admin.patch(path, {"spec": {"profiles": {profile: None, "own": "Deny"}}}, fieldManager="kubectl-edit")
+        running.held.until(lambda: self.conditions(running, "gpu-limits").get("Shipped", {}).get("reason") == "Edited")
+        running.admin.patch(path, {"spec": {"fix": {"text": "ask for fewer"}}}, fieldManager="kubectl-edit")
+        generation = running.admin.get(path)["metadata"]["generation"]
+        running.held.until(lambda: running.admin.get(path)["status"]["conditions"][0]["observedGeneration"] == generation)
+        stored = running.admin.get(path)
+        assert profile not in stored["spec"]["profiles"]
+        assert stored["metadata"]["generation"] == generation
+        running.admin.delete(path)
+        running.held.until(lambda: _exists(running, path) and running.admin.get(path)["spec"] == shipped)
+
     def test_a_new_one_is_compiled_and_taken_away_with_its_policy(self, running: "Running", space: str, good_pod: Any) -> None:
         name = f"no-{secrets.token_hex(3)}"
         running.admin.create(self.PATH, a_policy(name, "object.metadata.?labels.?team.orValue('') != ''"))

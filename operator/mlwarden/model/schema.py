@@ -85,6 +85,7 @@ def definition(
     short_names: Sequence[str] = (),
     own_rules: Sequence[Rule] = (),
     scope: str = "Cluster",
+    atomic: bool = False,
 ) -> Schema:
     """Returns the CustomResourceDefinition of a kind of mlwarden.io/v1alpha1, with a status subresource.
 
@@ -97,6 +98,7 @@ def definition(
         short_names: for kubectl.
         own_rules: CEL rules over the whole object, the only ones that see `metadata.name`.
         scope: Cluster or Namespaced.
+        atomic: whoever changes a part of `spec` by server-side apply, or takes one away, owns all of it.
     """
     body: Schema = {
         "type": "object",
@@ -105,7 +107,7 @@ def definition(
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": schema(spec),
+            "spec": {**schema(spec), **({"x-kubernetes-map-type": "atomic"} if atomic else {})},
             "status": schema(status),
         },
     }

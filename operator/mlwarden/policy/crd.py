@@ -71,6 +71,8 @@ def crd() -> Schema:
         short_names=["wp"],
         spec=PolicySpec,
         status=PolicyStatus,
+        # What somebody took out of a shipped policy nobody would own, and the controller would put it back.
+        atomic=True,
         own_rules=[
             Rule(
                 f"self.metadata.name.matches('^{NAME}$')",
