@@ -96,6 +96,7 @@ def test_a_build_that_is_killed_leaves_nothing_mounted_running_or_lying_about(
     (cache / "tools").symlink_to(build.cache() / "tools")
     for base in image.layout.parent.glob("base-*.tar") if with_base else ():
         (cache / "image" / base.name).symlink_to(base)
+    (cache / "image" / ".image-of-an-earlier-one.1").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path), "MLWARDEN_CACHE": str(cache)}
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(tmp_path / "layout")], env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -108,6 +109,7 @@ def test_a_build_that_is_killed_leaves_nothing_mounted_running_or_lying_about(
     assert wait_until(lambda: not working(tmp_path), seconds=30)
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
     assert not (tmp_path / "layout").exists()
+    assert not list((cache / "image").glob(".*"))
 
 
 def working(directory: Path) -> list[str]:

@@ -136,6 +136,13 @@ def test_its_commands_explain_themselves(container: Container, command: list[str
     assert "mlwarden" in done.stdout
 
 
+def test_the_shipped_policies_are_in_it(container: Container) -> None:
+    """The package links to their folder, and a link that is not followed would leave an image that judges nothing."""
+    done = container.run("check", "-", "--profile=experiment", input=pod("registry.example.com/any:1"))
+    assert done.returncode == 1, done.stderr
+    assert "run-as-non-root" in done.stdout
+
+
 def test_trivy_and_cosign_are_the_pinned_ones_and_need_no_libraries(container: Container) -> None:
     trivy = container.run(program=["/usr/local/bin/trivy", "--version"])
     assert trivy.stdout.splitlines()[0] == f"Version: {build.version('trivy').removeprefix('v')}"

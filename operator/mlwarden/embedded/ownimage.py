@@ -48,7 +48,9 @@ _INPUTS = (
     "operator",
     "policies",
     "pyproject.toml",
-    "requirements",
+    "requirements/build.txt",
+    "requirements/go.txt",
+    "requirements/runtime.txt",
     "tools/cosign",
     "tools/trivy",
 )
@@ -57,7 +59,7 @@ _PROGRAMS = {"debootstrap": "debootstrap", "buildah": "buildah", "unshare": "uti
 _SUITES = (RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security")
 _PUBLIC_MIRROR = "http://deb.debian.org/debian"
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-_FREE_BYTES = 6 << 30
+_FREE_BYTES = 8 << 30
 _STORAGE_BYTES = 8 << 30
 _KEPT = 4
 _LONGEST_SECONDS = 3600.0
@@ -109,14 +111,16 @@ def image(*, say: Say = lambda _line: None) -> Image:
     """
     layout = _home() / f"image-{_key()}"
     if not layout.exists():
-        build_image(layout, say=say)
-        for old in sorted(_home().glob("image-*"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+        with _lock():
+            if not layout.exists():
+                _build(layout, fresh=False, say=say)
+                for old in sorted(_home().glob("image-*"), key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+                    shutil.rmtree(old)
     return _read(layout)
 
 
 def build_image(layout: Path, *, fresh: bool = False, say: Say = lambda _line: None) -> Image:
-    """Builds the image.
+    """Builds the image, whether it is in the cache or not.
 
     Args:
         layout: the folder that becomes its OCI layout; what was there before is replaced.
@@ -126,17 +130,21 @@ def build_image(layout: Path, *, fresh: bool = False, say: Say = lambda _line: N
     Raises:
         BuildError: it cannot be built here, or the build failed.
     """
+    with _lock():
+        _build(layout, fresh=fresh, say=say)
+    return _read(layout)
+
+
+def _build(layout: Path, *, fresh: bool, say: Say) -> None:
     if reason := obstacle():
         raise build.BuildError(reason, hint="everything but the image works without; on a machine with a container engine: docker build .")
-    with _lock():
-        keeper = Keeper("mlwarden-image-")
-        try:
-            builder = _Builder(keeper, say, fresh=fresh)
-            builder.image(builder.base(), keeper.directory / "layout")
-            _place(keeper.directory / "layout", layout)
-        finally:
-            keeper.close()
-    return _read(layout)
+    keeper = Keeper("mlwarden-image-")
+    try:
+        builder = _Builder(keeper, say, fresh=fresh)
+        builder.image(builder.base(), keeper.directory / "layout")
+        _place(keeper.directory / "layout", layout)
+    finally:
+        keeper.close()
 
 
 def push(image: Image, registry: str, name: str = "mlwarden:latest") -> str:
@@ -194,10 +202,13 @@ class _Builder:
         self._keeper = keeper
         self._say = say
         self._log = keeper.directory / "log"
-        storage = _home() / f"storage-{_driver()}"
+        for half in _home().glob(".*"):  # of a build that was killed while it moved what it had made
+            shutil.rmtree(half) if half.is_dir() else half.unlink()
+        self._driver = _driver()
+        storage = _home() / f"storage-{self._driver}"
         if storage.exists() and (fresh or _disk(storage) > _STORAGE_BYTES):
             shutil.rmtree(storage)
-        self._buildah = ("buildah", "--root", str(storage), "--runroot", str(keeper.directory / "run"), "--storage-driver", _driver())
+        self._buildah = ("buildah", "--root", str(storage), "--runroot", str(keeper.directory / "run"), "--storage-driver", self._driver)
         self._run("buildah rm", *self._buildah, "rm", "--all")
 
     def base(self) -> str:
@@ -229,8 +240,9 @@ class _Builder:
     def image(self, base: str, layout: Path) -> None:
         """Builds the `Dockerfile` and writes the image to an OCI layout."""
         self._say("image: usually less than a minute, about 10 the first time on two cores, in which trivy and cosign are compiled")
-        options = ["--isolation", "chroot", "--format", "oci", "--layers", "--jobs", "3", "--pull=false", "--identity-label=false"]
+        options = ["--isolation", "chroot", "--format", "oci", "--jobs", "3", "--pull=false", "--identity-label=false"]
         options += ["--skip-unused-stages", "--timestamp", str(TIMESTAMP), "--build-arg", f"BASE={base}"]
+        options.append(f"--layers={str(self._driver != 'vfs').lower()}")  # by copies, thirty layers would take 15 GB
         for mount in self._mounts():
             options += ["--volume", mount]
         tree = build.source_tree()
