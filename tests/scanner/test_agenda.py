@@ -158,8 +158,8 @@ def test_what_may_not_be_done_now_waits_and_the_next_one_is_taken() -> None:
     agenda = Agenda()
     for seconds, name in ((60, "slow-1"), (50, "slow-2"), (5, "other")):
         agenda.put(name, held(host=name[:4], since=NOW - seconds * SECOND))
-    assert taken(agenda, may=lambda _namespace, host: host != "slow") == "other"
-    assert taken(agenda, may=lambda _namespace, host: host != "slow") is None
+    assert taken(agenda, may=lambda _rank, _namespace, host: host != "slow") == "other"
+    assert taken(agenda, may=lambda _rank, _namespace, host: host != "slow") is None
     assert [taken(agenda), taken(agenda)] == ["slow-1", "slow-2"]
 
 
@@ -181,7 +181,7 @@ def test_what_nobody_asks_about_any_more_sinks_while_it_stands_in_the_queue() ->
     agenda = Agenda()
     agenda.put("gone", due(of_purpose(Purpose.POD, created=NOW - timedelta(minutes=59)), TERMS))
     agenda.put("template", due(of_purpose(Purpose.TEMPLATE), TERMS))
-    assert agenda.take(NOW, may=lambda _namespace, _host: False) is None
+    assert agenda.take(NOW, may=lambda _rank, _namespace, _host: False) is None
     later = NOW + timedelta(minutes=2)
     assert [taken(agenda, later), taken(agenda, later)] == ["template", "gone"]
 

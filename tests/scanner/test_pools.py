@@ -12,7 +12,12 @@ MINUTE = timedelta(minutes=1)
 
 
 def start(pools: Pools, name: str, *, namespace: str, host: str, began: datetime = NOW, attempts: int = 0, rank: int = 0) -> None:
-    pools.start(name, Running(began=began, rank=rank, namespace=namespace, host=host, attempts=attempts))
+    pools.claim(name, Running(began=began, rank=rank, namespace=namespace, host=host, attempts=attempts))
+    pools.start(name, began)
+
+
+def claim(pools: Pools, name: str, *, namespace: str, host: str = "one.example", rank: int = 0) -> None:
+    pools.claim(name, Running(began=NOW, rank=rank, namespace=namespace, host=host))
 
 
 def test_one_registry_and_namespace_alone_has_all_fast_slots_and_no_more() -> None:
@@ -85,6 +90,68 @@ def test_no_more_run_than_the_memory_of_the_worker_allows() -> None:
     assert not pools.may("b", "b.example", NOW)
     pools.limit(0)
     assert pools.may("b", "b.example", NOW)
+
+
+def full(*, slow: int = 2) -> Pools:
+    """Two slots, both taken by one namespace."""
+    pools = Pools(fast=2, total=2 + slow)
+    for name in "ab":
+        start(pools, name, namespace="many", host="one.example")
+    return pools
+
+
+def test_so_many_are_claimed_ahead_and_no_more() -> None:
+    pools, claimed = full(), 0
+    while pools.may_claim(NOW, ahead=1)(0, "many", "one.example"):
+        claim(pools, f"next-{claimed}", namespace="many")
+        claimed += 1
+    assert claimed == 1
+    assert not full().may_claim(NOW)(0, "many", "one.example"), "nothing is where nothing may be"
+
+
+def test_what_is_claimed_has_no_slot_until_one_is_free() -> None:
+    pools = full()
+    claim(pools, "next", namespace="many")
+    assert pools.first({"next"}, NOW) is None
+    pools.end("a")
+    assert pools.first({"next"}, NOW) == "next"
+    assert pools.first(set(), NOW) is None, "its claim is not written yet"
+    assert not pools.may("many", "one.example", NOW), "the slot is spoken for"
+
+
+def test_a_held_pod_is_claimed_beside_what_is_claimed_ahead_and_has_the_next_slot() -> None:
+    pools = full()
+    claim(pools, "renewal", namespace="", rank=2)
+    may = pools.may_claim(NOW, ahead=1)
+    assert not may(2, "other", "one.example"), "no more renewals than that"
+    assert may(0, "many", "one.example")
+    claim(pools, "held", namespace="many", rank=0)
+    assert not may(0, "many", "one.example"), "it does not come before the one that is claimed"
+    pools.end("a")
+    assert pools.first({"renewal", "held"}, NOW) == "held"
+
+
+def test_who_has_least_has_the_next_slot_before_what_was_claimed_ahead() -> None:
+    pools = full()
+    claim(pools, "many", namespace="many")
+    assert pools.may_claim(NOW, ahead=1)(0, "few", "one.example")
+    claim(pools, "few", namespace="few")
+    pools.end("a")
+    assert pools.first({"many", "few"}, NOW) == "few"
+
+
+def test_what_is_claimed_ahead_and_has_nothing_running_is_a_guest_beyond_the_fast_slots() -> None:
+    pools = full()
+    claim(pools, "hog", namespace="many")
+    claim(pools, "new", namespace="new", host="new.example")
+    assert pools.first({"hog", "new"}, NOW) == "new"
+
+
+def test_never_more_are_claimed_than_may_run() -> None:
+    pools = full(slow=0)
+    claim(pools, "renewal", namespace="", rank=2)
+    claim(pools, "template", namespace="team", rank=1)
+    assert not pools.may_claim(NOW, ahead=1)(0, "other", "other.example")
 
 
 ATTACK = st.lists(st.tuples(st.sampled_from(["hog-1", "hog-2", "hog-3"]), st.integers(0, 20), st.integers(1, 50)), max_size=60)

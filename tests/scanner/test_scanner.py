@@ -176,6 +176,22 @@ def test_a_claim_is_renewed_while_the_scan_goes_on_and_two_scanners_scan_once(
     assert len((tmp_path / "scans").read_text().split()) == 1
 
 
+def test_two_scanners_that_claim_ahead_work_off_one_queue_and_scan_nothing_twice(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path
+) -> None:
+    names = []
+    for number in range(24):
+        digest = images.clean(cluster.registry, f"team/queue-{number}:1")
+        names.append(ask(f"{cluster.registry}/team/queue-{number}@{digest}"))
+    (tmp_path / "go").touch()
+    slow = slow_trivy(tmp_path)
+    scanner(trivy=slow, name="first")
+    scanner(trivy=slow, name="second")
+    for name in names:
+        assert "claimedBy" not in until(name, phase("Ready"))
+    assert len((tmp_path / "scans").read_text().split()) == len(names)
+
+
 def test_a_worker_that_is_killed_is_replaced_and_the_scan_is_made(
     cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path
 ) -> None:

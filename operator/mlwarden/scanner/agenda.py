@@ -208,17 +208,17 @@ class Agenda:
         self,
         now: datetime,
         *,
-        may: Callable[[str, str], bool] = lambda _namespace, _host: True,
+        may: Callable[[Rank, str, str], bool] = lambda _rank, _namespace, _host: True,
         turn: _Turns = lambda _namespace, _host: (0, 0),
     ) -> Turn | None:
         """Returns what to do next, and forgets it; None where nothing is due that may be done now.
 
         Args:
             now: the time.
-            may: whether one of a namespace and registry may be done now.
+            may: whether one of a rank, namespace and registry may be done now.
             turn: the least comes first (`Pools.turn`).
         """
-        found = self._first(now, lambda queue: may(queue.namespace, queue.host), turn)
+        found = self._first(now, lambda queue: may(queue.rank, queue.namespace, queue.host), turn)
         if found is not None:
             del self._current[found.name]
         return found

@@ -30,7 +30,7 @@ from mlwarden.scanner.candidates import order
 from mlwarden.scanner.claim import Claim, LostError
 from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.keys import GONE, Keys, material
-from mlwarden.scanner.lane import DisplacedError, Lane
+from mlwarden.scanner.lane import DisplacedError, Lane, NoSlotError
 from mlwarden.scanner.protocol import PullCredential, Worker
 from mlwarden.scanner.pull import Given, PullSecrets
 from mlwarden.scanner.refresh import Refresh
@@ -243,22 +243,26 @@ class Agent:
 
     async def _answer(self, lane: str, known: ImageEvidence) -> str:
         """Claims, has it answered while the claim is renewed, and writes what came of it; returns the outcome for the metrics."""
-        claim = await Claim.take(self._client, self._terms.identity, self._terms.lease, known)
+        claim, slots = await Claim.take(self._client, self._terms.identity, self._terms.lease, known), self._lanes[lane]
         outcome = "ready"
         try:
-            async with self._lanes[lane].displaceable(known.metadata.name), claim.renewed():
+            async with claim.renewed():
                 given = await self._secrets.credentials_for(known) if self._secrets is not None else Given()
-                try:
-                    change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](known, given.credentials)
-                except DefinitiveError as error:
-                    raise given.explained(error) from None
+                await slots.slot(known.metadata.name)
+                async with slots.displaceable(known.metadata.name):
+                    try:
+                        change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](known, given.credentials)
+                    except DefinitiveError as error:
+                        raise given.explained(error) from None
+        except NoSlotError:
+            outcome, change = "given back", {}
         except DefinitiveError as error:
             outcome, change = "failed", _definitive(known, error, _now())
         except DisplacedError as error:
             outcome, change = "displaced", _transient(known, error, _now())
         except GatherError as error:
             outcome, change = "transient", _transient(known, error, _now())
-        self._lanes[lane].write(known.metadata.name)
+        slots.write(known.metadata.name)
         try:
             await claim.finish(change)
         except InvalidError as error:

@@ -150,7 +150,7 @@ async def _agent(options: argparse.Namespace) -> int:
     async with await connect(options) as client:
         lanes = {
             agents.RESOLVE: Lane(fast=4 * options.workers, total=8 * options.workers),
-            agents.SCAN: Lane(fast=options.workers, total=options.workers + options.slow_workers),
+            agents.SCAN: Lane(fast=options.workers, total=options.workers + options.slow_workers, ahead=options.workers),
             agents.VERIFY: Lane(fast=2 * options.workers, total=3 * options.workers),
         }
         keys, secrets = Keys(client, options.key_namespace), PullSecrets(client, allowed=options.pod_pull_secrets)
