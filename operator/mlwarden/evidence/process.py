@@ -23,8 +23,9 @@ STDERR_TAIL = 16384
 
 
 _LOOK_SECONDS = 5.0
-_GOGC = "400"
-"""Collect less often while there is room below GOMEMLIMIT, which is set aside anyway: a quarter less processor time for a small image."""
+GOGC = "800"
+"""Collect less often while there is room below GOMEMLIMIT, which is set aside anyway: a quarter less processor time for a small image, for
+which nothing is collected at all then, and which takes 130 MB at most."""
 _OUT_OF_MEMORY = (
     *(b"fatal error: runtime: out of memory", b"fatal error: runtime: cannot allocate memory", b"fatal error: out of memory"),
     *(b"runtime: failed to create new OS thread", b"pthread_create failed", b"fatal error: failed to reserve", b"fatal error: newosproc"),
@@ -111,7 +112,7 @@ async def run(argv: Sequence[str], *, environment: dict[str, str], directory: Pa
         *(*launch, *(str(number) for number in numbers), "--", *argv),
         stdin=asyncio.subprocess.DEVNULL,
         cwd=directory,
-        env={**environment, "GOMEMLIMIT": str(limits.heap), "GOGC": _GOGC},
+        env={**environment, "GOMEMLIMIT": str(limits.heap), "GOGC": GOGC},
         start_new_session=True,
     )
     name = Path(argv[0]).name
