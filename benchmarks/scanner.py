@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -35,6 +36,7 @@ from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.build import binary
 from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.processes import Process, free_port
+from mlwarden.evidence.process import GOGC
 from mlwarden.evidence.store import Purpose, Requester
 
 COLLECTION = "/apis/mlwarden.io/v1alpha1/imageevidences"
@@ -45,12 +47,12 @@ BARE = (
 )
 
 
-def bare(references: list[str], database: Path, scratch: Path, parallel: int) -> float:
+def bare(references: list[str], database: Path, scratch: Path, parallel: int, **environment: str) -> float:
     """Seconds that trivy takes for all of them."""
 
     def one(reference: str) -> None:
         command = [binary("trivy"), *BARE, "--cache-dir", database, reference]
-        done = subprocess.run(command, capture_output=True, check=True, env={"HOME": str(scratch), "TMPDIR": str(scratch)})
+        done = subprocess.run(command, capture_output=True, check=True, env={"HOME": str(scratch), "TMPDIR": str(scratch), **environment})
         json.loads(done.stdout)
 
     start = time.monotonic()
@@ -173,13 +175,14 @@ class Bench:
     def throughput(self, count: int, rounds: int) -> None:
         """Part 1."""
         references = self._push("load", count)
-        loop, scanner = "trivy in a loop", "mlwarden scanner"
-        rates: dict[str, list[float]] = {loop: [], scanner: []}
-        costs: dict[str, list[float]] = {loop: [], scanner: []}
+        loop, lazy, scanner = "trivy in a loop", f"the same, with the scanner's GOGC={GOGC}", "mlwarden scanner"
+        rates: dict[str, list[float]] = {loop: [], lazy: [], scanner: []}
+        costs: dict[str, list[float]] = {loop: [], lazy: [], scanner: []}
         for number in range(1, rounds + 1):
-            before = processor_seconds()
-            rates[loop].append(count / bare(references, self._database, self._directory, self._parallel))
-            costs[loop].append((processor_seconds() - before) / count)
+            for which, environment in ((loop, {}), (lazy, {"GOGC": GOGC})):
+                before = processor_seconds()
+                rates[which].append(count / bare(references, self._database, self._directory, self._parallel, **environment))
+                costs[which].append((processor_seconds() - before) / count)
             names = self._ask(references, Requester(namespace="load"))
             answers = Answers(self._cluster)
             with self._scanner():
@@ -189,7 +192,7 @@ class Bench:
                 last = max(answers.watched(names, f"round {number}").values())
                 costs[scanner].append((processor_seconds() - before) / count)
             rates[scanner].append(count / (last - answers.claimed))
-            print(f"round {number}: {rates[loop][-1]:.2f} and {rates[scanner][-1]:.2f} images per second", file=sys.stderr, flush=True)
+            print(f"round {number}:", *(f"{found[-1]:.2f}" for found in rates.values()), "per second", file=sys.stderr, flush=True)
             for name in names:
                 self._cluster.api().delete(f"{COLLECTION}/{name}")
         base = statistics.median(rates["trivy in a loop"])
@@ -220,6 +223,11 @@ class Bench:
         for who, times in found.items():
             asked_at = late - start if who.startswith("5 of another") else 0.0
             print(f"| {who} | {asked_at:.1f} | {times[0] - start:.1f} | {times[-1] - start:.1f} |")
+        letters = dict(zip(found, "TMF", strict=True))
+        order = sorted((at, letters[who]) for who, times in found.items() for at in times)
+        runs = [(letter, len(list(run))) for letter, run in itertools.groupby(letter for _, letter in order)]
+        line = " ".join(f"{number}{letter}" for letter, number in runs)
+        print(f"\nIn the order of the answers (T: of the template, M: of the many, F: of the few): {line}")
 
 
 def main() -> int:
