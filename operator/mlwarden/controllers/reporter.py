@@ -1,9 +1,11 @@
 """Tells people: Events on the pod that waits, on what it belongs to, and on a namespace that holds pods it did not hold before.
 
-Writing is behind a bounded queue. An Event is worth less than a release: where the API server is slow, Events are dropped and counted.
+Writing is behind bounded queues. An Event is worth less than a release: where the API server is slow, Events are dropped and counted. What
+is refused goes before what merely waits: a controller that starts among thousands of held pods has something to say about each of them.
 """
 
 import asyncio
+import itertools
 import logging
 from collections import Counter as Count
 from collections.abc import Callable
@@ -26,6 +28,7 @@ LOG = logging.getLogger(__name__)
 DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow.")
 _COMPONENT = "mlwarden-controller"
 _QUEUE = 2000
+"""Of either kind: warnings, and what merely waits."""
 _WRITERS = 4
 _ROOTS = 50
 
@@ -42,7 +45,9 @@ class Reporter:
         self._client, self._now = client, now
         self._owners = Owners(client)
         self._said = Said()
-        self._queue: asyncio.Queue[tuple[Json, str, str, bool]] = asyncio.Queue(_QUEUE)
+        self._queue: asyncio.PriorityQueue[tuple[bool, int, Json, str, str]] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()
+        self._waiting = Count[bool]()
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -123,15 +128,19 @@ class Reporter:
         made = event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
         if not self._said.is_new(made, self._now()):
             return
-        try:
-            self._queue.put_nowait((pod, reason, message, warning))
-        except asyncio.QueueFull:
+        if self._waiting[warning] >= _QUEUE:
             self._said.forget(made)
             DROPPED.inc()
+            return
+        self._waiting[warning] += 1
+        small = {key: pod[key] for key in ("apiVersion", "kind", "metadata") if key in pod}
+        self._queue.put_nowait((not warning, next(self._numbers), small, reason, message))
 
     async def _write_all(self) -> None:
         while True:
-            pod, reason, message, warning = await self._queue.get()
+            calm, _, pod, reason, message = await self._queue.get()
+            warning = not calm
+            self._waiting[warning] -= 1
             try:
                 await self._send(
                     event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
