@@ -142,6 +142,22 @@ class TestNothingIsLeft:
             process.wait(timeout=60)
         until(lambda: not left(Path(directory), name), seconds=30)
 
+    def test_of_what_a_kubelet_sets_for_the_whole_machine(self) -> None:
+        """Seconds after which a kernel that panicked starts again: a kubelet wants ten. It belongs to no namespace."""
+        setting = Path("/proc/sys/kernel/panic")
+        before = setting.read_text()
+        try:
+            setting.write_text("9\n")
+            with self.started(f"print(open('{setting}').read().strip(), flush=True)") as process:
+                assert process.stdout is not None
+                directory, name = process.stdout.readline().split()
+                meanwhile = process.stdout.readline()
+                assert process.wait(timeout=60) == 0
+            assert (meanwhile, setting.read_text()) == ("9\n", "9\n")
+        finally:
+            setting.write_text(before)
+        until(lambda: not left(Path(directory), name), seconds=30)
+
     def test_of_one_that_is_killed_while_the_next_one_starts(self) -> None:
         """The second run begins while the first is being taken down, and takes none of it for its own."""
         with self.started("time.sleep(600)") as first:

@@ -39,6 +39,16 @@ _CGROUPS = "/sys/fs/cgroup"
 _LEAF = "host"
 _OVERLAID = ("var/lib", "var/log")
 """What of the file system a node writes to beside its own directory and /run: what it writes there nobody else sees."""
+_TUNED = {
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxkeys": 1_000_000,
+    "kernel/keys/root_maxbytes": 25_000_000,
+}
+"""Settings of the whole machine's kernel that a kubelet brings to these values when it starts (kubelet 1.37: `setupKernelTunables` in
+`pkg/kubelet/cm`). No namespace holds them, so a node of ours finds them as it wants them, in files that are mounted over them."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -134,6 +144,12 @@ def _mount_all(state: Path, name: str, mounted: list[Hierarchy]) -> None:
             Path(hierarchy.path).mkdir(parents=True)
             option = f"none,{hierarchy.option}" if hierarchy.option.startswith("name=") else hierarchy.option
             _mount("cgroup", hierarchy.path, "cgroup", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, option)
+    for setting, value in _TUNED.items():
+        file, real = state / "kernel" / setting, Path("/proc/sys", setting)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{value}\n", encoding="ascii")
+        if real.exists():
+            _mount(str(file), str(real), None, _MS_BIND)
     for path in _OVERLAID:
         upper, work = state / "overlay" / path, state / "overlay" / f"{path}.work"
         upper.mkdir(parents=True, exist_ok=True)
