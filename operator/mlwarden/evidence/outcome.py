@@ -64,7 +64,7 @@ def read(done: process.Completed, pull: Pull, demand: Demand) -> tuple[Outcome, 
         return _failed(done, seen, pull, demand), older
     if demand.predicate_type:
         found = _attestations(done, pull, demand)
-    elif (found := _signatures(done, pull)).outcome is Proven.VERIFIED:
+    elif (found := _signatures(done, pull, demand)).outcome is Proven.VERIFIED:
         return found, older
     # What could not be fetched could be the signature, or a newer attestation.
     _heard_everything(done, seen)
@@ -139,13 +139,13 @@ def judged(verified: Sequence[Outcome], demand: Demand, now: datetime) -> tuple[
     return found, made_at
 
 
-def _signatures(done: process.Completed, pull: Pull) -> Outcome:
+def _signatures(done: process.Completed, pull: Pull, demand: Demand) -> Outcome:
     ours, others = attestations.signatures(done.output, pull.digest)
     if ours:
         return Outcome(outcome=Proven.VERIFIED)
     if others:
         return Outcome(outcome=Proven.INVALID, reason="it is a signature of another image")
-    return Outcome(outcome=Proven.MISSING, reason="there is no signature, only attestations")
+    return Outcome(outcome=Proven.MISSING, reason=f"there is no signature by {demand.authority.name}, only attestations")
 
 
 def _attestations(done: process.Completed, pull: Pull, demand: Demand) -> Outcome:
