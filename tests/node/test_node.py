@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,6 +193,13 @@ class TestAMachineThatCannot:
     def test_for_want_of_room(self, monkeypatch: pytest.MonkeyPatch, everything_else: None) -> None:
         monkeypatch.setattr(ground, "_MINIMUM_BYTES", 1 << 60)
         assert "are free; TMPDIR names another folder" in ground.obstacle()
+
+    @pytest.mark.parametrize("name", ["/tmp/" + "x" * 46, "/tmp/a,b", "/tmp/a:b", "/tmp/a\\b"])
+    def test_for_a_folder_whose_name_sockets_or_mounts_cannot_hold(
+        self, monkeypatch: pytest.MonkeyPatch, everything_else: None, name: str
+    ) -> None:
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: name)
+        assert ground.obstacle().endswith(f"and has {name}; TMPDIR names another folder")
 
     def test_for_want_of_namespaces(self, monkeypatch: pytest.MonkeyPatch, everything_else: None) -> None:
         def refuse(*_: object) -> None:

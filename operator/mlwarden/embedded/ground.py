@@ -31,6 +31,10 @@ _SECONDS = 10.0
 _PACKAGES = {"ip": "iproute2", "iptables": "iptables"}
 _HEADER = Path("/usr/include/seccomp.h")
 _MINIMUM_BYTES = 6 << 30
+_LONGEST = 50
+"""Bytes of the temporary folder's name: a socket's has 107 (unix(7)), and the kubelet's, 57 longer, is the longest."""
+_SEPARATORS = frozenset(",:\\")
+"""What a name in the options of an overlay cannot hold."""
 
 
 class GroundError(ClusterError):
@@ -193,6 +197,11 @@ def obstacle() -> str:
             "a real node needs runc, which takes a C compiler and libseccomp's headers to build: `make packages` installs what is missing"
         )
     folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _LONGEST or _SEPARATORS & set(folder):
+        return (
+            f"a real node needs a temporary folder with a name of at most {_LONGEST} bytes and none of , : \\ in it, and has {folder}; "
+            "TMPDIR names another folder"
+        )
     if (free := shutil.disk_usage(folder).free) < _MINIMUM_BYTES:
         return f"a real node needs {_MINIMUM_BYTES >> 30} GiB in {folder}, and {free / 2**30:.1f} are free; TMPDIR names another folder"
     if not list(nodeinit.hierarchies()):
