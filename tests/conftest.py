@@ -6,6 +6,7 @@ A machine on which the tools cannot be built fails these tests. It does not skip
 import http.client
 import re
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,17 @@ def registry() -> Iterator[str]:
     finally:
         process.kill()
         keeper.close()
+
+
+@pytest.fixture(scope="session")
+def private_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
+    """A server's TLS on 127.0.0.1, and the PEM of the authority that no system knows."""
+    from mlwarden.embedded import pki
+
+    made = pki.make(tmp_path_factory.mktemp("pki"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.server_certificate, made.server_key)
+    return context, made.ca.read_text()
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.embedded import images, pki
+from mlwarden.embedded import images
 from mlwarden.embedded.door import USER, Door
 from mlwarden.embedded.installed import NAMESPACE, Installation
-from mlwarden.embedded.signer import Signer
+from mlwarden.embedded.signer import Signer, openvex
 
 if TYPE_CHECKING:
     from mlwarden.embedded.cluster import EmbeddedCluster
@@ -79,10 +79,10 @@ def supply(
     sigstore: "Sigstore",
     install_on: "type[Installed]",
     tmp_path_factory: pytest.TempPathFactory,
+    *,
+    private_tls: tuple[ssl.SSLContext, str],
 ) -> Iterator[Supply]:
-    made = pki.make(tmp_path_factory.mktemp("pki"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made.server_certificate, made.server_key)
+    context, authority = private_tls
     found = install_on(cluster, kubelet)
     with contextlib.ExitStack() as stack:
         doors = (
@@ -104,7 +104,7 @@ def supply(
                 "plainHTTP": [cluster.registry, doors[0].host],
                 "registries": {
                     HUB: {"mirrors": [f"{cluster.registry}/hub"], "tags": True},
-                    doors[1].host: {"ca": made.ca.read_text(encoding="utf-8")},
+                    doors[1].host: {"ca": authority},
                 },
             },
         )
@@ -159,22 +159,11 @@ def test_a_signed_excuse(supply: Supply) -> None:
     supply.installed.admin.patch(f"{POLICIES}/image-scanned", {"spec": {"requirement": {"imageScan": {"vex": vex}}}})
     for name, key in (("excused", "security"), ("pretended", "stranger")):
         image = supply.image(f"supply-vex/{name}", vulnerable=True)
-        supply.signer.attest(image, supply.keys[key], type="openvex", predicate=excuse(image))
+        excuse = openvex(image.rpartition("@")[2], "CVE-2025-26519", "not_affected")
+        supply.signer.attest(image, supply.keys[key], type="openvex", predicate=excuse)
         supply.start(name, image)
     supply.runs("excused")
     supply.is_held("pretended", "image-scanned", "CVE-2025-26519")
-
-
-def excuse(image: str) -> dict[str, Any]:
-    """Of OpenVEX: what `images.vulnerable` has of musl is not reached."""
-    statement = {
-        "vulnerability": {"name": "CVE-2025-26519"},
-        "products": [{"@id": f"pkg:oci/excused@{image.rpartition('@')[2].replace(':', '%3A')}"}],
-        "status": "not_affected",
-        "justification": "vulnerable_code_not_in_execute_path",
-    }
-    whole = {"@context": "https://openvex.dev/ns/v0.2.0", "@id": "https://example.com/vex/1", "author": "security", "version": 1}
-    return {**whole, "timestamp": "2026-11-01T00:00:00Z", "statements": [statement]}
 
 
 class TestRegistries:

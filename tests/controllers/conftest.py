@@ -5,29 +5,23 @@ What is cluster-scoped is taken away again at the end of each module, and the en
 
 import contextlib
 import datetime as dt
-import http.server
-import ipaddress
 import json
 import os
 import secrets
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from mlwarden.model.policy import PROFILE_LABEL, Settings
+
+from .hostile import HostileWebhook  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     from mlwarden.embedded.api import Api
@@ -203,96 +197,13 @@ def held(cluster: "EmbeddedCluster") -> Iterator[FailHeld]:
         yield running
 
 
-class Certificates:
-    """A self-signed certificate for 127.0.0.1."""
-
-    def __init__(self, directory: Path) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hostile")])
-        now = dt.datetime.now(dt.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        self.pem = certificate.public_bytes(serialization.Encoding.PEM)
-        self.file = directory / "webhook.pem"
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        self.file.write_bytes(private + self.pem)
-
-
-class HostileWebhook:
-    """Somebody else's mutating webhook, which answers every pod with the JSON patch it was told."""
-
-    def __init__(self, directory: Path) -> None:
-        self.certificates = Certificates(directory)
-        self.patch: list[dict[str, Any]] = []
-        self.reviews: list[dict[str, Any]] = []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.reviews.append(review)
-                response: dict[str, Any] = {"uid": review["request"]["uid"], "allowed": True}
-                if outer.patch:
-                    response |= {"patchType": "JSONPatch", "patch": b64encode(json.dumps(outer.patch).encode()).decode()}
-                body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Content-Type", "application/json")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- overrides
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificates.file)
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.server.server_address[1]}/mutate"
-
-    def configuration(self, namespace: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": f"hostile-{namespace}"},
-            "webhooks": [
-                {
-                    "name": "hostile.example.com",
-                    "clientConfig": {"url": self.url, "caBundle": b64encode(self.certificates.pem).decode()},
-                    "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["pods"]}],
-                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-                    "admissionReviewVersions": ["v1"],
-                    "sideEffects": "None",
-                    "failurePolicy": "Fail",
-                    "reinvocationPolicy": "IfNeeded",
-                }
-            ],
-        }
-
-
 @pytest.fixture
-def hostile(tmp_path: Path, cluster: "EmbeddedCluster") -> Iterator[Callable[[str], HostileWebhook]]:
+def hostile(private_tls: tuple[ssl.SSLContext, str], cluster: "EmbeddedCluster") -> Iterator[Callable[[str], HostileWebhook]]:
     """`hostile(namespace)` puts a mutating webhook in force there; set its `patch` afterwards."""
     made: list[tuple[HostileWebhook, str]] = []
 
     def make(namespace: str) -> HostileWebhook:
-        webhook = HostileWebhook(tmp_path)
+        webhook = HostileWebhook(*private_tls)
         configuration = webhook.configuration(namespace)
         made.append((webhook, admission_path(configuration)))
         cluster.api().apply(admission_path(configuration), configuration)

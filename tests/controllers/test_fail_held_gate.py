@@ -11,7 +11,8 @@ from mlwarden.controllers.gate import BREAK_GLASS, JUDGED, is_gated
 from mlwarden.embedded.api import ApiError
 
 if TYPE_CHECKING:
-    from conftest import FailHeld, HostileWebhook
+    from .conftest import FailHeld  # type: ignore[import-not-found]
+    from .hostile import HostileWebhook  # type: ignore[import-not-found]
 
 pytestmark = pytest.mark.cluster
 

@@ -13,7 +13,8 @@ from mlwarden.embedded.processes import free_port
 from mlwarden.model.policy import Settings
 
 if TYPE_CHECKING:
-    from conftest import FailHeld, HostileWebhook
+    from .conftest import FailHeld  # type: ignore[import-not-found]
+    from .hostile import HostileWebhook  # type: ignore[import-not-found]
 
 KINDS = [("", "pods"), ("apps", "deployments"), ("apps", "replicasets"), ("batch", "jobs"), ("ray.io", "rayclusters")]
 DIGEST = "registry.example/debug:1@sha256:" + "a" * 64
@@ -183,7 +184,7 @@ class TestWhatIsAsked:
         webhook = hostile(namespace)
         settings = Settings(namespace=held.settings.namespace, webhook_url=webhook.url.removesuffix("/mutate"))
         held.admin.delete(f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/hostile-{namespace}")
-        paths = apply(held, settings, webhook.certificates.pem)
+        paths = apply(held, settings, webhook.authority.encode())
 
         def only_ours() -> bool:
             webhook.reviews.clear()

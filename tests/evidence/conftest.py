@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from mlwarden.embedded import pki, trivydb
+from mlwarden.embedded import trivydb
 from mlwarden.embedded.door import Door
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,12 +46,3 @@ def door(registry: str) -> Iterator[Callable[..., Door]]:
     """`door(password=…, tokens=…, tls=…)`: opens a door before the real registry."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(Door(registry, **options))
-
-
-@pytest.fixture(scope="session")
-def private_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
-    """A server's TLS on 127.0.0.1, and the PEM of the authority that no system knows."""
-    made = pki.make(tmp_path_factory.mktemp("pki"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made.server_certificate, made.server_key)
-    return context, made.ca.read_text()

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from mlwarden import policy
 from mlwarden.embedded import images, trivydb
-from mlwarden.embedded.signer import Signer
+from mlwarden.embedded.signer import Signer, openvex
 from mlwarden.embedded.trivydb import ADVISORIES, Advisory
 from mlwarden.model.signing import PREDICATES
 
@@ -51,18 +51,6 @@ def demand(cluster: "EmbeddedCluster", evidence_crd: None) -> Iterator[Callable[
     yield apply
     for name in made:
         cluster.api().delete(f"{POLICIES}/{name}")
-
-
-def document(of: str, vulnerability: str, status: str, *, at: str = "2026-11-01T00:00:00Z") -> dict[str, Any]:
-    """Of OpenVEX, with one statement."""
-    statement = {
-        "vulnerability": {"name": vulnerability},
-        "products": [{"@id": f"pkg:oci/excused@{of.replace(':', '%3A')}"}],
-        "status": status,
-        "justification": "vulnerable_code_not_in_execute_path",
-    }
-    whole = {"@context": "https://openvex.dev/ns/v0.2.0", "@id": "https://example.com/vex/1", "author": "somebody", "version": 1}
-    return {**whole, "timestamp": at, "statements": [statement]}
 
 
 def test_a_new_database_is_asked_about_known_digests_without_pulling_them(
@@ -118,7 +106,7 @@ def test_a_signed_document_of_the_named_authority_excuses_and_another_ones_does_
     of = images.vulnerable(cluster.registry, "kept/excused:1")
     image = f"{cluster.registry}/kept/excused@{of}"
     for key, vulnerability in ((security, "CVE-2025-32434"), (stranger, "CVE-2025-26519")):
-        signer.attest(image, key, type="openvex", predicate=document(of, vulnerability, "not_affected"))
+        signer.attest(image, key, type="openvex", predicate=openvex(of, vulnerability, "not_affected"))
     compiled = demand("kept-excused", {"imageScan": {"vex": [{"name": "security", "key": security.pem}]}})
     name = ask(image)
     scanner()
@@ -138,13 +126,13 @@ def test_an_excuse_that_is_taken_back_ends_with_the_next_database(
     security = signer.key_pair("security")
     of = images.vulnerable(cluster.registry, "kept/unexcused:1")
     image = f"{cluster.registry}/kept/unexcused@{of}"
-    signer.attest(image, security, type="openvex", predicate=document(of, "CVE-2025-32434", "not_affected"))
+    signer.attest(image, security, type="openvex", predicate=openvex(of, "CVE-2025-32434", "not_affected"))
     demand("kept-unexcused", {"imageScan": {"vex": [{"name": "security", "key": security.pem}]}})
     name = ask(image)
     scanner(f"--database-file={source / 'db'}", "--database-every=1")
     until(name, lambda status: bool(status.get("scan", {}).get("suppressed")))
 
-    signer.attest(image, security, type="openvex", predicate=document(of, "CVE-2025-32434", "affected", at="2026-11-02T00:00:00Z"))
+    signer.attest(image, security, type="openvex", predicate=openvex(of, "CVE-2025-32434", "affected", at="2026-11-02T00:00:00Z"))
     trivydb.make_database(source, [*ADVISORIES, NEW])
     status = until(name, lambda status: ready(status) and not status["scan"].get("suppressed"), seconds=120)
     assert status["scan"]["counts"]["CRITICAL"] == 1

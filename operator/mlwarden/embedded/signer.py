@@ -165,6 +165,25 @@ class CertificateAuthority:
         return builder.add_extension(identifier, critical=False).sign(self._key, hashes.SHA256()).public_bytes(_PEM)
 
 
+def openvex(digest: str, vulnerability: str, status: str, *, at: str = "2026-11-01T00:00:00Z") -> dict[str, Any]:
+    """Returns a document of OpenVEX with one statement about an image, to be attested.
+
+    Args:
+        digest: of the image, `sha256:…`.
+        vulnerability: its id.
+        status: as `not_affected`.
+        at: when it was made, RFC 3339.
+    """
+    statement = {
+        "vulnerability": {"name": vulnerability},
+        "products": [{"@id": f"pkg:oci/excused@{digest.replace(':', '%3A')}"}],
+        "status": status,
+        "justification": "vulnerable_code_not_in_execute_path",
+    }
+    whole = {"@context": "https://openvex.dev/ns/v0.2.0", "@id": "https://example.com/vex/1", "author": "somebody", "version": 1}
+    return {**whole, "timestamp": at, "statements": [statement]}
+
+
 def _key(key: KeyPair) -> list[str]:
     certificate = ["--certificate", str(key.certificate), "--certificate-chain", str(key.chain)] if key.certificate else []
     return ["--key", str(key.private), *certificate]
