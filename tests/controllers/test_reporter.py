@@ -35,7 +35,7 @@ async def test_what_is_refused_is_said_before_what_merely_waits() -> None:
     server.open.set()
     await asyncio.wait_for(_all(server, 52), 10)
     task.cancel()
-    assert server.written[:2] == ["NotReleased bad", "WouldBeRefusedNow runs"]
+    assert server.written[:2] == ["WouldBeRefusedNow runs", "NotReleased bad"]
 
 
 async def test_what_waits_does_not_push_out_what_is_refused_and_is_said_later_if_it_still_waits(monkeypatch: Any) -> None:
@@ -54,6 +54,20 @@ async def test_what_waits_does_not_push_out_what_is_refused_and_is_said_later_if
     await asyncio.wait_for(_all(server, 5), 10)
     task.cancel()
     assert server.written[-1] == "Held waits-4"
+
+
+async def test_what_runs_is_said_before_what_is_refused_and_is_not_pushed_out_by_it(monkeypatch: Any) -> None:
+    monkeypatch.setattr(reporter, "_QUEUE", 3)
+    server = SlowServer()
+    subject = Reporter(server)  # type: ignore[arg-type]
+    for number in range(5):
+        subject.refused(pod(f"bad-{number}"), "it has a hole")
+    subject.would_be_refused(pod("runs"), "it was revoked")
+    task = asyncio.create_task(subject.run())
+    server.open.set()
+    await asyncio.wait_for(_all(server, 4), 10)
+    task.cancel()
+    assert server.written[0] == "WouldBeRefusedNow runs"
 
 
 async def _all(server: SlowServer, count: int) -> None:

@@ -1,7 +1,8 @@
 """Tells people: Events on the pod that waits, on what it belongs to, and on a namespace that holds pods it did not hold before.
 
 Writing is behind bounded queues. An Event is worth less than a release: where the API server is slow, Events are dropped and counted. What
-is refused goes before what merely waits: a controller that starts among thousands of held pods has something to say about each of them.
+runs goes before what is refused, and that before what merely waits: a controller that starts among thousands of held pods has something to
+say about each of them.
 """
 
 import asyncio
@@ -27,8 +28,9 @@ from mlwarden.model.workload import Json
 LOG = logging.getLogger(__name__)
 DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow.")
 _COMPONENT = "mlwarden-controller"
+_RUNS, _REFUSED, _WAITS = range(3)
+"""What is written first, and each with a queue of its own."""
 _QUEUE = 2000
-"""Of either kind: warnings, and what merely waits."""
 _WRITERS = 4
 _ROOTS = 50
 
@@ -45,9 +47,9 @@ class Reporter:
         self._client, self._now = client, now
         self._owners = Owners(client)
         self._said = Said()
-        self._queue: asyncio.PriorityQueue[tuple[bool, int, Json, str, str]] = asyncio.PriorityQueue()
+        self._queue: asyncio.PriorityQueue[tuple[int, int, Json, str, str]] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
-        self._waiting = Count[bool]()
+        self._waiting = Count[int]()
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -57,15 +59,15 @@ class Reporter:
 
     def held(self, pod: Json, reason: str) -> None:
         """A pod waits for evidence."""
-        self._put(pod, "Held", reason, warning=False)
+        self._put(_WAITS, pod, "Held", reason)
 
     def refused(self, pod: Json, reason: str) -> None:
         """A pod will not be released as it is."""
-        self._put(pod, "NotReleased", reason, warning=True)
+        self._put(_REFUSED, pod, "NotReleased", reason)
 
     def would_be_refused(self, pod: Json, reason: str) -> None:
         """A pod runs that would be refused now."""
-        self._put(pod, "WouldBeRefusedNow", reason, warning=True)
+        self._put(_RUNS, pod, "WouldBeRefusedNow", reason)
 
     async def evicts(self, pod: Json, reason: str) -> None:
         """A pod is evicted next, which is written before it happens.
@@ -124,23 +126,23 @@ class Reporter:
             await self._write(_namespace(snapshot, namespace), "PodsFromBefore", message, warning=bool(verdicts[Decision.DENY]))
             LOG.info("namespace %s: %s", namespace, message)
 
-    def _put(self, pod: Json, reason: str, message: str, *, warning: bool) -> None:
-        made = event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
+    def _put(self, turn: int, pod: Json, reason: str, message: str) -> None:
+        made = event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=turn != _WAITS, now=self._now())
         if not self._said.is_new(made, self._now()):
             return
-        if self._waiting[warning] >= _QUEUE:
+        if self._waiting[turn] >= _QUEUE:
             self._said.forget(made)
             DROPPED.inc()
             return
-        self._waiting[warning] += 1
+        self._waiting[turn] += 1
         small = {key: pod[key] for key in ("apiVersion", "kind", "metadata") if key in pod}
-        self._queue.put_nowait((not warning, next(self._numbers), small, reason, message))
+        self._queue.put_nowait((turn, next(self._numbers), small, reason, message))
 
     async def _write_all(self) -> None:
         while True:
-            calm, _, pod, reason, message = await self._queue.get()
-            warning = not calm
-            self._waiting[warning] -= 1
+            turn, _, pod, reason, message = await self._queue.get()
+            self._waiting[turn] -= 1
+            warning = turn != _WAITS
             try:
                 await self._send(
                     event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
