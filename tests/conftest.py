@@ -25,6 +25,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+    """Prints the table of attacks: each one, what it did before it was mended, what it does in this run."""
+    rows = [value for reports in terminalreporter.stats.values() for each in reports for value in _attacks(each)]
+    if not rows:
+        return
+    terminalreporter.section("attacks")
+    for name, before, after in sorted(set(rows)):
+        terminalreporter.write_line(f"{name}\n    before: {before}\n    now:    {after}")
+
+
+def _attacks(report: object) -> list[tuple[str, str, str]]:
+    properties = getattr(report, "user_properties", ()) if getattr(report, "when", "") == "call" else ()
+    return [tuple(value) for key, value in properties if key == "attack"]
+
+
+@pytest.fixture
+def attack(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
+    """`attack(name, before, now)`: a row of the table that is printed at the end. Called after the asserts, with what was seen."""
+    return lambda name, before, now: request.node.user_properties.append(("attack", (name, before, now)))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> "Iterator[EmbeddedCluster]":
     """One embedded control plane for the whole session, audit log on. Leave no cluster-scoped object behind."""
