@@ -8,7 +8,6 @@ leader with a queue in memory was rejected: it would have to be rebuilt, and be 
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,6 +33,7 @@ from mlwarden.scanner.lane import DisplacedError, Lane, NoSlotError
 from mlwarden.scanner.protocol import PullCredential, Worker
 from mlwarden.scanner.pull import Given, PullSecrets
 from mlwarden.scanner.refresh import Refresh
+from mlwarden.scanner.setbacks import Setbacks
 
 LOG = logging.getLogger(__name__)
 RESOLVE, SCAN, VERIFY = "resolve", "scan", "verify"
@@ -84,7 +84,7 @@ class Agent:
         self._keys, self._materials, self._roots = keys, dict[str, str](), dict[str, str]()
         self._secrets = secrets
         self._known: dict[str, ImageEvidence] = {}
-        self._demands = Demands()
+        self._demands, self._setbacks = Demands(), Setbacks()
         self._unproven: asyncio.Queue[str] = asyncio.Queue()
         self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed, copy=False)
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy_changed)
@@ -143,6 +143,9 @@ class Agent:
         if known is not None:
             demands = self._demands.about(known.spec.references) if lane == VERIFY else {}
             when = due(known, self._terms, {demand: self._materials.get(demand, "") for demand in demands})
+            if when is not None:
+                again = self._setbacks.until(name, known.metadata.resource_version)
+                when = msgspec.structs.replace(when, at=max(when.at, again))
         self._lanes[lane].plan(name, when)
 
     async def _watch_worker(self) -> None:
@@ -220,22 +223,22 @@ class Agent:
 
     async def _one(self, lane: str, name: str) -> None:
         """One object, from claim to answer. Whatever happens, it is planned again."""
-        outcome = "lost"
+        outcome, known = "lost", self._known.get(name)
         with metrics.timed(lane):
             try:
-                known = self._known.get(name)
                 if known is not None:
                     outcome = await self._answer(lane, known)
-            except LostError:
-                pass  # the watch will say what became of it
+                self._setbacks.over(name)
+            except LostError:  # the watch will say what became of it
+                self._setbacks.note(name, _now(), version=known.metadata.resource_version if known is not None else "")
             except ApiError as error:
                 LOG.warning("%s: %s", name, error)
                 outcome = "unwritten"
-                await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 -- spreads retries
+                self._setbacks.note(name, _now())
             except Exception:
                 LOG.exception("%s", name)  # a defect of ours: one object must not end the scanner
                 outcome = "defect"
-                await asyncio.sleep(5)
+                self._setbacks.note(name, _now())
             finally:
                 self._lanes[lane].end(name)
                 self._plan(name)
