@@ -1,6 +1,6 @@
 """Unknown is never Pass: every way in which evidence about an image can be missing, old or blind."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,44 +15,14 @@ from mlwarden.model.finding import Outcome
 from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked
 from mlwarden.model.signing import Signer
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-DIGEST = digest("sha256:" + "a" * 64)
-PINNED = f"registry.example/team/train@{DIGEST}"
+from .scans import DIGEST, NOW, PINNED, compiled, ready, scan  # type: ignore[import-not-found]
+
 TAGGED = "registry.example/team/train:1.0"
-
-
-def compiled(**requirement: Any) -> policy.CompiledPolicy:
-    return policy.compile_policy(
-        policy.parse(
-            {
-                "apiVersion": "mlwarden.io/v1alpha1",
-                "kind": "WardenPolicy",
-                "metadata": {"name": "image-vulnerabilities"},
-                "spec": {
-                    "profiles": {"production": "Deny"},
-                    "requirement": {"imageScan": requirement or {"severity": "HIGH"}},
-                    "message": "image {image} is vulnerable",
-                    "why": "known holes are the first that are tried",
-                    "fix": {"text": "rebuild it"},
-                },
-            }
-        )
-    )
-
-
-def scan(**changes: Any) -> Scan:
-    at = NOW - timedelta(hours=1)
-    usual = {"scanner": "trivy 0.72.0", "scanned_at": at, "database_at": at, "os": "debian 13", "packages": 80, "scanners": ("vuln",)}
-    return Scan(**(usual | changes))
 
 
 def vulnerability(**changes: Any) -> Vulnerability:
     found = {"id": "CVE-2026-1", "package": "openssl", "installed": "3.0.1", "fixed": "3.0.2", "severity": "CRITICAL"}
     return Vulnerability(**(found | changes))
-
-
-def ready(found: Scan | None) -> dict[Digest, ImageFacts]:
-    return {DIGEST: ImageFacts(digest=DIGEST, phase=Phase.READY, scan=found)}
 
 
 def answer(image: str = PINNED, *, rule: policy.CompiledPolicy | None = None, **facts: Any) -> checks.Answer:

@@ -42,12 +42,13 @@ def put(registry: str, repository: str, tag: str, body: object, media_type: str)
 
 
 def index(registry: str, repository: str, *entries: tuple[str, str | None]) -> str:
-    """Pushes an index of `(digest, architecture)`."""
+    """Pushes an index of `(digest, architecture)`, or `(digest, os/architecture)`."""
     rows = []
-    for digest, architecture in entries:
+    for digest, platform in entries:
         row: dict[str, object] = {"mediaType": MANIFEST, "digest": digest, "size": size(registry, repository, digest)}
-        if architecture:
-            row["platform"] = {"os": "linux", "architecture": architecture}
+        if platform:
+            os, _, architecture = platform.rpartition("/")
+            row["platform"] = {"os": os or "linux", "architecture": architecture}
         rows.append(row)
     return put(registry, repository, "index", {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows}, INDEX)
 
@@ -104,7 +105,7 @@ async def test_secrets_and_mistakes_are_found_where_they_are_looked_for(registry
     for scanners in ((), ("secret", "misconfig")):
         trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path, scanners=scanners)
         async with Registry(plain_http=frozenset({registry})) as client:
-            scans.append(await Gatherer(registry=client, trivy=trivy).scan([f"{registry}/team/secret@{digest}"]))
+            scans.append(await Gatherer(registry=client, trivy=trivy, architectures=("amd64",)).scan([f"{registry}/team/secret@{digest}"]))
     plain, full = scans
     assert (plain.scanners, plain.secret_counts, plain.misconfiguration_counts) == (("vuln",), {}, {})
     assert full.scanners == ("vuln", "secret", "misconfig")
@@ -119,7 +120,9 @@ async def test_an_image_that_does_not_say_how_it_was_made_has_a_configuration_no
     digest = images.push_image(registry, "team/silent:1", alpine=ALPINE)
     trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path, scanners=("misconfig",))
     async with Registry(plain_http=frozenset({registry})) as client:
-        assert (await Gatherer(registry=client, trivy=trivy).scan([f"{registry}/team/silent@{digest}"])).scanners == ("vuln",)
+        assert (
+            await Gatherer(registry=client, trivy=trivy, architectures=("amd64",)).scan([f"{registry}/team/silent@{digest}"])
+        ).scanners == ("vuln",)
 
 
 async def test_a_vulnerability_without_a_fix_is_counted_apart(gatherer: Gatherer, registry: str) -> None:
@@ -197,6 +200,24 @@ async def test_the_manifests_that_were_scanned_of_an_index_are_kept(gatherer: Ga
     one = index(registry, "team/index4", (clean, "amd64"), (bad, "s390x"))
     assert (await gatherer.scan([f"{registry}/team/index4@{one}"])).manifests == (clean,)
     assert (await gatherer.scan([f"{registry}/team/index4@{clean}"])).manifests == ()
+
+
+async def test_what_was_not_scanned_of_an_index_is_written_down(gatherer: Gatherer, registry: str) -> None:
+    clean, bad = images.clean(registry, "team/left:clean"), images.vulnerable(registry, "team/left:bad")
+
+    async def of(*entries: tuple[str, str | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        scan = await gatherer.scan([f"{registry}/team/left@{index(registry, 'team/left', *entries)}"])
+        return scan.platforms, scan.unjudged
+
+    amd64 = ("linux/amd64",)
+    assert await of((clean, "amd64"), (bad, "s390x"), (bad, "windows/amd64")) == (amd64, ("linux/s390x", "windows/amd64"))
+    assert await of((clean, "amd64"), (bad, "freebsd/amd64"), (bad, "Windows/AMD64")) == (amd64, ("freebsd/amd64", "windows/amd64"))
+    assert await of((clean, "amd64"), (bad, "unknown/unknown")) == (amd64, ())  # BuildKit's attestations: no node is of it
+    assert await of((clean, "amd64"), (bad, "unknown/amd64")) == (amd64, ("unknown/amd64",))
+    assert await of((clean, "386"), (clean, "arm64")) == (("linux/amd64", "linux/386"), ("linux/arm64",))  # which amd64 runs, too
+    assert await of((clean, None), (bad, "windows/amd64")) == (("linux/amd64", "linux/386"), ("windows/amd64",))
+    only = await gatherer.scan([f"{registry}/team/left@{clean}"])
+    assert (only.platforms, only.unjudged) == ((), ())
 
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -295,7 +316,7 @@ async def test_without_a_database_nothing_is_scanned(registry: str, tmp_path: Pa
     trivy = Trivy(binary=binary("trivy"), cache=tmp_path / "nothing", scratch=tmp_path)
     async with Registry(plain_http=frozenset({registry})) as client:
         with pytest.raises(TransientError, match="no vulnerability database"):
-            await Gatherer(registry=client, trivy=trivy).scan([f"{registry}/team/clean@{digest}"])
+            await Gatherer(registry=client, trivy=trivy, architectures=("amd64",)).scan([f"{registry}/team/clean@{digest}"])
 
 
 async def test_a_scan_that_is_cancelled_leaves_nothing_on_disk(gatherer: Gatherer, registry: str, tmp_path: Path) -> None:

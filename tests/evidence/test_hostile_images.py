@@ -95,7 +95,7 @@ class House:
     async def scan(self, image: Image, handler: Handler | None = None, credentials: dict[str, Credential] | None = None) -> Scan:
         host = await self._serve(handler or image.answer)
         async with Registry(plain_http=frozenset({host}), timeout=10, credentials=Credentials(credentials or {})) as client:
-            gatherer = Gatherer(registry=client, trivy=self.trivy)
+            gatherer = Gatherer(registry=client, trivy=self.trivy, architectures=("amd64",))
             try:
                 return await gatherer.scan([f"{host}/team/model@{digest(image.body)}"])
             finally:

@@ -125,7 +125,9 @@ async def test_an_image_named_at_a_metadata_service_is_not_asked_for(connections
     async with Registry(timeout=5) as registry:
         for reference in (f"{address}/x:1", f"{address}:443/x:1"):
             with pytest.raises(GatherError):
-                await Gatherer(registry=registry, trivy=Trivy(binary=Path("x"), cache=Path("x"), scratch=Path("x"))).resolve(reference)
+                await Gatherer(
+                    registry=registry, trivy=Trivy(binary=Path("x"), cache=Path("x"), scratch=Path("x")), architectures=("amd64",)
+                ).resolve(reference)
     assert connections == []
 
 
@@ -265,7 +267,9 @@ async def test_cve_2024_35192_trivy_shows_its_credential_to_the_registry_alone(
     trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path)
     async with Registry(plain_http=frozenset({front.host}), timeout=10) as client:
         with pytest.raises(GatherError):
-            await Gatherer(registry=client, trivy=trivy).scan([f"{front.host}/team/redirected@{digest}"], Credentials({front.host: ANA}))
+            await Gatherer(registry=client, trivy=trivy, architectures=("amd64",)).scan(
+                [f"{front.host}/team/redirected@{digest}"], Credentials({front.host: ANA})
+            )
     assert stolen
     assert set(stolen) == {""}
     assert ANA.basic in {shown for _, path, shown in front.seen if "/blobs/" in path}
@@ -385,7 +389,7 @@ async def looked_at(serve: Serve, *documents: tuple[bytes, str]) -> tuple[Scan, 
 
     host = await serve(handler)
     async with Registry(plain_http=frozenset({host}), timeout=5) as client:
-        gatherer = Gatherer(registry=client, trivy=Scanner())
+        gatherer = Gatherer(registry=client, trivy=Scanner(), architectures=("amd64",))
         return await gatherer.scan([f"{host}/team/x@{named(documents[0][0])}"]), asked
 
 
@@ -403,7 +407,7 @@ async def test_cve_2022_47633_a_tag_that_answers_differently_every_time_is_resol
         front.twist = twist
         trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path)
         async with Registry(plain_http=frozenset({front.host}), timeout=10) as client:
-            gatherer = Gatherer(registry=client, trivy=trivy)
+            gatherer = Gatherer(registry=client, trivy=trivy, architectures=("amd64",))
             digest = await gatherer.resolve(f"{front.host}/team/turncoat:1")
             assert digest == bad
             scan = await gatherer.scan([parse(f"{front.host}/team/turncoat:1").at(digest)])
@@ -425,7 +429,7 @@ async def test_cve_2023_47630_bytes_of_another_digest_are_not_the_image(registry
         front.twist = twist
         trivy = Trivy(binary=binary("trivy"), cache=database, scratch=tmp_path)
         async with Registry(plain_http=frozenset({front.host}), timeout=10) as client:
-            gatherer = Gatherer(registry=client, trivy=trivy)
+            gatherer = Gatherer(registry=client, trivy=trivy, architectures=("amd64",))
             with pytest.raises(DefinitiveError, match="other bytes"):
                 await gatherer.scan([f"{front.host}/team/swapped@{bad}"])
             honest = 1  # to us, and then not to trivy

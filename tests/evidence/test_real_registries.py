@@ -34,7 +34,7 @@ async def both(
 ) -> tuple[str, Scan]:
     """Resolves a tag and scans what it points at, as the scanner's worker does; `shown` belongs to the pod, `own` to the worker."""
     async with Registry(registries=registries, credentials=own, timeout=20) as registry:
-        gatherer = Gatherer(registry=registry, trivy=trivy)
+        gatherer = Gatherer(registry=registry, trivy=trivy, architectures=("amd64",))
         digest = await gatherer.resolve(reference, shown or Credentials())
         name = reference.rpartition(":")[0]
         return digest, await gatherer.scan([f"{name}@{digest}"], shown or Credentials())
@@ -116,7 +116,7 @@ async def test_a_digest_comes_from_a_mirror_that_has_it_and_a_tag_from_the_regis
     registries = Registries({home.host: RegistrySettings(mirrors=(f"{mirror.host}/mirrored",))}, plain_http=plain)
     own = Credentials({mirror.host: ANA})
     async with Registry(registries=registries, credentials=own) as client:
-        gatherer = Gatherer(registry=client, trivy=trivy)
+        gatherer = Gatherer(registry=client, trivy=trivy, architectures=("amd64",))
         assert await gatherer.resolve(f"{home.host}/team/model:1") != digest
         home.seen.clear()
         assert (await gatherer.scan([f"{home.host}/team/model@{digest}"])).counts == VULNERABLE
@@ -145,7 +145,7 @@ async def test_a_mirror_that_fails_is_passed_over(registry: str, door: Open, tri
     place = f"{mirror.host}/{prefix}" if prefix else mirror.host
     registries = Registries({home.host: RegistrySettings(mirrors=(place,))}, plain_http=frozenset({mirror.host, home.host}))
     async with Registry(registries=registries) as client:
-        gatherer = Gatherer(registry=client, trivy=trivy)
+        gatherer = Gatherer(registry=client, trivy=trivy, architectures=("amd64",))
         assert (await gatherer.scan([f"{home.host}/team/model@{digest}"])).counts == VULNERABLE
         assert mirror.seen
         missing = f"{home.host}/team/nothing@{digest}"

@@ -131,7 +131,7 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
         return Answer(body=body, decision="deny", wanted=wanted, requester=requester, told=told)
     warnings = engine.warnings(verdict) if path == MUTATE else ()
-    patch = response.pins(verdict.pins, obj) if path == MUTATE and workload.is_pod else []
+    patch = [*response.pins(verdict.pins, obj), *response.kept_to(verdict.nodes, obj)] if path == MUTATE and workload.is_pod else []
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
     return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told)

@@ -6,12 +6,15 @@ from typing import Any
 
 import msgspec
 
+from mlwarden.model.nodes import Nodes
 from mlwarden.model.workload import Json
+from mlwarden.workloads import nodes as places
 
 _STEP = re.compile(r'\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]|\.?([A-Za-z_][A-Za-z0-9_-]*)')
 _WARNING, _WARNINGS = 256, 4096
 """Bytes of one warning and of all: the API server shortens and drops what is beyond (apiserver/pkg/endpoints/filters/warning.go)."""
 _API = "admission.k8s.io/v1"
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def allow(
@@ -43,6 +46,23 @@ def pins(changes: Mapping[str, str], obj: Json) -> list[dict[str, Json]]:
             operations.append({"op": "test", "path": pointer, "value": before})
             operations.append({"op": "replace", "path": pointer, "value": pinned})
     return operations
+
+
+def kept_to(nodes: Nodes | None, obj: Json) -> list[dict[str, Json]]:
+    """Returns the JSON patch that keeps a pod to these nodes; it fails where it asks for others by then than was judged."""
+    spec = obj.get("spec") if isinstance(obj, dict) else None
+    if nodes is None or not isinstance(spec, dict):
+        return []
+    affinity, required = spec.get("affinity"), places.required(spec, nodes)
+    if not isinstance(affinity, dict):
+        made = {"nodeAffinity": {_REQUIRED: required}}
+        return [{"op": "add", "path": "/spec/affinity", "value": made}]
+    own = affinity.get("nodeAffinity")
+    made = {**(own if isinstance(own, dict) else {}), _REQUIRED: required}
+    return [
+        {"op": "test", "path": "/spec/affinity", "value": affinity},
+        {"op": "add", "path": "/spec/affinity/nodeAffinity", "value": made},
+    ]
 
 
 def _review(response: dict[str, Any], warnings: Sequence[str], audit: Mapping[str, str] | None) -> bytes:

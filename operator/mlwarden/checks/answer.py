@@ -7,6 +7,7 @@ checks that return findings, because then every check would carry the rules of e
 import msgspec
 
 from mlwarden.model.finding import Outcome
+from mlwarden.model.nodes import Nodes
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         fix: how to put it right, one safe line.
         wanted: the image reference whose evidence is missing, `""` where none is.
         final: nothing that comes later judges this again (an Unknown about a whole object that is not a pod): it cannot wait for its pods.
+        nodes: a Pass is one on these nodes only; None for everywhere.
     """
 
     outcome: Outcome
@@ -29,3 +31,4 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     fix: str = ""
     wanted: str = ""
     final: bool = False
+    nodes: Nodes | None = None

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from mlwarden.checks.age import duration, spoken
 from mlwarden.checks.answer import Answer
+from mlwarden.checks.placed import ASKED_AGAIN, judged_on, placed
 from mlwarden.checks.resolved import BROKEN, Subject, because, per_image, unknown
 from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
 from mlwarden.checks.view import View
@@ -40,7 +41,8 @@ def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer
     if requirement is None:
         return
     excused = frozenset(compiled.vex)
-    yield from per_image(view, facts, spec, lambda subject: _about(subject, requirement, excused, facts))
+    answers = per_image(view, facts, spec, lambda subject: _about(subject, requirement, excused, facts))
+    yield from placed(view, facts, answers)
 
 
 def _about(subject: Subject, requirement: ImageScan, excused: frozenset[str], facts: Facts) -> Answer:
@@ -91,7 +93,8 @@ def _judged(subject: Subject, scan: Scan, requirement: ImageScan, now: datetime)
     reason = _blind(scan, requirement, database_limit, age)
     if reason:
         return unknown(clean(f"image {name} cannot be judged: {reason}"), fix=_VISIBLE)
-    return Answer(outcome=Outcome.PASS, element="", path="")
+    # Only where the pod may run elsewhere is what is wanted looked at.
+    return Answer(outcome=Outcome.PASS, element="", path="", nodes=judged_on(scan), wanted=subject.at if age > ASKED_AGAIN else "")
 
 
 def _unsearched(scan: Scan, requirement: ImageScan) -> str:

@@ -29,6 +29,7 @@ def _kind(group: str, version: str, plural: str, *, namespaced: bool = True) -> 
 
 POD = _kind("", "v1", "pods")
 NAMESPACE = _kind("", "v1", "namespaces", namespaced=False)
+NODE = _kind("", "v1", "nodes", namespaced=False)
 SECRET = _kind("", "v1", "secrets")
 CONFIG_MAP = _kind("", "v1", "configmaps")
 SERVICE_ACCOUNT = _kind("", "v1", "serviceaccounts")

@@ -20,7 +20,7 @@ from mlwarden import policy
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.indexes import Indexes
 from mlwarden.cluster.informer import Informer, Key
-from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, REVOKED_ARTIFACT, WARDEN_POLICY
+from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, NODE, REVOKED_ARTIFACT, WARDEN_POLICY
 from mlwarden.cluster.waits import Recent
 from mlwarden.errors import Error, PolicyError
 from mlwarden.model.digest import Digest
@@ -57,6 +57,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         proofs: digest → what is known about its signatures.
         revoked: what must not run any more.
         waits: how long the last answers took.
+        nodes: name → platform, `os/architecture`, of every node that says.
     """
 
     revision: int
@@ -70,6 +71,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     proofs: Mapping[Digest, Proofs] = {}
     revoked: Revoked = Revoked()
     waits: Waits = Waits()
+    nodes: Mapping[str, str] = {}
 
     def governed(self, namespace: str) -> bool:
         """Whether mlwarden has a say there: everywhere but where the compiled rule says never."""
@@ -107,6 +109,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             proofs=self.proofs,
             revoked=self.revoked,
             waits=self.waits,
+            nodes=self.nodes,
         )
 
 
@@ -120,7 +123,7 @@ class SnapshotSource:
 
     Attributes:
         current: the snapshot; before `ready` is set it is empty and must not be judged by.
-        ready: set when all four collections were read once.
+        ready: set when all five collections were read once.
     """
 
     def __init__(self, client: Client, settings: Settings, *, convert: Convert) -> None:
@@ -132,6 +135,7 @@ class SnapshotSource:
         self._resolutions: dict[str, Resolution] = {}
         self._proofs: dict[Digest, Proofs] = {}
         self._about: dict[str, str] = {}
+        self._platforms: dict[str, str] = {}
         self._revocations: dict[str, Revocation] = {}
         self._unreadable: dict[str, str] = {}
         self._revoked = Revoked()
@@ -147,11 +151,12 @@ class SnapshotSource:
         self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace)
         self.revocations = Informer(client, REVOKED_ARTIFACT, on_change=self._revocation)
         self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence, copy=False)
+        self.nodes = Informer(client, NODE, on_change=self._node, copy=False)
 
     @property
     def informers(self) -> tuple[Informer, ...]:
         """All of them, for probes and metrics."""
-        return self.policies, self.namespaces, self.revocations, self.evidence
+        return self.policies, self.namespaces, self.revocations, self.evidence, self.nodes
 
     @property
     def age(self) -> float:
@@ -193,6 +198,7 @@ class SnapshotSource:
             proofs=dict(self._proofs),
             revoked=self._revoked,
             waits=self._recent.waits,
+            nodes=dict(self._platforms),
         )
         for listener in self._listeners:
             listener(self.current, changes)
@@ -231,6 +237,16 @@ class SnapshotSource:
             metadata = obj.get("metadata") or {}
             self._spaces[key[1]] = {field: metadata.get(field) for field in ("name", "uid", "labels", "annotations") if metadata.get(field)}
         self._changed(f"namespace/{key[1]}")
+
+    def _node(self, key: Key, obj: dict[str, Any] | None) -> None:
+        platform = _platform(obj) if obj is not None else ""
+        if self._platforms.get(key[1], "") == platform:  # a node says every few minutes that it lives
+            return
+        if platform:
+            self._platforms[key[1]] = platform
+        else:
+            self._platforms.pop(key[1], None)
+        self._changed(f"node/{key[1]}")
 
     def _revocation(self, key: Key, obj: dict[str, Any] | None) -> None:
         name = key[1]
@@ -285,3 +301,11 @@ class SnapshotSource:
             self._changed(about)
             if key[1].startswith("sha256-") and not self._revoked.digests.keys().isdisjoint(self._indexes.note(Digest(about), facts)):
                 self._revoke()
+
+
+def _platform(node: dict[str, Any]) -> str:
+    """What the kubelet says of itself, `""` where it does not."""
+    status = node.get("status")
+    found = status.get("nodeInfo") if isinstance(status, dict) else None
+    said = [found.get(field) for field in ("operatingSystem", "architecture")] if isinstance(found, dict) else []
+    return "/".join(map(str, said)) if said and all(said) else ""

@@ -20,6 +20,7 @@ from mlwarden.model.finding import Decision, Verdict
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.model.workload import Json, Role, Workload
 from mlwarden.policy import CompiledPolicy
+from mlwarden.workloads import nodes as places
 
 _CONTAINER_PATH = re.compile(r"spec\.(containers|initContainers)\[(\d+)\]\.image")
 
@@ -31,7 +32,7 @@ class Judgement:
     Attributes:
         decision: Admit releases, Hold waits, Deny leaves it held until something changes.
         patch: the strategic merge patch that releases or, where `pins`, pins; where decision is Admit.
-        pins: the patch only pins: what comes back is to be judged again.
+        pins: the patch only pins images, and keeps the pod to the nodes they were judged for: what comes back is to be judged again.
         reason: one line for a person, where it is not released.
         wanted: image references whose evidence is missing.
     """
@@ -63,7 +64,7 @@ def judge(
     unpinned = unpinnable(workload, verdict)
     if unpinned:
         return Judgement(decision=Decision.DENY, reason=unpinned)
-    if verdict.pins:
+    if verdict.pins or verdict.nodes is not None:
         return Judgement(decision=Decision.ADMIT, patch=pin_patch(pod, verdict), pins=True)
     return Judgement(decision=Decision.ADMIT, patch=release_patch(pod, seal=_seal(facts.now, revision)))
 
@@ -80,13 +81,16 @@ def unpinnable(workload: Workload, verdict: Verdict) -> str:
 
 
 def pin_patch(pod: Json, verdict: Verdict) -> dict[str, Json]:
-    """Returns the strategic merge patch that writes the digests that were judged into a pod that stays held."""
+    """Returns the strategic merge patch that writes the digests that were judged, and where, into a pod that stays held."""
     spec: dict[str, Json] = {}
     for path, pinned in sorted(verdict.pins.items()):
         found = _CONTAINER_PATH.fullmatch(path)
         if found:
             field, index = found.group(1), int(found.group(2))
             spec.setdefault(field, []).append({"name": pod["spec"][field][index]["name"], "image": pinned})
+    if verdict.nodes is not None:  # a list of alternatives has no key to merge by: it is written as a whole
+        kept = places.required(pod["spec"], verdict.nodes)
+        spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": kept}}
     return {"metadata": _precondition(pod), "spec": spec}
 
 

@@ -191,7 +191,7 @@ class Releaser:
                 return
             judgement = self._judge(key, pod, snapshot)
             if judgement.pins:
-                raise ClusterError("something takes the digests out again that were written into it: a webhook on updates of pods?")
+                raise ClusterError("something takes out again what was written into it (digests, nodes): a webhook on updates of pods?")
         if judgement.patch is not None:
             await self._release(key, pod, judgement.patch)
             return

@@ -12,16 +12,18 @@ from mlwarden import checks, policy
 from mlwarden.checks import Answer, View
 from mlwarden.checks.resolved import young
 from mlwarden.checks.text import clean
-from mlwarden.engine.actions import Situation, Waiting, action, decision, rank, softened
+from mlwarden.engine.actions import HOLD, Situation, Waiting, action, decision, rank, softened
 from mlwarden.engine.before import Before
 from mlwarden.engine.revoked import revoked
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Action, Finding, OnUnknown, Outcome, Severity, Verdict
+from mlwarden.model.nodes import Nodes
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Each, Settings
 from mlwarden.model.workload import Json, Resource, Workload
 from mlwarden.policy import CompiledPolicy
+from mlwarden.workloads import nodes as places
 
 PROFILE = "mlwarden-profile"
 """Name under which a profile that does not exist is reported; no policy."""
@@ -64,12 +66,14 @@ def evaluate(
     findings, unresolved = revoked(workload, facts, settings, situation, before)
     findings += _not_in_force(workload, facts, settings, situation, broken or {})
     wanted = dict.fromkeys(unresolved)
+    kept: list[Nodes] = []
     for compiled in policies:
         on_fail = compiled.action(facts.profile)
         if on_fail is None:
             continue
         for answer in _answers(compiled, workload, facts, view):
             if answer.outcome is Outcome.PASS:
+                kept += _only_on(compiled, answer, on_fail, situation)
                 if passes:
                     findings.append(_finding(compiled, answer, workload.resource, on_fail, situation))
                 continue
@@ -80,7 +84,32 @@ def evaluate(
             findings.append(_finding(compiled, answer, workload.resource, on_fail, situation))
     if len(findings) > 1:
         findings.sort(key=_order)
-    return Verdict(decision=decision(findings), findings=tuple(findings), wanted=tuple(sorted(wanted)), pins=_pins(workload, facts, before))
+    return Verdict(
+        decision=decision(findings),
+        findings=tuple(findings),
+        wanted=tuple(sorted(wanted)),
+        pins=_pins(workload, facts, before),
+        nodes=_kept_to(workload, facts, kept),
+    )
+
+
+def _only_on(compiled: CompiledPolicy, answer: Answer, on_fail: Action, situation: Situation) -> tuple[Nodes, ...]:
+    """Where an answer is good, if not everywhere, and what this policy does not know does not start: then not elsewhere, either."""
+    if answer.nodes is None:
+        return ()
+    stops = action(Outcome.UNKNOWN, on_fail, compiled.policy.spec.on_unknown, situation) in {Action.DENY.value, HOLD}
+    return (answer.nodes,) if stops else ()
+
+
+def _kept_to(workload: Workload, facts: Facts, kept: Sequence[Nodes]) -> Nodes | None:
+    """Where a pod is to be kept. One that exists and is not held cannot be, and one that names its node is judged by that."""
+    if not kept or not workload.is_pod or facts.old is not None:
+        return None
+    nodes = kept[0]
+    for each in kept[1:]:
+        nodes = nodes.both(each) or nodes  # of those that have none in common the check has said so
+    spec = workload.pods[0].spec if workload.pods else {}
+    return None if places.named_node(spec) or places.confined(spec, nodes) else nodes
 
 
 def _answers(compiled: CompiledPolicy, workload: Workload, facts: Facts, view: View) -> Sequence[Answer]:

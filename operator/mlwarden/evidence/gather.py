@@ -35,7 +35,9 @@ from mlwarden.model.reference import Reference
 LOG = logging.getLogger(__name__)
 _ANONYMOUS = Credentials()
 ARCHITECTURES = ("amd64", "arm64")
-"""Unless somebody says what the nodes are: an entry of an index that nobody scanned must not be what a node picks."""
+"""Unless somebody says what the nodes are. What an index has for others is in `Scan.unjudged`, and is kept from running."""
+MAX_UNJUDGED = 16
+"""Platforms that were not scanned of which a scan tells."""
 MAX_ENTRIES = 8
 """Images behind one digest that are scanned; an index with more for our platforms is not one that people make."""
 _INDEXES = frozenset({"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"})
@@ -75,11 +77,11 @@ class Gatherer:
     Args:
         registry: entered.
         trivy: the scanner.
-        architectures: of this cluster's nodes, in Go's words (`amd64`, `arm64`).
+        architectures: of this cluster's nodes, in Go's words (`amd64`, `arm64`): of an index their images are scanned.
         sboms: where the packages of each digest are kept; None: they are not.
     """
 
-    def __init__(self, *, registry: Registry, trivy: Trivy, architectures: Sequence[str] = ("amd64",), sboms: SBOMs | None = None) -> None:
+    def __init__(self, *, registry: Registry, trivy: Trivy, architectures: Sequence[str], sboms: SBOMs | None = None) -> None:
         self._registry, self._trivy, self._sboms = registry, trivy, sboms
         self._architectures = tuple(dict.fromkeys(each for own in architectures for each in (own, *_TOO.get(own, ()))))
 
@@ -148,10 +150,13 @@ class Gatherer:
             raise DefinitiveError(f"{reference.repository} is named without a digest")
         top = await registry.manifest(reference, reference.digest)
         document = _document(top)
+        entries: list[tuple[Manifest | Digest, str]] = [(top, "")]
+        blind: tuple[str, ...] = ()
+        platforms: tuple[str, ...] = ()
+        unjudged: tuple[str, ...] = ()
         if top.media_type in _INDEXES:
             entries, blind = self._entries(document)
-        else:
-            entries, blind = [(top, "")], ()
+            platforms, unjudged = self._platforms(document)
         database = self._trivy.database()
         parts = []
         for entry, platform in entries:
@@ -169,6 +174,8 @@ class Gatherer:
             read_at=datetime.now(UTC),
             blind=blind,
             images=tuple(Image.of(part) for part in parts),
+            platforms=platforms,
+            unjudged=unjudged,
         )
         await self._keep(record, all(part.rereadable for part in parts))
         return summary.summarise(
@@ -180,6 +187,8 @@ class Gatherer:
             blind=blind,
             suppressed=vex.suppressed(parts, documents, digest=reference.digest),
             subject=record.digest,
+            platforms=platforms,
+            unjudged=unjudged,
         )
 
     async def _programs(self, registry: Registry, reference: Reference, manifest: Manifest, found: report.Findings) -> report.Findings:
@@ -225,6 +234,14 @@ class Gatherer:
         left = len(distinct) - MAX_ENTRIES
         blind = (f"{left} more images behind this digest were not scanned",) if left > 0 else ()
         return [(name, platform) for name, platform in distinct[:MAX_ENTRIES]], blind
+
+    def _platforms(self, document: _Document) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The nodes on which nothing of an index runs but what is scanned, and for which platforms it has more."""
+        entries = [entry.platform for entry in document.manifests or ()]
+        ours = {_architecture(each) if each else "" for each in entries if _could_run(each, self._architectures)}
+        found = [own for own in self._architectures if "" in ours or not ours.isdisjoint((own, *_TOO.get(own, ())))]
+        others = dict.fromkeys(_words(each) for each in entries if each and not _could_run(each, self._architectures) and not _nobody(each))
+        return tuple(f"linux/{each}" for each in found), tuple(others)[:MAX_UNJUDGED]
 
 
 def _document(manifest: Manifest) -> _Document:
@@ -282,6 +299,15 @@ def _could_run(platform: _Platform | None, architectures: tuple[str, ...]) -> bo
         return True
     architecture = _architecture(platform)
     return platform.os.lower() in {"", "linux"} and (not architecture or architecture in architectures)
+
+
+def _nobody(platform: _Platform) -> bool:
+    """What BuildKit writes on attestations: no node is of it, and containerd on none takes it for its own."""
+    return platform.os.lower() == platform.architecture.lower() == "unknown"
+
+
+def _words(platform: _Platform) -> str:
+    return one_line(f"{platform.os.lower() or 'linux'}/{_architecture(platform) or 'any'}", 40)
 
 
 def _architecture(platform: _Platform) -> str:

@@ -141,6 +141,8 @@ def _scan(record: Record, parts: Sequence[Findings], documents: Sequence[vex.Doc
         blind=record.blind,
         suppressed=vex.suppressed(parts, documents, digest=record.digest),
         subject=record.digest,
+        platforms=record.platforms,
+        unjudged=record.unjudged,
     )
 
 

@@ -24,8 +24,8 @@ from mlwarden.evidence.report import Findings, Package, System
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Weakness
 
-FORMAT = 2
-"""Of a file; another is not read. Before 2, layers were not compared with what trivy had read of them."""
+FORMAT = 3
+"""Of a file; another is not read. Before 3 it was not written down which images of an index were not looked into."""
 LARGEST = 64 << 20
 """Bytes of one file, unpacked; an image with more packages than that is scanned each time."""
 _PREFIX = "aquasecurity:trivy:"
@@ -68,6 +68,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         read_at: when.
         blind: what was not looked into at all, in words.
         images: all that were looked into.
+        platforms: of an index: see `Scan`.
+        unjudged: of an index: see `Scan`.
     """
 
     format: int = msgspec.field(name="format", default=0)
@@ -78,6 +80,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     read_at: datetime
     blind: tuple[str, ...] = ()
     images: tuple[Image, ...]
+    platforms: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
 
 _RECORDS: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

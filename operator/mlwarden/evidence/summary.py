@@ -31,6 +31,8 @@ def summarise(
     blind: Iterable[str] = (),
     suppressed: Iterable[Suppressed] = (),
     subject: Digest | None = None,
+    platforms: Iterable[str] = (),
+    unjudged: Iterable[str] = (),
 ) -> Scan:
     """Returns the bounded summary of all image manifests that stand behind one digest.
 
@@ -59,6 +61,8 @@ def summarise(
         os=", ".join(dict.fromkeys(part.system.text for part in parts if part.system.text))[:120],
         eol=any(part.eol for part in parts),
         manifests=tuple(dict.fromkeys(Digest(part.digest) for part in parts if subject and part.digest != subject)),
+        platforms=tuple(platforms),
+        unjudged=tuple(unjudged),
         packages=sum(len(part.packages) for part in parts),
         scanners=tuple(name for name in scanners if name != "misconfig" or all(part.configured for part in parts)),
         counts={**_counts(found for found in distinct if found.fixed), UNFIXED: sum(without_fix.values())},

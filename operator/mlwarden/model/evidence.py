@@ -88,6 +88,9 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         os: family and version, empty where none was recognised.
         eol: the operating system, in this version, gets no more updates.
         manifests: what a node could run of an index, and was scanned; empty where the digest is no index.
+        platforms: of an index: nodes of which everything that they could run was scanned, `os/architecture`; empty where that was not
+            written down (by an earlier version).
+        unjudged: of an index: for which platforms it has images, of whatever system, that were not scanned; the first of them.
         packages: how many packages were recognised, of the operating system and of languages.
         scanners: what was looked for: `vuln`, `secret`, `misconfig`. Nothing was found of what was not looked for.
         counts: severity → number of vulnerabilities that have a fix; the key `unfixed` counts those that have none.
@@ -108,6 +111,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     os: str = ""
     eol: bool = False
     manifests: tuple[Digest, ...] = ()
+    platforms: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
     packages: int = 0
     scanners: tuple[str, ...] = ()
     counts: dict[str, int] = {}
@@ -188,6 +193,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         proofs: digest → what is known about its signatures.
         revoked: what must not run any more.
         waits: how long the last answers took, to say when it is worth trying again.
+        nodes: name of a node → its platform, `os/architecture`.
     """
 
     now: datetime
@@ -201,3 +207,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     proofs: Mapping[Digest, Proofs] = {}
     revoked: Revoked = Revoked()
     waits: Waits = Waits()
+    nodes: Mapping[str, str] = {}

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from mlwarden.model.nodes import Nodes
 from mlwarden.model.workload import Resource
 
 
@@ -91,9 +92,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         wanted: what evidence is missing, for the scanner's queue: a reference exactly as written, `name@digest` once resolved, or
             `signatures of name@digest`.
         pins: JSON path of an image string → its pinned form `name:tag@sha256:…`, for pods only.
+        nodes: where a new pod is to be kept, because elsewhere it would run what was not judged; None for anywhere, or where it is already.
     """
 
     decision: Decision
     findings: tuple[Finding, ...]
     wanted: tuple[str, ...] = ()
     pins: dict[str, str] = {}
+    nodes: Nodes | None = None

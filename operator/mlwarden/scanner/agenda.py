@@ -104,6 +104,8 @@ def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = Map
     made_with = {proof.demand: proof.material for proof in status.proofs}
     if any(name not in made_with or (key and key != made_with[name]) for name, key in demanded.items()):
         return _renewal(evidence, later)
+    if status.scan is not None and status.scan.manifests and not status.scan.platforms and status.at < terms.started:
+        return _renewal(evidence, later)  # by a version that did not write down what it left out
     if evidence.is_resolution or not terms.max_age:
         return None
     return _renewal(evidence, max(later, status.at + terms.max_age))
