@@ -34,6 +34,15 @@ def test_mirrors_come_first_in_their_order_and_for_tags_where_it_says_so(tmp_pat
     assert found.plain == {"m.example:5000", "given.example"}
 
 
+@pytest.mark.parametrize("key", ["a.example", "A.example:443", "a.example:0443"])
+@pytest.mark.parametrize("written", ["a.example", "a.EXAMPLE", "a.example:443", "a.example:00443"])
+def test_a_host_is_the_same_however_it_is_spelled(tmp_path: Path, key: str, written: str) -> None:
+    found = load(tmp_path, f"registries: {{'{key}': {{mirrors: [m.example]}}, 'a.example:5000': {{plainHTTP: true}}}}")
+    assert names(found, f"{written}/x:1", tag=False) == ["m.example/x", f"{written}/x"]
+    assert names(found, "a.example:5000/x:1", tag=False) == ["a.example:5000/x"]
+    assert found.plain == {"a.example:5000", "given.example"}
+
+
 def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
     assert names(load(tmp_path, ""), "nginx", tag=False) == ["docker.io/library/nginx"]
 
@@ -58,6 +67,7 @@ def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
         ("registries: {a.example: {caFile: /nowhere}}", "cannot be read"),
         ("registries: {a.example: {caFile: /nowhere, plainHTTP: true}}", "plain HTTP, so it has no certificate"),
         ("registries: {a.example: {}, a.example: {}}", "twice|equal|duplicate"),
+        ("registries: {a.example: {}, 'A.example:443': {}}", "there twice"),
         ("registries: [", "not YAML"),
         ("a\n---\nb", "more than one document"),
         ("[]", "Expected `object`"),

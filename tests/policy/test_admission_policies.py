@@ -74,11 +74,14 @@ def test_auditing_turns_every_denial_into_a_warning() -> None:
     assert all("Deny" not in each and "Audit" in each for each in actions)
 
 
+def test_a_stored_word_about_exceptions_does_not_take_a_policy_out_of_the_api_server() -> None:
+    assert made(exceptions=True) == made(exceptions=False) != []
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"requirement": {"imageScan": {}}}, "evidence"),
-        ({"exceptions": True}, "exceptions"),
         ({"match": {"resources": [{"apiGroups": ["ray.io"], "resources": ["*"]}]}}, "built-in"),
         (
             {

@@ -128,6 +128,19 @@ def test_kubectl_get_shows_the_columns(api: Any, cluster: Any) -> None:
         ("spec.severity", "fatal", "supported values"),
         ("spec.onUnknown", "Pass", "supported values"),
         ("spec.exceptions", "no", "boolean"),
+        ("spec.exceptions", True, "there are no exceptions yet"),
+        *(
+            ("spec.requirement", {"imageSignature": {"images": [glob], "authorities": [{"name": "a", "key": "k"}]}}, says)
+            for glob, says in (
+                ("*", "matches no image"),
+                ("https://registry.example.com/**", "without a scheme"),
+                ("registry.example.com", "a registry has a repository behind it"),
+                ("localhost", "a registry has a repository behind it"),
+                ("python:3.12", "tags and digests are no part"),
+                ("registry.example.com/Team/*", "lowercase"),
+                ("registry.example.com/team/x:1", "tags are no part"),
+            )
+        ),
         ("spec.message", "a\nb", "one line"),
         ("spec.message", "a\n", "one line"),
         ("spec.message", "x" * 301, "300"),
@@ -151,7 +164,14 @@ def test_nonsense_is_refused(api: Any, path: str, value: Any, says: str) -> None
     assert caught.value.code in {400, 422}
     assert says in caught.value.message
     with pytest.raises(PolicyError):  # and here as well: the two never disagree
-        policy.parse(bad)
+        policy.accepted(policy.parse(bad))
+
+
+@pytest.mark.parametrize("glob", ["**", "python", "*/x", "Registry.example.com:05000/**", "[::1]:5000/**", "localhost/x"])
+def test_a_glob_that_can_match_is_stored(api: Any, glob: str) -> None:
+    good = changed("spec.requirement", {"imageSignature": {"images": [glob], "authorities": [{"name": "a", "key": "k"}]}})
+    api.create(URL, good, dryRun="All", fieldValidation="Strict")
+    policy.accepted(policy.parse(good))
 
 
 def test_for_each_object_needs_resources(api: Any) -> None:

@@ -36,6 +36,13 @@ def test_two_of_one_name_are_refused() -> None:
         policy.load([("a.yaml", text()), ("b.yaml", text())])
 
 
+def test_exceptions_are_refused_while_nobody_can_grant_one() -> None:
+    with pytest.raises(PolicyError, match="there are no exceptions yet"):
+        policy.load([("a.yaml", text(f"{SPEC}  exceptions: true\n"))])
+    (found,) = policy.load([("a.yaml", text(f"{SPEC}  exceptions: false\n"))])
+    assert not policy.not_compiled(found)
+
+
 def test_a_file_that_is_not_yaml_is_named_with_the_place() -> None:
     with pytest.raises(InputError, match=r"a\.yaml: not YAML.*line 2"):
         policy.load([("a.yaml", "a: b\n c: [")])

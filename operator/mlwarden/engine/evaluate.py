@@ -144,7 +144,7 @@ def _finding(compiled: CompiledPolicy, answer: Answer, resource: Resource, on_fa
         message=answer.message,
         why=clean(why),
         fix=answer.fix or _waiting_for(answer, done),
-        exception=_exception(compiled),
+        exception=_NO_EXCEPTION,
     )
 
 
@@ -159,14 +159,6 @@ def _waiting_for(answer: Answer, done: str) -> str:
             return "try again once it was scanned: that is being done, and this cannot be held until then"
         case _:
             return "nothing to do: the image is scanned, and pods wait for it where the profile holds them"
-
-
-def _exception(compiled: CompiledPolicy) -> str:
-    if not compiled.policy.spec.exceptions:
-        return _NO_EXCEPTION
-    return (
-        f'ask with the annotation exception.mlwarden.io/{compiled.policy.name}: "until=YYYY-MM-DD; ticket=…; reason=…" on the root object'
-    )
 
 
 def _not_in_force(

@@ -56,8 +56,14 @@ class Registries:
     """
 
     def __init__(self, by_host: Mapping[str, RegistrySettings] | None = None, *, plain_http: frozenset[str] = frozenset()) -> None:
-        self._by_host = {host: _checked(host, settings) for host, settings in (by_host or {}).items()}
-        self.plain = plain_http | {host for host, settings in self._by_host.items() if settings.plain_http}
+        checked = {host: _checked(host, settings) for host, settings in (by_host or {}).items()}
+        self._by_host = {references.same_host(host): settings for host, settings in checked.items()}
+        if len(self._by_host) != len(checked):
+            twice = next(host for host in checked if references.same_host(host) != host)
+            same = f"it is the same as {references.same_host(twice)}: one entry for both"
+            raise InputError(f"the registry {twice} is there twice", hint=same)
+        # To the letter: port 443 of a host in plain HTTP says nothing of its port 80.
+        self.plain = plain_http | {host.lower() for host, settings in checked.items() if settings.plain_http}
 
     @classmethod
     def load(cls, path: Path | str, *, plain_http: frozenset[str] = frozenset()) -> "Registries":
@@ -85,8 +91,9 @@ class Registries:
 
     @property
     def authorities(self) -> dict[str, str]:
-        """Host → PEM, of every host with authorities of its own."""
-        return {host: settings.ca for host, settings in self._by_host.items() if settings.ca}
+        """Host → PEM, of every host with authorities of its own; one without a port also with the one it has."""
+        own = {host: settings.ca for host, settings in self._by_host.items() if settings.ca}
+        return {f"{host}:443": pem for host, pem in own.items() if ":" not in host.rpartition("]")[2]} | own
 
     def places(self, reference: Reference, *, tag: bool) -> tuple[Reference, ...]:
         """Where an image is looked for, in order: its mirrors, then where it says. For a tag only the mirrors that answer for tags."""
@@ -101,7 +108,7 @@ class Registries:
         return (*found, reference)
 
     def _of(self, host: str) -> RegistrySettings:
-        return self._by_host.get(host) or _NOTHING
+        return self._by_host.get(references.same_host(host)) or _NOTHING
 
 
 _NOTHING = RegistrySettings()

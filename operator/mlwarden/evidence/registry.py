@@ -24,6 +24,7 @@ from mlwarden.evidence.credentials import Credential, Credentials, docker_config
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.registries import HOSTS, Access, Registries, system_authorities
 from mlwarden.evidence.transport import Answer, Deadline, Transport
+from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.reference import Reference
 
@@ -221,7 +222,7 @@ class Registry:
         )
 
     def _bundle(self, registry: str) -> bytes:
-        own = self._registries.authorities.get(registry, "").encode()
+        own = self._registries.authorities.get(references.same_host(registry), "").encode()
         return b"\n".join(filter(None, (system_authorities(), self._ca, own))) if own or self._ca else b""
 
     async def _call(

@@ -248,7 +248,7 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
         severity: how bad a Fail is.
         running: what happens to pods that run already and that this policy would refuse now: they are reported, or also evicted where the
             chart allows that; through the eviction API, a few a minute, never a pod without a controller.
-        exceptions: False: no exception can be granted. Only then may an expression be compiled.
+        exceptions: reserved: nobody can grant an exception yet, so only false is accepted; true, stored by an earlier version, is false.
         message: what is wrong, one line. `{name}` is the element's name, `{value}` what stands at the path, `{image}` the reference.
         why: the threat, one line.
         references: OWASP ML Top 10, MITRE ATLAS, Pod Security Standards.
@@ -262,6 +262,7 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
             "(has(self.match) && has(self.match.resources) && self.match.resources.size() > 0)",
             "forEach: object needs match.resources: without them it would be asked of every workload's object",
         ),
+        Rule("!has(self.exceptions) || !self.exceptions", "there are no exceptions yet: nobody could grant one; leave the field out"),
     )
 
     profiles: Annotated[dict[str, Action], Meta(min_length=1, max_length=16, extra_json_schema=_PROFILES)]

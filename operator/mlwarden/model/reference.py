@@ -4,7 +4,9 @@ The grammar and the defaults (docker.io, library/, latest) are those of github.c
 reference that we read differently from the kubelet would be judged as one image and run as another, so what is not certain is refused.
 """
 
+import contextlib
 import functools
+import ipaddress
 import re
 
 import msgspec
@@ -19,7 +21,11 @@ _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
 _LONGEST_NAME = 255
 _LONGEST = 1024
-_DOCKER = "docker.io"
+DOCKER = "docker.io"
+HUB = frozenset({"index.docker.io", "registry-1.docker.io", "registry.docker.io", "registry.hub.docker.com"})
+"""Other names of Docker Hub."""
+_ZEROS = re.compile(r":0+(?=[0-9]+$)")
+"""Before a port, which is the same one with them."""
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +62,16 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
 
 
+def same_host(registry: str) -> str:
+    """Returns a registry's host in the one way that two of them are compared: small letters, no port 443, Docker Hub by its first name."""
+    host = _ZEROS.sub(":", registry.lower()).removesuffix(":443")
+    if host.startswith("["):
+        address, bracket, port = host[1:].partition("]")
+        with contextlib.suppress(ValueError):  # a glob's star, or no address at all: compared as it is
+            host = f"[{ipaddress.IPv6Address(address).compressed}{bracket}{port}"
+    return DOCKER if host in HUB else host
+
+
 @functools.lru_cache(maxsize=2048)  # every check asks again, and clusters run few images
 def parse(text: str) -> Reference:
     """Returns the reference that `text` is.
@@ -74,10 +90,10 @@ def parse(text: str) -> Reference:
     if slash and ("." in head or ":" in head or head == "localhost" or head != head.lower()):
         registry, path = head, tail
     else:
-        registry, path = _DOCKER, rest
+        registry, path = DOCKER, rest
     path, colon, tag = path.partition(":")
     if registry in {"docker.io", "index.docker.io"}:
-        registry = _DOCKER
+        registry = DOCKER
         path = path if "/" in path else f"library/{path}"
     if not _HOST.fullmatch(registry):
         raise InputError(f"{shown} does not name an image: {registry[:80]!r} is not a registry host")

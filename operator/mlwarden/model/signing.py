@@ -15,7 +15,8 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from mlwarden.model.schema import Rule
+from mlwarden.model import glob
+from mlwarden.model.schema import Rule, rules
 from mlwarden.model.wire import Wire
 
 Pem = Annotated[str, Meta(min_length=1, max_length=16384)]
@@ -199,9 +200,18 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     made_at: datetime | None = None
 
 
-_GLOB = r"[a-z0-9.*][a-zA-Z0-9._:*/-]*"
-ImageGlob = Annotated[str, Meta(min_length=1, max_length=255, extra_json_schema={"pattern": f"^{_GLOB}$"})]
-"""Which images: `registry/repository` in full, `*` for part of one segment, `**` for any number of them; anchored at both ends."""
+_GLOB = r"[a-zA-Z0-9.*\[][a-zA-Z0-9._:*/\[\]-]*"
+_MATCHING = rules(
+    Rule("!self.contains('//')", "an image is named without a scheme and without empty segments"),
+    Rule(
+        "self.contains('/') || self.contains('**') || !self.matches('[.:@]|^localhost$')",
+        "a registry has a repository behind it, HOST/** for all of them; tags and digests are no part of a name",
+    ),
+    Rule("self != '*'", "'*' matches no image: '**' is every image, docker.io/library/* the official ones of Docker Hub"),
+    Rule("!self.matches('^[^/]*/.*[A-Z:]')", "names of repositories are lowercase, and tags are no part of them"),
+)
+ImageGlob = Annotated[str, Meta(min_length=1, max_length=255, extra_json_schema={"pattern": f"^{_GLOB}$", **_MATCHING})]
+"""Which images: their names as in `mlwarden.model.glob`."""
 _IMAGES = Annotated[tuple[ImageGlob, ...], Meta(min_length=1, max_length=64)]
 _AUTHORITIES = Annotated[tuple[Authority, ...], Meta(min_length=1, max_length=10)]
 _AGE = Annotated[str, Meta(max_length=8, extra_json_schema={"pattern": r"^[1-9][0-9]{0,5}[smhdw]$"})]
@@ -211,7 +221,11 @@ _ENOUGH = Rule(
 )
 
 
-def _check(required: int, authorities: tuple[Authority, ...]) -> None:
+def _check(required: int, authorities: tuple[Authority, ...], images: tuple[str, ...]) -> None:
+    # One that matches nothing beside others that do is refused where it is written (`policy.accepted`), and harmless where it is stored.
+    useless = [glob.useless(each) for each in images]
+    if all(useless):
+        raise ValueError(f"images: {useless[0]}" if useless else "images names none")
     if not 1 <= required <= len(authorities):
         raise ValueError("required is between 1 and the number of authorities")
     if len({authority.name for authority in authorities}) != len(authorities):
@@ -224,7 +238,8 @@ class ImageSignature(Wire, frozen=True, kw_only=True):
     """Does cosign verify this digest for enough of these authorities?
 
     Attributes:
-        images: which images it is about, by the names they have in full (`docker.io/library/python`); the others are not asked.
+        images: which images it is about, by name as it is written in an image, `*` for part of one segment, `**` for any number of them;
+            the others are not asked.
         authorities: whose signatures count.
         required: how many of them must have signed.
         max_age: how long a signature that was verified is believed before it is looked at again.
@@ -239,7 +254,7 @@ class ImageSignature(Wire, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError for what the CEL rules refuse."""
-        _check(self.required, self.authorities)
+        _check(self.required, self.authorities, self.images)
 
     @property
     def demands(self) -> tuple[Demand, ...]:
@@ -272,7 +287,7 @@ class ImageAttestation(Wire, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError for what the CEL rules refuse."""
-        _check(self.required, self.authorities)
+        _check(self.required, self.authorities, self.images)
         if self.predicate_type not in PREDICATES and ":" not in self.predicate_type:
             raise ValueError(f"predicateType is a URI, or one of {', '.join(PREDICATES)}")
 

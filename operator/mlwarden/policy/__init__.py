@@ -7,7 +7,7 @@ from mlwarden.policy.admission_policies import admission_policies, not_compiled
 from mlwarden.policy.compiled import CompiledPolicy, compile_policy
 from mlwarden.policy.crd import COMPILED, READY, PolicyStatus, StatusCondition, crd
 from mlwarden.policy.documents import yaml_loads
-from mlwarden.policy.loader import load, parse, pod_security, shipped
+from mlwarden.policy.loader import accepted, load, parse, pod_security, shipped
 from mlwarden.policy.match import matches
 from mlwarden.policy.revocations import read_revocation, revocation_crd, revoked
 
@@ -17,6 +17,7 @@ __all__ = [
     "CompiledPolicy",
     "PolicyStatus",
     "StatusCondition",
+    "accepted",
     "admission_policies",
     "compile_policy",
     "crd",

@@ -1,6 +1,6 @@
 """Policies as ValidatingAdmissionPolicies: enforced inside the API server, without a network hop, while mlwarden is down as well.
 
-Only a pure `expression` without exceptions can be compiled: evidence and grants are not in the API server. Decisions:
+Only a pure `expression` can be compiled: evidence is not in the API server. Decisions:
 
 - **What is judged.** Pods and the built-in kinds that make pods, on CREATE and UPDATE. On UPDATE only where the containers of a pod, or
   the spec or annotations of a template changed, and never what is being deleted (nothing starts from it): scaling down, finalizers and
@@ -136,8 +136,6 @@ def not_compiled(policy: Policy) -> str:
     requirement = policy.spec.requirement.expression
     if requirement is None:
         return "its requirement needs evidence, which the API server does not have"
-    if policy.spec.exceptions:
-        return "it allows exceptions, which the API server does not know"
     if not _rules(policy, requirement):
         return "none of its resources is a built-in kind that runs pods"
     if requirement.for_each is Each.OBJECT and any(_about_workloads(rule) for rule in policy.spec.match.resources):

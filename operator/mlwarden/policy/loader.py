@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 
 from mlwarden.errors import InputError, PolicyError
+from mlwarden.model import glob
 from mlwarden.model.policy import Policy, PolicySpec
 from mlwarden.model.workload import Json
 from mlwarden.policy.crd import API_VERSION, KIND, NAME
 from mlwarden.policy.documents import numbered, yaml_loads
 
+_NO_EXCEPTIONS = "there are no exceptions yet: nobody could grant one, and the API server would not enforce the policy"
 _PODS = "Pod Security Standards"
 
 
@@ -54,6 +56,22 @@ def parse(manifest: Json, *, pack: str = "") -> Policy:
     return Policy(name=found.metadata.name, spec=found.spec, pack=pack)
 
 
+def accepted(policy: Policy) -> Policy:
+    """Returns the policy, if it may be written. What an earlier version stored is read by `parse` alone, and stays in force.
+
+    Raises:
+        PolicyError: for exceptions, which nobody can grant yet, and for a glob that matches no image.
+    """
+    requirement = policy.spec.requirement
+    if policy.spec.exceptions:
+        raise PolicyError(f"policy {policy.name}: spec.exceptions: {_NO_EXCEPTIONS}", hint="leave the field out")
+    for name in ("image_signature", "image_attestation"):
+        asked = getattr(requirement, name)
+        for problem in filter(None, map(glob.useless, asked.images if asked else ())):
+            raise PolicyError(f"policy {policy.name}: images: {problem}")
+    return policy
+
+
 def load(texts: Iterable[tuple[str, str]]) -> tuple[Policy, ...]:
     """Returns the policies of texts of YAML, sorted by name; the pack is the folder a file is in.
 
@@ -73,7 +91,7 @@ def load(texts: Iterable[tuple[str, str]]) -> tuple[Policy, ...]:
         for which, document in numbered(documents):
             where = f"{file} ({which})" if which else file
             try:
-                policy = parse(document, pack=file.rpartition("/")[0].rpartition("/")[2])
+                policy = accepted(parse(document, pack=file.rpartition("/")[0].rpartition("/")[2]))
             except PolicyError as error:
                 raise PolicyError(f"{where}: {error.message}", hint=error.hint) from None
             if policy.name in found:
