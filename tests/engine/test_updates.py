@@ -35,6 +35,30 @@ RAY_CLUSTER = {
 SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"type": "ClusterIP", "ports": [{"port": 80}]}}
 
 
+JOB_SET = {
+    "apiVersion": "jobset.x-k8s.io/v1alpha2",
+    "kind": "JobSet",
+    "metadata": {"name": "j"},
+    "spec": {
+        "suspend": True,
+        "replicatedJobs": [{"replicas": 2, "template": {"spec": {"parallelism": 2, "template": DEPLOYMENT["spec"]["template"]}}}],
+    },
+}
+TRAINING = {
+    "apiVersion": "kubeflow.org/v1",
+    "kind": "PyTorchJob",
+    "metadata": {"name": "t"},
+    "spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": 2, "template": DEPLOYMENT["spec"]["template"]}}},
+}
+CRON_JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "CronJob",
+    "metadata": {"name": "c"},
+    "spec": {"suspend": True, "jobTemplate": {"spec": {"parallelism": 1, "template": DEPLOYMENT["spec"]["template"]}}},
+}
+OWN = {"apiVersion": "example.com/v1", "kind": "Pipeline", "metadata": {"name": "o"}, "spec": {"replicas": 2, "stages": [{"image": "a"}]}}
+
+
 def changed(obj: dict[str, Any], path: str, value: Any) -> bool:
     new = copy.deepcopy(obj)
     at: Any = new
@@ -61,6 +85,14 @@ def changed(obj: dict[str, Any], path: str, value: Any) -> bool:
         (POD, "spec/schedulingGates", []),
         (POD, "spec/tolerations", [{"operator": "Exists"}]),
         (SERVICE, "metadata/labels", {"a": "b"}),
+        (JOB_SET, "spec/suspend", False),
+        (JOB_SET, "spec/replicatedJobs/0/replicas", 1),
+        (JOB_SET, "spec/replicatedJobs/0/template/spec/parallelism", 1),
+        (TRAINING, "spec/pytorchReplicaSpecs/Worker/replicas", 0),
+        (CRON_JOB, "spec/suspend", False),
+        (CRON_JOB, "spec/jobTemplate/spec/parallelism", 3),
+        (OWN, "spec/replicas", 0),
+        (OWN, "spec/paused", True),
     ],
 )
 def test_bookkeeping_is_not_judged_again(obj: dict[str, Any], path: str, value: Any) -> None:
@@ -85,6 +117,25 @@ def test_bookkeeping_is_not_judged_again(obj: dict[str, Any], path: str, value: 
     ],
 )
 def test_what_runs_is_judged_again(obj: dict[str, Any], path: str, value: Any) -> None:
+    assert changed(obj, path, value)
+
+
+@pytest.mark.parametrize(
+    ("obj", "path", "value"),
+    [
+        (OWN, "spec/replicas", [{"containers": [{"name": "x", "image": "evil"}]}]),
+        (OWN, "spec/suspend", {"template": {"containers": [{"name": "x", "image": "evil"}]}}),
+        (OWN, "spec/paused", "docker.io/evil/x"),
+        (OWN, "spec/stages/0/replicas", 3),
+        (OWN, "spec/replicatedJobs", {"suspend": 1}),
+        (DEPLOYMENT, "spec/template/spec/replicas", 3),
+        (RAY_CLUSTER, "spec/workerGroupSpecs/0/template/spec/suspend", True),
+        (RAY_CLUSTER, "spec/workerGroupSpecs/0/replicas", {"containers": [{"name": "x", "image": "evil"}]}),
+        (RAY_CLUSTER, "spec/headGroupSpec", {"replicas": 1}),
+        (INFERENCE_SERVICE, "spec/predictor/replicas", 1),
+    ],
+)
+def test_a_field_that_is_called_like_one_of_scale_is_judged(obj: dict[str, Any], path: str, value: Any) -> None:
     assert changed(obj, path, value)
 
 

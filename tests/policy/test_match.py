@@ -51,10 +51,21 @@ def test_resources_are_groups_and_plurals(group: str, resource: str, expected: b
     assert answer({"resources": [{"apiGroups": [group], "resources": [resource]}]}) is expected
 
 
-def test_the_plural_of_an_unknown_kind_is_guessed_as_kubernetes_does() -> None:
-    for kind, plural in (("Widget", "widgets"), ("Policy", "policies"), ("Bus", "buses")):
-        obj = {**POD, "apiVersion": "example.com/v1", "kind": kind}
-        assert answer({"resources": [{"apiGroups": ["example.com"], "resources": [plural]}]}, obj) is True
+GATEWAYS = {"resources": [{"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gateways"]}]}
+GATEWAY = {**POD, "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway"}
+
+
+def test_the_plural_of_a_kind_is_what_the_api_server_says() -> None:
+    assert answer(GATEWAYS, GATEWAY, plural="gateways") is True
+    assert answer(GATEWAYS, GATEWAY, plural="gatewayclasses") is False
+
+
+def test_a_plural_that_nobody_said_is_a_reason_and_not_a_guess() -> None:
+    found = answer(GATEWAYS, GATEWAY)
+    assert isinstance(found, str)
+    assert "Gateway" in found
+    assert answer(GATEWAYS, {**GATEWAY, "apiVersion": "example.com/v1"}) is False
+    assert answer({"resources": [{"apiGroups": ["*"], "resources": ["*"]}]}, GATEWAY) is True
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,13 @@ def test_a_list_is_its_items_known_and_unknown() -> None:
     assert not workload.known
 
 
+@pytest.mark.parametrize("items", [[], [{"a": "b"}], "none", {"a": {}}])
+def test_a_kind_that_merely_ends_in_list_is_no_hiding_place(items: Any) -> None:
+    spec = {"template": {"spec": {"containers": [{"name": "x", "image": EVIL}]}}}
+    found = images({"apiVersion": "x.example/v1", "kind": "AllowList", "items": items, "spec": spec})
+    assert [image.path for image in found] == ["spec.template.spec.containers[0].image"]
+
+
 def test_a_pod_spec_beside_a_container_that_the_table_knows_is_no_hiding_place() -> None:
     model = {"image": "registry.example/good:1", "containers": [{"name": "x", "image": EVIL}]}
     found = images({"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "spec": {"predictor": {"model": model}}})

@@ -108,7 +108,9 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         return _refuse(
             request, f"mlwarden has not seen the namespace {namespace!r} yet, and its profile decides: try again in a second", code=503
         )
-    facts = snapshot.facts(namespace, now, user=request.user_info or {}, operation=request.operation, old=old)
+    facts = snapshot.facts(
+        namespace, now, user=request.user_info or {}, operation=request.operation, old=old, plural=request.resource.resource
+    )
     verdict = engine.evaluate(
         workload,
         snapshot.policies,
@@ -213,7 +215,7 @@ def _policy(request: review.Request, obj: Mapping[str, Json]) -> Answer:
     if request.resource.resource != "wardenpolicies":
         return _refuse(request, f"mlwarden judges no {request.resource.resource[:60]!r} here", code=400)
     try:
-        policy.compile_policy(policy.parse(obj))
+        policy.compile_policy(policy.accepted(policy.parse(obj)))
     except Error as error:
         return Answer(
             body=response.deny(request.uid, f"this policy does not compile: {clean(error.message, 900)}", code=422), decision="deny"

@@ -94,6 +94,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         user: Mapping[str, object] = _NONE,
         operation: str = "CREATE",
         old: Mapping[str, object] | None = None,
+        plural: str = "",
     ) -> Facts:
         """Everything from outside that an evaluation in `namespace` may use."""
         metadata = self.namespaces.get(namespace)
@@ -104,6 +105,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             user=user,
             operation=operation,
             old=old,
+            plural=plural,
             images=self.images,
             resolutions=self.resolutions,
             proofs=self.proofs,

@@ -188,6 +188,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         user: the `userInfo` of the request, `{}` outside a request.
         operation: CREATE, UPDATE, DELETE or CONNECT.
         old: the old object on UPDATE, else None.
+        plural: the resource's name in the request, `""` outside of one.
         images: digest → what is known.
         resolutions: image reference as written → what it pointed at.
         proofs: digest → what is known about its signatures.
@@ -202,6 +203,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     user: Mapping[str, object] = {}
     operation: str = "CREATE"
     old: Mapping[str, object] | None = None
+    plural: str = ""
     images: Mapping[Digest, ImageFacts] = {}
     resolutions: Mapping[str, Resolution] = {}
     proofs: Mapping[Digest, Proofs] = {}

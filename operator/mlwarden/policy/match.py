@@ -24,8 +24,9 @@ def matches(compiled: CompiledPolicy, workload: Workload, facts: Facts) -> bool 
         facts: the namespace, the user, the operation and the old object.
     """
     match = compiled.policy.spec.match
-    if not _is_resource(match, workload):
-        return False
+    about = _is_resource(match, workload, facts.plural)
+    if about is not True:
+        return about
     namespaced = _in_namespace(match.namespace_selector, workload.resource, facts)
     if namespaced is not True:
         return namespaced
@@ -42,26 +43,18 @@ def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     )
 
 
-def plural(resource: Resource) -> str:
-    """Returns the plural name of the resource: from the table, else guessed as Kubernetes does (meta.UnsafeGuessKindToResource)."""
-    found = workloads.resource_of(resource.kind, resource.api_version)
-    if found:
-        return found
-    kind = resource.kind.lower()
-    if kind.endswith("s"):
-        return f"{kind}es"
-    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
-
-
-def _is_resource(match: Match, workload: Workload) -> bool:
+def _is_resource(match: Match, workload: Workload, plural: str) -> bool | str:
+    """By plural name, as the API server has it in the request, else from the table. A guess (`gatewaies`) would be a policy never asked."""
     if not match.resources:
         return bool(workload.pods)
-    group = workload.resource.group
-    name = plural(workload.resource)
-    return any(
-        ("*" in rule.api_groups or group in rule.api_groups) and ("*" in rule.resources or name in rule.resources)
-        for rule in match.resources
-    )
+    resource = workload.resource
+    name = plural or workloads.resource_of(resource.kind, resource.api_version)
+    rules = [rule for rule in match.resources if "*" in rule.api_groups or resource.group in rule.api_groups]
+    if any("*" in rule.resources or (name and name in rule.resources) for rule in rules):
+        return True
+    if rules and not name:
+        return f"the plural name of {resource.kind or 'its kind'} is not known here, and the policy is about resources by that name"
+    return False
 
 
 def _in_namespace(selector: LabelSelector, resource: Resource, facts: Facts) -> bool | str:

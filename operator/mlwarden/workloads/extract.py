@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlwarden.model.workload import Container, Image, Json, Pod, Resource, Role, Workload
-from mlwarden.workloads.kinds import KINDS, Kind, Shape
+from mlwarden.workloads.kinds import KINDS, SCALE, Kind, Shape
 
 _LISTS = (("initContainers", Role.INIT), ("containers", Role.CONTAINER), ("ephemeralContainers", Role.EPHEMERAL))
 _LIST_NAMES = tuple(name for name, _ in _LISTS)
@@ -31,13 +31,15 @@ def extract(obj: Json) -> Workload:
     row = _TABLE.get((resource.group, resource.kind))
     found: list[Pod] = []
     items = root.get("items")
+    known = row is not None
     if resource.kind.endswith("List") and isinstance(items, list):
         for index, item in enumerate(items):
             found.extend(_pods(item, _TABLE.get(_identity(item)), f"items[{index}]"))
         known = all(_identity(item) in _TABLE for item in items)
+        root_alone = {key: value for key, value in root.items() if key != "items"}  # a kind may end in List and be none
     else:
-        found.extend(_pods(root, row, ""))
-        known = row is not None
+        root_alone = root
+    found.extend(_pods(root_alone, row, ""))
     return Workload(resource=resource, object=root, pods=tuple(found), known=known)
 
 
@@ -45,6 +47,12 @@ def resource_of(kind: str, api_version: str) -> str:
     """Returns the plural resource name of a kind of the table, `""` for any other."""
     row = _TABLE.get((api_version.rpartition("/")[0], kind))
     return row.resource if row else ""
+
+
+def scale_of(resource: Resource) -> tuple[str, ...]:
+    """Returns the paths at which a kind says how many and when."""
+    row = _TABLE.get((resource.group, resource.kind))
+    return row.scale if row else SCALE
 
 
 def template_as_pod(workload: Workload, pod: Pod) -> dict[str, Json]:
