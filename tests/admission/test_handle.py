@@ -12,6 +12,7 @@ from mlwarden.admission.review import LARGEST
 from mlwarden.cluster import Snapshot
 from mlwarden.model.digest import digest
 from mlwarden.model.evidence import Resolution
+from mlwarden.policy.account import MIRROR
 
 from .conftest import NOW, review  # type: ignore[import-not-found]
 
@@ -69,6 +70,78 @@ def test_the_tag_of_a_pod_is_pinned_while_its_resolution_is_young(snapshot: Snap
     ]
 
 
+PINNED = f"registry.example.com/team/app:1.0@{D}"
+
+
+def pinned(pod: dict[str, Any], image: str = PINNED) -> dict[str, Any]:
+    stored = copy.deepcopy(pod)
+    stored["spec"]["containers"][0]["image"] = image
+    return stored
+
+
+def patch_of(response: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
+    return found
+
+
+def test_a_pinned_image_that_is_named_by_its_tag_again_gets_its_digest_back(ask: Callable[..., Any], good: dict[str, Any]) -> None:
+    answer, response = ask(good, operation="UPDATE", oldObject=pinned(good))
+    assert response["allowed"] is True
+    assert patch_of(response) == [
+        {"op": "test", "path": "/spec/containers/0/image", "value": "registry.example.com/team/app:1.0"},
+        {"op": "replace", "path": "/spec/containers/0/image", "value": PINNED},
+    ]
+    assert answer.wanted == ()
+
+
+def test_what_else_such_an_update_changes_is_judged(ask: Callable[..., Any], good: dict[str, Any]) -> None:
+    _, response = ask(privileged(good), operation="UPDATE", oldObject=pinned(good))
+    assert response["allowed"] is False
+
+
+@pytest.mark.parametrize(
+    ("stored", "named"),
+    [
+        (PINNED, "registry.example.com/team/app:1.1"),
+        (PINNED, "registry.example.com/team/app"),
+        (PINNED, "registry.example.com/other/app:1.0"),
+        (PINNED, f"registry.example.com/team/app:1.0@{D.replace('a', 'b')}"),
+        (f"registry.example.com/team/app@{D}", "registry.example.com/team/app:1.0"),
+        ("registry.example.com/team/app:1.0", "registry.example.com/team/app:1.0"),
+        (PINNED, "not an image"),
+    ],
+)
+def test_another_image_is_not_taken_for_the_pinned_one(ask: Callable[..., Any], good: dict[str, Any], stored: str, named: str) -> None:
+    _, response = ask(pinned(good, named), operation="UPDATE", oldObject=pinned(good, stored))
+    assert patch_of(response) == []
+
+
+@pytest.mark.parametrize(
+    "named", ["python", "python:latest", "docker.io/python", "docker.io/library/python:latest", "index.docker.io/python"]
+)
+def test_every_spelling_of_the_pinned_one_is_it(ask: Callable[..., Any], good: dict[str, Any], named: str) -> None:
+    _, response = ask(pinned(good, named), operation="UPDATE", oldObject=pinned(good, f"docker.io/library/python:latest@{D}"))
+    assert patch_of(response)[-1]["value"] == f"docker.io/library/python:latest@{D}"
+
+
+def test_while_a_pod_is_held_its_containers_are_resolved_again_and_its_image_volumes_keep_theirs(
+    ask: Callable[..., Any], good: dict[str, Any]
+) -> None:
+    """A tag that was pushed again with the fix must get through; a volume cannot change any more (422)."""
+
+    def pod(tail: str) -> dict[str, Any]:
+        made = pinned(good, f"registry.example.com/team/app:1.0{tail}")
+        made["spec"] |= {
+            "schedulingGates": [{"name": "mlwarden.io/evidence"}],
+            "volumes": [{"name": "m", "image": {"reference": f"registry.example.com/models/m:1{tail}"}}],
+        }
+        return made
+
+    _, response = ask(pod(""), operation="UPDATE", oldObject=pod(f"@{D}"))
+    assert response["allowed"] is True
+    assert [each["path"] for each in patch_of(response) if each["op"] == "replace"] == ["/spec/volumes/0/image/reference"]
+
+
 def test_a_template_is_never_rewritten(snapshot: Snapshot, good: dict[str, Any]) -> None:
     known = msgspec.structs.replace(snapshot, resolutions={"registry.example.com/team/app:1.0": Resolution(digest=digest(D), at=NOW)})
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template": {"spec": good["spec"]}}}
@@ -103,6 +176,21 @@ def test_a_deletion_timestamp_that_somebody_writes_into_an_update_is_no_way_out(
     debugged["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "docker.io/busybox:1", "securityContext": {"privileged": True}}]
     changes = {"operation": "UPDATE", "subResource": "ephemeralcontainers", "oldObject": going}
     assert ask(debugged, path="/validate", **changes)[1]["allowed"] is False
+
+
+NODE = {"username": "system:node:node-0", "groups": ["system:nodes", "system:authenticated"]}
+PERSON = {"username": "alice", "groups": ["system:authenticated"]}
+
+
+@pytest.mark.parametrize("path", ["/mutate", "/validate"])
+@pytest.mark.parametrize(("user", "annotation", "allowed"), [(NODE, MIRROR, True), (PERSON, MIRROR, False), (NODE, "other", False)])
+def test_a_mirror_pod_is_admitted_from_a_node_and_from_nobody_else(
+    ask: Callable[..., Any], good: dict[str, Any], path: str, user: Any, annotation: str, *, allowed: bool
+) -> None:
+    bad = privileged(good)
+    bad["spec"]["nodeName"] = "node-0"
+    bad["metadata"]["annotations"] = {annotation: "abc"}
+    assert ask(bad, path, userInfo=user)[1]["allowed"] is allowed
 
 
 @pytest.mark.parametrize(

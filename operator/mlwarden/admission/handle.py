@@ -4,8 +4,9 @@ Every way out is an explicit decision. What cannot be read is refused in words, 
 What mlwarden does not know (an operation, a subresource, an object that is not of the kind it was sent as) is refused; nothing is allowed
 because nobody thought of it. To delete starts nothing, and to connect starts nothing that was not judged: both pass.
 
-`/mutate` tells the person at once: it refuses, warns, and pins the tags of pods. It may be down: the gate inside the API server holds pods
-meanwhile. In a namespace that is not known yet (created milliseconds ago) it speaks by the default profile: what decides is the gate.
+`/mutate` tells the person at once: it refuses, warns, pins the tags of pods, and gives pinned ones their digest back. It may be down: the
+gate inside the API server holds pods meanwhile. In a namespace that is not known yet (created milliseconds ago) it speaks by the default
+profile: what decides is the gate.
 `/validate` judges what cannot be held, and fails closed: ephemeral containers, and pods that name their node. In a namespace that is not
 known yet it refuses with "try again", because the profile decides and nothing judges these again.
 `/gate` adds the scheduling gate where the API server cannot.
@@ -29,6 +30,7 @@ from mlwarden.evidence.store import Purpose, Requester
 from mlwarden.model.finding import Action, Decision, Outcome, Verdict
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Workload
+from mlwarden.policy.account import MIRROR
 from mlwarden.workloads import extract
 
 LOG = logging.getLogger(__name__)
@@ -88,9 +90,7 @@ def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
 
 def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetime) -> Answer:
     namespace = request.namespace or ""
-    # Policies have no namespace, and the pod that finds out whether the gate works is in our own.
-    governed = path in {GATE_PATH, POLICY} or snapshot.governed(namespace)
-    if request.operation in _PASS or not governed or request.sub_resource in _NOTHING_RUNS:
+    if _passes(request, path, snapshot):
         return Answer(body=response.allow(request.uid), decision="skip")
     obj, reason = request.object, _not_understood(request)
     if obj is None or reason:
@@ -101,9 +101,9 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         return _policy(request, obj)
     ephemeral = request.sub_resource == EPHEMERAL
     old = request.old_object if request.operation == "UPDATE" else None
-    workload = _placed(extract(obj), namespace, request.name or "")
-    if old is not None and ((_is_going(old) and not ephemeral) or not engine.relevant_change(extract(old), workload)):
-        return Answer(body=response.allow(request.uid), decision="skip")
+    workload, kept, unchanged = _changed(request, path, obj, old)
+    if unchanged:
+        return Answer(body=response.allow(request.uid, patch=response.pins(kept, obj)), decision="skip")
     if path == VALIDATE and namespace not in snapshot.namespaces:
         return _refuse(
             request, f"mlwarden has not seen the namespace {namespace!r} yet, and its profile decides: try again in a second", code=503
@@ -133,10 +133,42 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
         return Answer(body=body, decision="deny", wanted=wanted, requester=requester, told=told)
     warnings = engine.warnings(verdict) if path == MUTATE else ()
-    patch = [*response.pins(verdict.pins, obj), *response.kept_to(verdict.nodes, obj)] if path == MUTATE and workload.is_pod else []
+    pinned = {**verdict.pins, **kept}
+    patch = [*response.pins(pinned, obj), *response.kept_to(verdict.nodes, obj)] if path == MUTATE and workload.is_pod else []
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
     return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told)
+
+
+def _changed(
+    request: review.Request, path: str, obj: Mapping[str, Json], old: Mapping[str, Json] | None
+) -> tuple[Workload, dict[str, str], bool]:
+    """The workload as it will be, the images that get their digest back, and whether an update changes nothing that is judged."""
+    namespace, name = request.namespace or "", request.name or ""
+    workload = _placed(extract(obj), namespace, name)
+    if old is None:
+        return workload, {}, False
+    before, ephemeral = extract(old), request.sub_resource == EPHEMERAL
+    kept = engine.restored(before, workload) if path == MUTATE and not ephemeral else {}
+    if kept:
+        workload = _placed(extract(engine.with_images(obj, kept)), namespace, name)
+    return workload, kept, (_is_going(old) and not ephemeral) or not engine.relevant_change(before, workload)
+
+
+def _passes(request: review.Request, path: str, snapshot: Snapshot) -> bool:
+    """Whether there is nothing to judge, whatever it says."""
+    # Policies have no namespace, and the pod that finds out whether the gate works is in our own.
+    governed = path in {GATE_PATH, POLICY} or snapshot.governed(request.namespace or "")
+    return request.operation in _PASS or not governed or request.sub_resource in _NOTHING_RUNS or _is_mirror(request)
+
+
+def _is_mirror(request: review.Request) -> bool:
+    """A node shows what it runs from a file of its own. It runs already, and to refuse it would only hide it."""
+    groups, metadata = (request.user_info or {}).get("groups"), (request.object or {}).get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    shown = isinstance(annotations, Mapping) and MIRROR in annotations
+    pod = (request.resource.resource, request.sub_resource or "", request.operation) == ("pods", "", "CREATE")
+    return pod and shown and isinstance(groups, list) and "system:nodes" in groups
 
 
 def _requester(workload: Workload, namespace: str) -> Requester:

@@ -16,6 +16,7 @@ import msgspec
 from mlwarden import policy, workloads
 from mlwarden.cluster.kinds import WARDEN_POLICY, Kind
 from mlwarden.controllers.gate import gate_objects, hold_objects
+from mlwarden.controllers.restoring import restoring_objects
 from mlwarden.controllers.scope import MANAGED_BY
 from mlwarden.controllers.webhooks import webhook_configurations
 from mlwarden.model.policy import Policy, Settings
@@ -55,7 +56,7 @@ def before_gate(settings: Settings, bundle: bytes, *, enforced: bool) -> list[di
     kinds = ((kind.group, kind.resource) for kind in workloads.KINDS)
     webhooks = webhook_configurations(settings, bundle, kinds=kinds, gate=not enforced)
     holds = enforced and settings.rollout != "audit"
-    return [*webhooks, *(hold_objects(settings) if holds else [])]
+    return [*webhooks, *(hold_objects(settings) + restoring_objects(settings) if holds else [])]
 
 
 def after_gate(settings: Settings, policies: Iterable[CompiledPolicy], *, enforced: bool) -> list[dict[str, Json]]:

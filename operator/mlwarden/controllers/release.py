@@ -5,6 +5,9 @@ only, leaves a seal, and carries the resource version it judged, so that a pod t
 by tag are pinned before, while the pod is still held, and judged again as stored: the guard lets no image change in the request that
 releases, or a webhook on updates could exchange it there.
 
+Who writes a field owns it, as server-side apply sees it, so the release also gives back what the pinning took: otherwise the next apply of
+the same manifest would be refused for a conflict with mlwarden.
+
 Rejected: a JSON patch with a `test` on the resource version (a mismatch is a 422, which looks like any other invalid patch).
 """
 
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlwarden import engine, workloads
+from mlwarden.cluster.client import FIELD_MANAGER
 from mlwarden.controllers.gate import JUDGED
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Decision, Verdict
@@ -97,7 +101,38 @@ def pin_patch(pod: Json, verdict: Verdict) -> dict[str, Json]:
 def release_patch(pod: Json, *, seal: str) -> dict[str, Json]:
     """Returns the strategic merge patch that releases a judged pod."""
     metadata = {**_precondition(pod), "annotations": {JUDGED: seal}}
+    owners = disowned(pod)
+    if owners is not None:
+        metadata["managedFields"] = owners
     return {"metadata": metadata, "spec": {"schedulingGates": [{"name": GATE, "$patch": "delete"}]}}
+
+
+def disowned(pod: Json) -> list[Json] | None:
+    """Returns the managed fields of a pod in which mlwarden owns no image any more; None where it owns none."""
+    known = pod["metadata"].get("managedFields")
+    found, took = [], False
+    for entry in known if isinstance(known, list) else ():
+        if entry.get("manager") != FIELD_MANAGER or entry.get("operation") != "Update" or entry.get("subresource"):
+            found.append(entry)
+            continue
+        fields = _without_images(entry.get("fieldsV1") or {})
+        took = took or fields != entry.get("fieldsV1")
+        if fields:
+            found.append({**entry, "fieldsV1": fields})
+    return found if took else None
+
+
+def _without_images(fields: Json) -> Json:
+    """A set of fields without the images of containers, and without what is empty then."""
+    spec = dict(fields.get("f:spec") or {})
+    for field in ("f:containers", "f:initContainers"):
+        listed = {
+            key: rest for key, each in (spec.pop(field, None) or {}).items() if (rest := {k: v for k, v in each.items() if k != "f:image"})
+        }
+        if listed:
+            spec[field] = listed
+    others = {key: value for key, value in fields.items() if key != "f:spec"}
+    return {**others, "f:spec": spec} if spec else others
 
 
 def bare_release(pod: Json, *, why: str, now: datetime) -> dict[str, Json]:

@@ -26,7 +26,7 @@ from mlwarden.cluster.kinds import NAMESPACE, POD
 from mlwarden.cluster.snapshot import POLICIES, REVOKED, Snapshot, SnapshotSource
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.queue import WorkQueue
-from mlwarden.controllers.release import Judgement, bare_release, judge
+from mlwarden.controllers.release import Judgement, bare_release, disowned, judge
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.errors import ClusterError
 from mlwarden.evidence.pullers import pullers
@@ -284,7 +284,8 @@ def gained(snapshot: Snapshot, before: dict[str, bool]) -> list[str]:
 
 def _pack(pod: Json) -> dict[str, Json]:
     """A held pod as it is kept: decoded, a pod of a megabyte of nothing would take thirty."""
-    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+    ours = disowned(pod) is not None  # then the release gives it back
+    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields" or ours}
     # Items of a list do not say what they are; extraction goes by that.
     whole = {**pod, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}
     return {"packed": zlib.compress(msgspec.json.encode(whole), 1)}

@@ -5,6 +5,14 @@ from collections.abc import Iterable
 
 from mlwarden.model.policy import Settings
 
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a pod by which a kubelet shows what it runs from a file of its own."""
+IS_MIRROR = (
+    "(has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups"
+    f" && '{MIRROR}' in object.metadata.?annotations.orValue({{}}))"
+)
+"""CEL: a kubelet shows what it runs anyway. The API server lets nobody but nodes make such a pod, and to refuse it would only hide it."""
+
 
 def cel(value: str | Iterable[str]) -> str:
     """Returns a CEL literal of a string or of a list of strings. JSON's escapes are a subset of CEL's."""
