@@ -103,6 +103,14 @@ class TestTheJudgement:
         assert "mlwarden-revoked" in found.policies
         assert "it mines coins" in found.evict
 
+    def test_says_of_a_static_pod_that_nobody_judged_it_whatever_is_found(self) -> None:
+        static = self.pod(annotations={"kubernetes.io/config.mirror": "x"})
+        static["spec"]["nodeName"] = "node-0"
+        assert judge(static, self.snapshot(), NOW).unjudged.startswith("Runs unjudged: node-0 started it from a file of its own")
+        bad = judge(static, self.snapshot(counts={"HIGH": 2}), NOW)
+        assert (bad.policies, bool(bad.unjudged)) == ({"scanned"}, True)
+        assert judge(self.pod(), self.snapshot(), NOW).unjudged == ""
+
     def test_asks_for_what_is_missing_by_digest_and_never_for_a_tag(self) -> None:
         found = judge(self.pod(), self.snapshot(images={}), NOW)
         assert (found.policies, found.open, found.wanted) == (frozenset(), {"scanned"}, (f"registry.example/app@{DIGEST}",))
@@ -296,6 +304,31 @@ class TestOnACluster:
         assert said.endswith("It is not evicted: no controller owns it, so nothing would start it again")
         assert self.phases(evicting, space) == ["Running"]
         assert not self.events(evicting, space, "Evicting")
+
+    def test_what_a_node_starts_from_a_file_of_its_own_is_shown_and_reported_as_unjudged(
+        self, evicting: "Running", space: str, good_pod: Any, attack: Callable[[str, str, str], None]
+    ) -> None:
+        """Privileged, by tag, where pods are held: it runs already. From anybody else it is refused."""
+        nodes = evicting.admin.get("/api/v1/nodes")["items"]
+        host = next((node for node in nodes if node["metadata"]["name"] == "mlwarden-host"), None)
+        node = host or evicting.admin.create("/api/v1/nodes", {"metadata": {"name": "mlwarden-host"}})
+        body = good_pod("static-mlwarden-host", "registry.example/agent:1", nodeName="mlwarden-host", hostNetwork=True)
+        body["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+        owner = {"apiVersion": "v1", "kind": "Node", "name": "mlwarden-host", "uid": node["metadata"]["uid"], "controller": True}
+        body["metadata"] |= {"annotations": {"kubernetes.io/config.mirror": "abc"}, "ownerReferences": [owner]}
+        with pytest.raises(ApiError):
+            evicting.held.create(space, body)
+        before = self.metric(evicting, "mlwarden_running_pods_unjudged")
+        try:
+            evicting.held.create(space, body, user=evicting.cluster.api("kubelet"))
+            said = evicting.held.until(lambda: self.events(evicting, space, "RunsUnjudged").get("Pod"))
+            assert "mlwarden-host started it from a file of its own" in said
+            assert "privileged" in evicting.held.until(lambda: self.events(evicting, space, "WouldBeRefusedNow").get("Pod"))
+            assert self.metric(evicting, "mlwarden_running_pods_unjudged") == before + 1
+        finally:
+            if host is None:
+                evicting.admin.delete("/api/v1/nodes/mlwarden-host")
+        attack("a node shows a static pod where pods are held", "refused, and so it ran hidden", "shown, and reported as unjudged")
 
 
 def test_the_right_to_evict_comes_with_the_value_and_not_without(cluster: Any) -> None:

@@ -18,10 +18,10 @@ from mlwarden.cluster.errors import ApiError, ConflictError, ForbiddenError, Not
 from mlwarden.cluster.kinds import POD
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.model.workload import Json
+from mlwarden.policy.account import MIRROR
 
 LOG = logging.getLogger(__name__)
 EVICTED = Counter("mlwarden_evicted_pods_total", "Running pods that were evicted because a policy or a revocation says so.")
-_MIRROR = "kubernetes.io/config.mirror"
 _BUDGET = 30.0
 """Seconds until a PodDisruptionBudget that refused is asked again."""
 _MINUTE = 60.0
@@ -30,7 +30,7 @@ _MINUTE = 60.0
 def kept(pod: Json) -> str:
     """Returns why a pod is never evicted, `""` where it may be."""
     metadata = pod["metadata"]
-    if _MIRROR in (metadata.get("annotations") or {}):
+    if MIRROR in (metadata.get("annotations") or {}):
         return "it is a static pod of its node"
     controllers = [each for each in metadata.get("ownerReferences") or () if isinstance(each, dict) and each.get("controller") is True]
     if not controllers:

@@ -18,7 +18,7 @@ from mlwarden.controllers import guards
 from mlwarden.controllers.scope import admission, holding, may, validating
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.model.workload import Json
-from mlwarden.policy.account import is_account
+from mlwarden.policy.account import IS_MIRROR, is_account
 
 HOLD = "mlwarden-hold"
 """Name of the gating policy and of its binding."""
@@ -32,11 +32,6 @@ BREAK_GLASS = "mlwarden.io/break-glass"
 """Annotation by which somebody with the verb `release` on `pods.mlwarden.io` gives the reason for a release by hand."""
 NAMES_NODE = "has(object.spec.nodeName) && object.spec.nodeName != ''"
 """CEL: the pod names its node. Such a pod is not held; a fail-closed webhook judges it."""
-IS_MIRROR = (
-    "(has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups"
-    " && 'kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))"
-)
-"""CEL: a kubelet shows what it runs anyway. The API server lets nobody but nodes make such a pod, and to refuse it would only hide it."""
 OWN_ANNOTATIONS = (JUDGED, BREAK_GLASS)
 
 _PODS: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["*"], "resources": ["pods"]}

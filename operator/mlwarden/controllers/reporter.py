@@ -69,6 +69,10 @@ class Reporter:
         """A pod runs that would be refused now."""
         self._put(_RUNS, pod, "WouldBeRefusedNow", reason)
 
+    def runs_unjudged(self, pod: Json, reason: str) -> None:
+        """A pod runs that nobody could judge before."""
+        self._put(_RUNS, pod, "RunsUnjudged", reason)
+
     async def evicts(self, pod: Json, reason: str) -> None:
         """A pod is evicted next, which is written before it happens.
 

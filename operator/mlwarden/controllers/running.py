@@ -9,6 +9,9 @@ what no event announces (a scan that grows too old).
 Unlike a new pod, a running one is judged by what it runs: tags do not matter any more, and what is not known yet is asked for in the
 background and reported only when it turns out to be bad. A roll-out that audits reports as well, and evicts nothing.
 
+What a node starts from a file of its own (a static pod) was judged by nobody before it ran, and nothing here can stop it: it is reported as
+such, whatever is found, and counted in `mlwarden_running_pods_unjudged`.
+
 Rejected: keeping the pods' specs (thirty times the memory, for a look every few days), and judging in the snapshot's listener (a policy
 would stop every release until the last pod of the cluster was judged).
 """
@@ -25,6 +28,7 @@ import msgspec
 from prometheus_client import Gauge
 
 from mlwarden import engine, workloads
+from mlwarden.checks.text import clean
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
@@ -40,9 +44,11 @@ from mlwarden.model.digest import Digest
 from mlwarden.model.finding import Action, Decision, Finding, Outcome, Verdict
 from mlwarden.model.revocation import Running
 from mlwarden.model.workload import Json
+from mlwarden.policy.account import MIRROR
 
 LOG = logging.getLogger(__name__)
 FAILING = Gauge("mlwarden_running_pods_failing", "Running pods that this policy would refuse now.", ["policy"])
+UNJUDGED = Gauge("mlwarden_running_pods_unjudged", "Static pods of nodes in governed namespaces: they ran before anybody could judge them.")
 KNOWN = Gauge("mlwarden_running_pods", "Bound pods of governed namespaces that the leader knows.")
 _BOUND = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 _GATHER = 2.0
@@ -65,6 +71,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         reason: one line for a person; `""` where nothing would.
         evict: one line where a policy or a revocation says that it shall go.
         wanted: digests about which evidence is missing or too old.
+        unjudged: one line where it ran before anybody could judge it.
     """
 
     policies: frozenset[str] = frozenset()
@@ -72,6 +79,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     evict: str = ""
     wanted: tuple[str, ...] = ()
+    unjudged: str = ""
 
 
 def judge(pod: Json, snapshot: Snapshot, now: datetime) -> Judged:
@@ -89,8 +97,9 @@ def judge(pod: Json, snapshot: Snapshot, now: datetime) -> Judged:
     wanted = tuple(reference for reference in verdict.wanted if "@" in reference)
     failing = tuple(each for each in verdict.findings if each.outcome is Outcome.FAIL and each.action == Action.DENY.value)
     unknown = frozenset(each.policy for each in verdict.findings if each.outcome is Outcome.UNKNOWN)
+    unjudged = _unjudged(pod)
     if not failing:
-        return Judged(open=unknown, wanted=wanted)
+        return Judged(open=unknown, wanted=wanted, unjudged=unjudged)
     enforced = settings.rollout == "enforce"
     said = "Would be refused now" if enforced else "Would be refused now, did the roll-out not only audit,"
     leaving = [each for each in failing if _goes(each, pod, snapshot)] if enforced else []
@@ -100,6 +109,17 @@ def judge(pod: Json, snapshot: Snapshot, now: datetime) -> Judged:
         reason=engine.held(Verdict(decision=Decision.DENY, findings=failing), refused=said),
         evict=engine.held(Verdict(decision=Decision.DENY, findings=tuple(leaving)), refused="Eviction is asked for") if leaving else "",
         wanted=wanted,
+        unjudged=unjudged,
+    )
+
+
+def _unjudged(pod: Json) -> str:
+    if MIRROR not in (pod["metadata"].get("annotations") or {}):
+        return ""
+    node = clean((pod.get("spec") or {}).get("nodeName") or "its node", 253)
+    return (
+        f"Runs unjudged: {node} started it from a file of its own (a static pod), so nobody could judge it before, and nothing in the"
+        " cluster can stop it; fix: make it an object of the API (a DaemonSet, or a pod that names its node), or remove that file"
     )
 
 
@@ -143,6 +163,7 @@ class RunningPods:
         self._digests: dict[Key, tuple[str, ...]] = {}
         self._pods: dict[str, set[Key]] = {}
         self._failing: dict[Key, tuple[str, Judged]] = {}
+        self._static: dict[Key, str] = {}
         self._counts: Count[str] = Count()
         self._told: Count[tuple[str, str]] = Count()
         self._written: dict[str, int] = {}
@@ -151,6 +172,7 @@ class RunningPods:
         self._counted = asyncio.Event()
         FAILING.clear()
         KNOWN.set(0)
+        UNJUDGED.set(0)
 
     async def lead(self) -> None:
         """Works until cancelled; another leader begins anew."""
@@ -172,7 +194,10 @@ class RunningPods:
     # What makes a pod worth a look.
 
     def _keep(self, pod: Json) -> Json | None:
-        return _packed(digests(pod)) if self._source.current.governed(pod["metadata"]["namespace"]) else None
+        metadata = pod["metadata"]
+        if not self._source.current.governed(metadata["namespace"]):
+            return None
+        return _packed(digests(pod), static=MIRROR in (metadata.get("annotations") or {}))
 
     def _pod_changed(self, key: Key, packed: Json | None) -> None:
         before, after = self._digests.get(key, ()), packed["digests"] if packed is not None else ()
@@ -181,9 +206,11 @@ class RunningPods:
             self._queue.forget(key)
             self._leaving.forget(key)
             self._set(key, "", Judged())
+            self._static.pop(key, None)
+            UNJUDGED.set(len(self._static))
         elif key not in self._digests or before != after:
             self._digests[key] = after
-            if self.pods.synced.is_set() and not self._is_known(after):
+            if self.pods.synced.is_set() and (packed["static"] or not self._is_known(after)):
                 self._queue.add_later(key, _GATHER)
         for digest in set(before) - set(after):
             self._pods[digest].discard(key)
@@ -305,6 +332,10 @@ class RunningPods:
             judged = msgspec.structs.replace(judged, reason=judged.reason + note)
             if not why and not leaves:
                 self._leaving.add(key)
+        if judged.unjudged and self._static.get(key) != metadata["uid"]:
+            self._static[key] = metadata["uid"]
+            UNJUDGED.set(len(self._static))
+            self._reporter.runs_unjudged(pod, judged.unjudged)
         known = self._failing.get(key)
         if known is not None and known[0] == metadata["uid"] and (still := known[1].policies & judged.open):
             # A finding is not over because its evidence is being renewed.
@@ -360,6 +391,6 @@ class RunningPods:
 
 
 @lru_cache(4096)
-def _packed(found: tuple[str, ...]) -> dict[str, Json]:
+def _packed(found: tuple[str, ...], *, static: bool) -> dict[str, Json]:
     """What is kept of a pod; replicas share one."""
-    return {"digests": found}
+    return {"digests": found, "static": static}

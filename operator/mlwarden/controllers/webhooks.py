@@ -14,12 +14,12 @@ policy (a call each); `objectSelector` (labels are the author's to choose).
 import base64
 from collections.abc import Iterable
 
-from mlwarden.controllers.gate import IS_MIRROR, NAMES_NODE, PROBE_LABEL, revision
+from mlwarden.controllers.gate import NAMES_NODE, PROBE_LABEL, revision
 from mlwarden.controllers.guards import WEBHOOKS
 from mlwarden.controllers.scope import MANAGED_BY, NAME_LABEL, governed, holding, lenient
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
-from mlwarden.policy.account import is_account
+from mlwarden.policy.account import IS_MIRROR, is_account
 
 MUTATE = "/mutate"
 VALIDATE = "/validate"
@@ -75,6 +75,8 @@ class _Maker:
             ),
             # The release was judged by the one who sends it.
             "not-our-release": f"!{is_account(self._settings, self._settings.controller)}",
+            # It runs already, whatever is said here.
+            "no-mirror-pod": f"!{IS_MIRROR}",
             # ReplicaSets of Deployments and Jobs of CronJobs: the person has been told, and their pods are judged.
             "not-kubernetes-own": (
                 "request.resource.resource == 'pods' || !request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"

@@ -32,7 +32,7 @@ from mlwarden.errors import PolicyError
 from mlwarden.model.finding import Action
 from mlwarden.model.policy import PROFILE_LABEL, Each, Expression, LabelSelector, Policy, ResourceRule, Settings
 from mlwarden.model.workload import Json
-from mlwarden.policy.account import is_account
+from mlwarden.policy.account import IS_MIRROR, is_account
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
 
 PREFIX = "mlwarden-policy-"
@@ -183,6 +183,7 @@ def _asked(requirement: Expression, settings: Settings) -> str:
         # The controller has just judged what it pins or releases, and the guard lets no image change in a release: asked once.
         f"request.operation != 'UPDATE' || !{is_account(settings, settings.controller)}",
         _OBJECT_CHANGED if requirement.for_each is Each.OBJECT else _POD_CHANGED,
+        f"!{IS_MIRROR}",
     )
     return " && ".join(f"({condition})" for condition in conditions)
 
