@@ -1,3 +1,3 @@
 """mlwarden: admission control for machine learning on Kubernetes."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

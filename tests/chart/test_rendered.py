@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mlwarden import __version__
 from mlwarden.cli import check
-from mlwarden.embedded import build, pki
+from mlwarden.embedded import build, packs, pki
 from mlwarden.embedded.installed import chart
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.room import at_once
@@ -197,3 +198,12 @@ def test_the_scanner_reaches_name_servers_the_api_server_and_registries_and_noth
         *(("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 6443)),
     }
     assert [port for rule in spec["ingress"] for port in rule["ports"]] == [{"protocol": "TCP", "port": 8081}]
+
+
+def test_the_chart_knows_since_when_each_shipped_policy_is_what_it_is() -> None:
+    assert packs.read() == packs.current(packs.read()), "python -m mlwarden.embedded.packs"
+
+
+def test_the_charts_version_is_the_programs(tmp_path: Path) -> None:
+    labels = rendered(tmp_path)["ConfigMap", "mlwarden-settings"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/version"] == __version__

@@ -456,3 +456,9 @@ def running(cluster: "EmbeddedCluster", tmp_path_factory: pytest.TempPathFactory
 def good_pod_fixture() -> Callable[..., dict[str, Any]]:
     """`good_pod(name, image, **spec)`."""
     return good_pod
+
+
+@pytest.fixture(scope="session")
+def running_type() -> type[Running]:
+    """`running_type(cluster, directory, **settings)`: a controller that a test starts when it wants."""
+    return Running

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from mlwarden import __version__, policy
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ConflictError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import CLUSTER_ROLE, SECRET
 from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
-from mlwarden.controllers import generated
+from mlwarden.controllers import acceptance, generated
 from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET, Issued, data_of, issue, secret
 from mlwarden.controllers.gating import Gate, Gating
 from mlwarden.controllers.scope import MANAGED_BY
@@ -109,7 +110,8 @@ class Applier:
         await self._source.ready.wait()
         self._anchor = await self._read_anchor()
         issued = await self._certificates()
-        await self._apply(generated.shipped_policies())
+        policies = await self._accepted()
+        await self._apply(policies)
         gate = self.gate = await self._gating.find(lambda: self._apply(generated.before_gate(self._settings, issued.bundle, enforced=True)))
         enforced = gate is Gate.POLICY
         before = generated.before_gate(self._settings, issued.bundle, enforced=enforced)
@@ -117,7 +119,7 @@ class Applier:
         await self._gating.in_force(gate)
         after = generated.after_gate(self._settings, self._source.current.policies, enforced=enforced)
         await self._apply(after)
-        await self._prune([*generated.shipped_policies(), *before, *after])
+        await self._prune([*policies, *before, *after])
         return issued
 
     def _changed(self, _key: Key, _obj: Json | None) -> None:
@@ -141,8 +143,24 @@ class Applier:
         issued = issue(self._settings, data[CA_SECRET], data[TLS_SECRET], now=self._now())
         for name, wanted in ((CA_SECRET, issued.ca), (TLS_SECRET, issued.tls)):
             if data[name] != wanted:
-                await self._store(name, wanted, held[name])
+                await self._store(secret(self._settings, name, wanted), held[name])
         return issued
+
+    async def _accepted(self) -> tuple[Mapping[str, Json], ...]:
+        """Returns the policies that are to be in force, and stores what was accepted: before anything else is applied."""
+        held = await self._secret(acceptance.SECRET)
+        ours = held is not None and generated.is_owned(held, self._anchor)
+        record = acceptance.decode(data_of(held)) if ours else None
+        stored = [obj for obj in self.informers["WardenPolicy"] if generated.is_shipped(obj) and generated.is_owned(obj, self._anchor)]
+        edited = {obj["metadata"]["name"] for obj in stored if generated.editors(obj)}
+        if record is None and stored:
+            record = acceptance.enforced(obj for obj in stored if obj["metadata"]["name"] not in edited)
+        planned = acceptance.plan(policy.shipped(), record, version=__version__, accept=self._settings.packs_accept, edited=edited)
+        wanted = acceptance.encode(planned.record)
+        if not ours or data_of(held) != wanted:
+            await self._store(secret(self._settings, acceptance.SECRET, wanted, kind="Opaque"), held)
+            LOG.info("policies are those of %s; these only warn: %s", planned.record.version, ", ".join(planned.waiting) or "none")
+        return planned.policies
 
     async def _secret(self, name: str) -> Json | None:
         try:
@@ -150,8 +168,8 @@ class Applier:
         except NotFoundError:
             return None
 
-    async def _store(self, name: str, data: Mapping[str, bytes], held: Json | None) -> None:
-        made = generated.owned(secret(self._settings, name, data), self._anchor)
+    async def _store(self, obj: Mapping[str, Json], held: Json | None) -> None:
+        made, name = generated.owned(obj, self._anchor), obj["metadata"]["name"]
         if held is None:
             await self._client.create(SECRET, made, namespace=self._settings.namespace)
             return

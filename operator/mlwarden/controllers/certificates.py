@@ -61,13 +61,13 @@ def issue(settings: Settings, ca: Mapping[str, bytes], tls: Mapping[str, bytes],
     return Issued(ca=authority, tls=leaf, bundle=bundle, renew_at=_next_look(authority, leaf))
 
 
-def secret(settings: Settings, name: str, data: Mapping[str, bytes]) -> dict[str, Json]:
+def secret(settings: Settings, name: str, data: Mapping[str, bytes], *, kind: str = "kubernetes.io/tls") -> dict[str, Json]:
     """Returns a Secret of mlwarden's namespace that holds `data`."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": name, "namespace": settings.namespace, "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
-        "type": "kubernetes.io/tls",
+        "type": kind,
         "data": {key: base64.b64encode(value).decode() for key, value in sorted(data.items())},
     }
 

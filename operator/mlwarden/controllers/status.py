@@ -21,10 +21,11 @@ import kopf
 import msgspec
 
 from mlwarden import policy
+from mlwarden.controllers.acceptance import KEPT, WAITS
 from mlwarden.controllers.generated import editors, is_shipped
 from mlwarden.errors import ClusterError, Error
 from mlwarden.model.workload import Json
-from mlwarden.policy import COMPILED, READY
+from mlwarden.policy import ACCEPTED, COMPILED, READY
 
 LOG = logging.getLogger(__name__)
 SHIPPED = "Shipped"
@@ -62,6 +63,7 @@ def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
         who = ", ".join(editors(obj))
         edited = f"edited by {who} and left alone; delete it to have the shipped one back"
         conditions.append(_condition(SHIPPED, ok=not who, reason="Edited" if who else "AsShipped", message=edited if who else "as shipped"))
+        conditions.append(_accepted(metadata.get("annotations") or {}))
     for condition in conditions:
         condition["observedGeneration"] = generation
         condition["lastTransitionTime"] = _since(before, condition, now)
@@ -110,6 +112,17 @@ def _operate(connection: Connection, now: Callable[[], datetime], stop: threadin
     asyncio.run(kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop))
     if not stop.is_set():
         raise ClusterError("the operator that keeps the policies' status ended by itself")
+
+
+def _accepted(annotations: Mapping[str, Json]) -> dict[str, Json]:
+    """Whether this is what is to be in force, or waits for the administrator."""
+    if version := annotations.get(WAITS):
+        text = f"new or changed in {version}: it only warns until the chart's packs.accept is {version}"
+        return _condition(ACCEPTED, ok=False, reason="Waits", message=text)
+    if version := annotations.get(KEPT):
+        text = f"in force as it was before {version}, until the chart's packs.accept is {version}"
+        return _condition(ACCEPTED, ok=True, reason="AsBefore", message=text)
+    return _condition(ACCEPTED, ok=True, reason="Current", message="the shipped one is in force")
 
 
 def _condition(kind: str, *, ok: bool, reason: str, message: str) -> dict[str, Json]:

@@ -311,6 +311,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         webhook_url: base URL of the webhook where the API server cannot reach a Service (development); else the Service is used.
         webhook_timeout: seconds the API server waits.
         anchor: name of the ClusterRole that owns everything generated.
+        packs_accept: the version whose shipped policies are in force although an upgrade made them new or stricter.
         shipped_policies: nothing is judged before every policy that comes with mlwarden is known; False: others apply some of them.
         eviction: whether running pods may be evicted at all; the chart grants the right with it.
         evictions_per_minute: how many, in the whole cluster.
@@ -329,6 +330,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     webhook_url: str = ""
     webhook_timeout: int = 10
     anchor: str = "mlwarden"
+    packs_accept: str = ""
     shipped_policies: bool = True
     eviction: bool = False
     evictions_per_minute: Annotated[int, Meta(ge=1)] = 5

@@ -25,12 +25,15 @@ READY = "Ready"
 COMPILED = "Compiled"
 """Condition: True where the API server itself enforces it, as a ValidatingAdmissionPolicy; False with the reason why it cannot."""
 
+ACCEPTED = "Accepted"
+"""Condition of a shipped policy: False where it only warns, because an upgrade brought it and the administrator has not accepted it yet."""
+
 
 class StatusCondition(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """meta/v1 Condition.
 
     Attributes:
-        type: `Ready` or `Compiled`.
+        type: `Ready`, `Compiled`, and of a shipped one `Shipped` and `Accepted`.
         status: True, False or Unknown.
         observed_generation: the generation this was said about.
         last_transition_time: when `status` last changed.
@@ -52,7 +55,7 @@ class PolicyStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     Attributes:
         observed_generation: the generation the rest of the status is about.
         requirement: which requirement it has, for `kubectl get`.
-        conditions: `Ready` and `Compiled`.
+        conditions: `Ready`, `Compiled`, and of a shipped one `Shipped` and `Accepted`.
     """
 
     observed_generation: Annotated[int, Meta(ge=0)] = 0
@@ -84,6 +87,7 @@ def crd() -> Schema:
             Column("Requirement", ".status.requirement"),
             Column("Ready", f'.status.conditions[?(@.type=="{READY}")].status'),
             Column("Compiled", f'.status.conditions[?(@.type=="{COMPILED}")].status'),
+            Column("Accepted", f'.status.conditions[?(@.type=="{ACCEPTED}")].status'),
             Column("Age", ".metadata.creationTimestamp", "date"),
             Column("Reason", f'.status.conditions[?(@.type=="{READY}")].reason', wide=True),
             Column("Message", ".spec.message", wide=True),
