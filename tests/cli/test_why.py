@@ -56,9 +56,11 @@ class Cluster:
     ],
 )
 async def test_the_profile_is_that_of_the_installation(settings: str, labels: dict[str, str], says: str) -> None:
-    (said,) = await why._judged(Cluster(settings, labels), POD, "research")  # type: ignore[arg-type]
+    said, *assumed = await why._judged(Cluster(settings, labels), POD, "research", [POLICY])  # type: ignore[arg-type]
     assert says in said
+    assert bool(assumed) == (not settings)
+    assert all("assumes the chart's own: rollout enforce, profiles that hold: experiment, production" in line for line in assumed)
 
 
 async def test_who_may_not_read_the_default_profile_is_told_what_the_controller_said_and_no_guess() -> None:
-    assert await why._judged(Cluster(""), POD, "research") == []  # type: ignore[arg-type]
+    assert await why._judged(Cluster(""), POD, "research", [POLICY]) == []  # type: ignore[arg-type]

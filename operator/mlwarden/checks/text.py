@@ -34,8 +34,13 @@ def clean(text: str, length: int = LINE_LENGTH) -> str:
     text = text if len(text) <= length else text[: length - 1] + "…"
     if text.isprintable():
         return text
-    text = "".join(char if char.isprintable() else _escape(char) for char in text)
+    text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Returns `text` with everything escaped that a terminal would obey or not show, line breaks included."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def _without_userinfo(text: str) -> str:

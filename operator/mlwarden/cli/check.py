@@ -18,7 +18,7 @@ import msgspec
 
 from mlwarden import engine, policy, workloads
 from mlwarden.checks.text import clean
-from mlwarden.cli import manifests, online
+from mlwarden.cli import manifests, online, terminal
 from mlwarden.cli.manifests import Manifest, Problem
 from mlwarden.cli.online import Collection
 from mlwarden.engine import messages
@@ -34,7 +34,7 @@ from mlwarden.policy.images import demanded, excuses
 DENIED = 1
 UNREADABLE = 2
 
-_RED, _YELLOW, _GREEN, _DIM, _RESET = "\033[31m", "\033[33m", "\033[32m", "\033[2m", "\033[0m"
+_RED, _YELLOW, _GREEN, _DIM = "\033[31m", "\033[33m", "\033[32m", "\033[2m"
 _WORST = (Decision.ADMIT, Decision.HOLD, Decision.DENY)
 
 
@@ -70,12 +70,12 @@ def main(argv: Sequence[str]) -> int:
         (problems if isinstance(item, Problem) else found).append(item)  # type: ignore[arg-type]  # the list fits the item
     judged = asyncio.run(_judged(found, rules, options))
     for problem in problems:
-        print(f"{problem.source}: {problem.error.diagnostics()}", file=sys.stderr)
+        terminal.complain(clean(problem.source), problem.error)
     if not found and not problems:
-        print(f"nothing to check in {', '.join(options.paths)}", file=sys.stderr)
+        terminal.say(f"nothing to check in {', '.join(options.paths)}", to=sys.stderr)
         return UNREADABLE
     if options.output == "json":
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report(judged)), indent=2).decode() + "\n")
+        terminal.say_json(report(judged))
     else:
         _print(judged, unread=len(problems))
     if problems or rules.broken:
@@ -239,12 +239,8 @@ def _print(judged: Sequence[Judged], *, unread: int) -> None:
         warned += decision is Decision.ADMIT and bool(said)
         if said:
             tint = {Decision.DENY: _RED, Decision.HOLD: _YELLOW}.get(decision, _DIM) if decision else _DIM
-            head = f"{clean(item.source)}: {messages.named(item.workload.resource)}"
-            print(f"{tint}{head}{_RESET}" if colour else head)
-            print(said)
-            for line in _more(item):
-                print(f"  {line}")
-            print()
+            terminal.say(f"{clean(item.source)}: {messages.named(item.workload.resource)}", tint=tint if colour else "")
+            terminal.say("\n".join((said, *(f"  {line}" for line in _more(item)), "")))
     parts = [
         f"{counts['Deny']} denied",
         f"{counts['Hold']} held until there is evidence",
@@ -255,8 +251,7 @@ def _print(judged: Sequence[Judged], *, unread: int) -> None:
     if unread:
         parts.append(f"{unread} not read")
     tint = _RED if counts["Deny"] or unread else _GREEN
-    line = f"{len(judged)} object{'' if len(judged) == 1 else 's'}: {', '.join(parts)}"
-    print(f"{tint}{line}{_RESET}" if colour else line)
+    terminal.say(f"{len(judged)} object{'' if len(judged) == 1 else 's'}: {', '.join(parts)}", tint=tint if colour else "")
 
 
 def _fails(judged: Iterable[Judged], *, strict: bool) -> bool:

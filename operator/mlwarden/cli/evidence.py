@@ -6,7 +6,6 @@ Reads what the cluster keeps and asks nobody else: what is shown is what decides
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -15,6 +14,7 @@ import msgspec
 from mlwarden import policy
 from mlwarden.checks.age import spoken
 from mlwarden.checks.text import clean
+from mlwarden.cli import terminal
 from mlwarden.cluster import IMAGE_EVIDENCE, POD, WARDEN_POLICY, Client, ForbiddenError, NotFoundError
 from mlwarden.controllers.imageids import as_running
 from mlwarden.errors import Error, InputError
@@ -67,9 +67,9 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     found = asyncio.run(_look(options))
     if options.output == "json":
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+        terminal.say_json(found)
     else:
-        print("\n".join(text(found, datetime.now(UTC))))
+        terminal.say("\n".join(text(found, datetime.now(UTC))))
     return 0 if found.resolution or found.scan or found.signatures else NOTHING
 
 
@@ -177,7 +177,7 @@ def _resolved(resolution: ImageEvidence, now: datetime) -> str:
     status = resolution.status
     if not status.digest:
         return f"not known: {clean(status.reason) or 'waiting for the scanner'}"
-    return f"{status.digest}, as of {_ago(status.at, now)}"
+    return f"{clean(status.digest)}, as of {_ago(status.at, now)}"
 
 
 def _scan(evidence: ImageEvidence | None, now: datetime) -> list[str]:
@@ -187,7 +187,9 @@ def _scan(evidence: ImageEvidence | None, now: datetime) -> list[str]:
     if status.scan is None:
         return [f"{status.phase.value}: {clean(status.reason) or 'waiting for the scanner'}"]
     scan = status.scan
-    lines = [f"{scan.scanner}, {_ago(scan.scanned_at, now)}; {clean(scan.os) or 'no operating system'}, {scan.packages} packages"]
+    lines = [
+        f"{clean(scan.scanner, 80)}, {_ago(scan.scanned_at, now)}; {clean(scan.os) or 'no operating system'}, {scan.packages} packages"
+    ]
     lines += [f"vulnerability database of {_ago(scan.database_at, now)}"] if scan.database_at else []
     lines += [f"the scanner does not see everything: {clean('; '.join(scan.blind))}"] if scan.blind else []
     return [*lines, *_vulnerabilities(scan), *([f"the last refresh failed: {clean(status.reason)}"] if status.reason else [])]
@@ -215,7 +217,7 @@ def _signatures(evidence: ImageEvidence | None, policies: Mapping[str, Sequence[
 
 
 def _proof(proof: Proof, policies: Mapping[str, Sequence[str]], now: datetime) -> str:
-    asked = ", ".join(policies.get(proof.demand, ())) or "no policy any more"
+    asked = ", ".join(clean(each, 63) for each in policies.get(proof.demand, ())) or "no policy any more"
     if proof.outcome is Proven.VERIFIED:
         said = f"Verified: {clean(str(proof.signer))}" if proof.signer else "Verified"
     else:

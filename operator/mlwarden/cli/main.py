@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(arguments[0], arguments[1:])
         return _other(arguments)
     except Error as error:
-        print(f"{program()}: {error.diagnostics()}", file=sys.stderr)
+        from mlwarden.cli import terminal  # noqa: PLC0415 -- a process of the chart that does not fail need not have it
+
+        terminal.complain(program(), error)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from mlwarden.checks.text import clean, printable
+from mlwarden.cli import terminal
 from mlwarden.errors import Error, EvidenceError, InputError
 from mlwarden.evidence import store
 from mlwarden.evidence.cosign import Cosign
@@ -139,7 +141,7 @@ class Collection:
                 if found is not None:
                     self.objects[found.metadata.name] = found
                     if found.status.phase is not Phase.READY:
-                        say(f"[{number} of {len(wanted)}] {each}: {found.status.reason}")
+                        say(f"[{number} of {len(wanted)}] {each}: {clean(found.status.reason)}")
 
         async with asyncio.TaskGroup() as tasks:
             for number, each in enumerate(wanted, 1):
@@ -235,4 +237,4 @@ def _docker_configs() -> list[Path]:
 
 def told(line: str) -> None:
     """Progress, where it does not get into what is read by a program."""
-    print(line, file=sys.stderr, flush=True)
+    terminal.say(printable(line), to=sys.stderr)

@@ -6,14 +6,16 @@ read. Whoever may read evidence, too, gets the judgement made again here, by the
 
 import argparse
 import asyncio
-import contextlib
-import json
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from mlwarden import engine, evidence, policy
+from mlwarden.checks.text import clean
+from mlwarden.cli import terminal
 from mlwarden.cluster import (
     CONFIG_MAP,
     EVENT,
@@ -30,13 +32,17 @@ from mlwarden.cluster import (
     kubeconfig,
 )
 from mlwarden.cluster.indexes import Indexes
+from mlwarden.controllers.acceptance import WAITS
+from mlwarden.controllers.gate import JUDGED
 from mlwarden.errors import Error, InputError
 from mlwarden.model.finding import Decision
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
 from mlwarden.workloads import extract
 
 _COMPONENT = "mlwarden-controller"
-_JUDGED = "mlwarden.io/judged"
+_EVENT_LENGTH = 1024
+_NAMED = re.compile(r"[A-Za-z ]+ by ([a-z0-9-]{1,63}): ")
+"""How `engine.held` begins: what is done, by which policy."""
 
 
 def main(argv: list[str]) -> int:
@@ -52,69 +58,112 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--context", default=None)
     options = parser.parse_args(argv)
     namespace = options.namespace or kubeconfig.namespace(options.kubeconfig, options.context)
-    held, lines = asyncio.run(_why(options, options.pod.removeprefix("pod/"), namespace))
-    print("\n".join(lines))
+    held, lines = asyncio.run(_run(options, options.pod.removeprefix("pod/"), namespace))
+    terminal.say("\n".join(lines))
     return 1 if held else 0
 
 
-async def _why(options: argparse.Namespace, name: str, namespace: str) -> tuple[bool, list[str]]:
+async def _run(options: argparse.Namespace, name: str, namespace: str) -> tuple[bool, list[str]]:
     async with await Client.from_kubeconfig(options.kubeconfig, options.context) as client:
-        try:
-            pod = await client.get(POD, name, namespace=namespace)
-        except NotFoundError as error:
-            raise InputError(f"there is no pod {namespace}/{name}", hint=f"kubectl get pods -n {namespace}") from error
-        gates = [gate.get("name") for gate in pod["spec"].get("schedulingGates") or ()]
-        if GATE not in gates:
-            return False, _not_held(pod, gates)
-        since = pod["metadata"].get("creationTimestamp", "?")
-        lines = [f"Pod {namespace}/{name} is held by mlwarden since {since}; it exists and has not started."]
-        judged = await _judged(client, pod, namespace)
-        said = judged or await _said(client, pod, namespace)
-        silence = "mlwarden has not said anything about it yet: is its controller running? kubectl -n mlwarden-system get pods"
-        lines += said or [silence]
-        others = [gate for gate in gates if gate != GATE]
-        if others:
-            lines.append(f"It also waits for {', '.join(others)}, which are not mlwarden's.")
-        return True, lines
+        return await explain(client, name, namespace)
 
 
-def _not_held(pod: dict[str, Any], gates: list[Any]) -> list[str]:
-    name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-    lines = [f"Pod {name} is not held by mlwarden; its phase is {(pod.get('status') or {}).get('phase', 'unknown')}."]
-    seal = (pod["metadata"].get("annotations") or {}).get(_JUDGED)
-    if seal:
-        with contextlib.suppress(ValueError):
-            decoded = json.loads(seal)
-            because = f": {decoded['because']}" if decoded.get("because") else ""
-            lines.append(f"It was released at {decoded.get('at')}{because}.")
+async def explain(client: Client, name: str, namespace: str) -> tuple[bool, list[str]]:
+    """Returns whether mlwarden holds the pod, and what there is to say about it, line by line.
+
+    Raises:
+        InputError: there is no such pod.
+    """
+    try:
+        pod = await client.get(POD, name, namespace=namespace)
+    except NotFoundError as error:
+        raise InputError(f"there is no pod {namespace}/{name}", hint=f"kubectl get pods -n {namespace}") from error
+    policies = await _policies(client)
+    gates = [str(gate.get("name")) for gate in pod["spec"].get("schedulingGates") or ()]
+    if GATE not in gates:
+        return False, _not_held(pod, gates) + _waiting(policies or ())
+    since = pod["metadata"].get("creationTimestamp", "?")
+    lines = [f"Pod {clean(f'{namespace}/{name}')} is held by mlwarden since {clean(str(since), 40)}; it exists and has not started."]
+    judged = await _judged(client, pod, namespace, policies)
+    said = judged or await _said(client, pod, namespace, policies or ())
+    silence = "mlwarden has not said anything about it yet: is its controller running? kubectl -n mlwarden-system get pods"
+    lines += said or [silence]
+    others = [gate for gate in gates if gate != GATE]
+    if others:
+        lines.append(f"It also waits for {clean(', '.join(others))}, which are not mlwarden's.")
+    return True, lines + _waiting(policies or ())
+
+
+async def _policies(client: Client) -> list[dict[str, Any]] | None:
+    try:
+        return await client.list(WARDEN_POLICY)
+    except (ForbiddenError, NotFoundError):
+        return None
+
+
+def _not_held(pod: dict[str, Any], gates: list[str]) -> list[str]:
+    name = clean(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+    lines = [f"Pod {name} is not held by mlwarden; its phase is {clean(str((pod.get('status') or {}).get('phase', 'unknown')), 40)}."]
+    seal = _seal((pod["metadata"].get("annotations") or {}).get(JUDGED))
+    if seal is not None:
+        because = clean(str(seal.get("because") or ""))
+        lines.append(f"It was released at {clean(str(seal.get('at') or '?'), 40)}{f': {because}' if because else ''}.")
     if gates:
-        lines.append(f"It waits for {', '.join(map(str, gates))}, which are not mlwarden's.")
+        lines.append(f"It waits for {clean(', '.join(gates))}, which are not mlwarden's.")
     return lines
 
 
-async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[str]:
-    """The judgement, made again; empty where the user may not read what it rests on."""
+def _seal(text: object) -> dict[str, object] | None:
+    """The seal of a release, None where there is none; where nothing is held anybody may write anything there."""
     try:
-        policies, space, known, revocations = await asyncio.gather(
-            client.list(WARDEN_POLICY), client.get(NAMESPACE, namespace), client.list(IMAGE_EVIDENCE), client.list(REVOKED_ARTIFACT)
+        return msgspec.json.decode(str(text or ""), type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def _waiting(policies: Iterable[dict[str, Any]]) -> list[str]:
+    """Which policies an upgrade brought that the administrator has not accepted yet."""
+    waiting: dict[str, list[str]] = {}
+    for each in policies:
+        if version := (each["metadata"].get("annotations") or {}).get(WAITS):
+            waiting.setdefault(str(version), []).append(each["metadata"]["name"])
+    return [
+        f"Of the policies these only warn until the administrator accepts version {clean(version, 40)} (packs.accept): "
+        f"{clean(', '.join(sorted(names)))}."
+        for version, names in sorted(waiting.items())
+    ]
+
+
+async def _judged(client: Client, pod: dict[str, Any], namespace: str, policies: list[dict[str, Any]] | None) -> list[str]:
+    """The judgement, made again; empty where the user may not read what it rests on."""
+    if policies is None:
+        return []
+    try:
+        space, known, revocations = await asyncio.gather(
+            client.get(NAMESPACE, namespace), client.list(IMAGE_EVIDENCE), client.list(REVOKED_ARTIFACT)
         )
     except (ForbiddenError, NotFoundError):
         return []
-    settings = await _settings(client)
+    settings, assumed = await _settings(client), ""
     if settings is None:
         if PROFILE_LABEL not in (space["metadata"].get("labels") or {}):
             return []  # its profile is the installation's default, which this user may not read
         settings = Settings()
+        holding = ", ".join(sorted(name for name, holds in settings.profiles.items() if holds))
+        assumed = (
+            f"The installation's settings cannot be read (ConfigMap mlwarden-settings in {settings.namespace}). This assumes the chart's"
+            f" own: rollout {settings.rollout}, profiles that hold: {holding}."
+        )
     compiled, broken = [], {}
     for each in policies:
         try:
             compiled.append(policy.compile_policy(policy.parse(each)))
         except Error as error:
-            broken[each["metadata"]["name"]] = error.message
+            broken[str(each["metadata"]["name"])] = error.message
     found = evidence.collect(known)
     indexes = Indexes()
-    for each in found.images.values():
-        indexes.note(each.digest, each)
+    for image in found.images.values():
+        indexes.note(image.digest, image)
     snapshot = Snapshot(
         revision=1,
         settings=settings,
@@ -131,8 +180,10 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str) -> list[s
         workload, snapshot.policies, snapshot.facts(namespace, datetime.now(UTC)), snapshot.settings, holdable=True, broken=broken
     )
     if verdict.decision is Decision.ADMIT:
-        return ["By what is known now it is good: it should be released within seconds."]
-    return [engine.refusal(verdict, workload) if verdict.decision is Decision.DENY else engine.held(verdict)]
+        lines = ["By what is known now it is good: it should be released within seconds."]
+    else:
+        lines = [engine.refusal(verdict, workload) if verdict.decision is Decision.DENY else engine.held(verdict)]
+    return [*lines, assumed] if assumed else lines
 
 
 async def _settings(client: Client) -> Settings | None:
@@ -144,19 +195,20 @@ async def _settings(client: Client) -> Settings | None:
         return None
 
 
-async def _said(client: Client, pod: dict[str, Any], namespace: str) -> list[str]:
-    """What the controller wrote into the pod's Events, newest last, and the teaching text of the policies it names."""
+async def _said(client: Client, pod: dict[str, Any], namespace: str, policies: Iterable[dict[str, Any]]) -> list[str]:
+    """What the controller wrote into the pod's newest Event, and the teaching text of the policy it names: one fix, never two."""
     uid = pod["metadata"]["uid"]
     events = await client.list(EVENT, namespace=namespace, fieldSelector=f"involvedObject.uid={uid}")
     ours = [each for each in events if (each.get("source") or {}).get("component") == _COMPONENT and each.get("message")]
-    ours.sort(key=lambda each: str(each.get("lastTimestamp") or ""))
     if not ours:
         return []
-    newest = str(ours[-1]["message"])
-    lines = [f"{ours[-1].get('lastTimestamp')}: {newest}"]
-    with contextlib.suppress(ForbiddenError, NotFoundError):
-        for each in await client.list(WARDEN_POLICY):
-            if f" by {each['metadata']['name']}:" in newest:
-                lines.append(f"  why:       {each['spec'].get('why', '')}")
-                lines.append(f"  fix:       {(each['spec'].get('fix') or {}).get('text', '')}")
+    newest = max(ours, key=lambda each: str(each.get("lastTimestamp") or ""))
+    message = clean(str(newest["message"]), _EVENT_LENGTH)
+    lines = [f"{clean(str(newest.get('lastTimestamp') or '?'), 40)}: {message}"]
+    named = _NAMED.match(message)
+    spec = next((each.get("spec") or {} for each in policies if named and each["metadata"]["name"] == named[1]), None)
+    if spec is not None:
+        lines.append(f"  why:       {clean(str(spec.get('why', '')))}")
+        if "; fix: " not in message:
+            lines.append(f"  fix:       {clean(str((spec.get('fix') or {}).get('text', '')))}")
     return lines
