@@ -91,6 +91,7 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
     return {"metadata": {"name": "scanned", "annotations": {WAITS: draw(stored)}}, "spec": spec}
 
 
+@settings(deadline=None)
 @given(pod=pods(), said=st.lists(events(), max_size=3), rules=st.lists(policies(), max_size=2))
 async def test_why_shows_hostile_pods_events_and_policies(pod: dict[str, Any], said: list[Any], rules: list[Any]) -> None:
     held, lines = await why.explain(Store(pod, said, rules), "p", "research")  # type: ignore[arg-type]
@@ -100,6 +101,7 @@ async def test_why_shows_hostile_pods_events_and_policies(pod: dict[str, Any], s
     assert "\n".join(lines).count("fix:") <= 1 + sum("fix:" in str(each) for each in (pod, *said, *rules))
 
 
+@settings(deadline=None)
 @given(image=stored, seal=values)
 async def test_why_survives_seals_that_are_no_objects(image: str, seal: Any) -> None:
     metadata = {"name": "p", "namespace": "research", "uid": "u", "annotations": {JUDGED: json.dumps(seal)}}
@@ -148,7 +150,7 @@ manifests = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(objects=st.lists(manifests | values, min_size=1, max_size=2), profile=st.sampled_from(["production", "experiment", "baseline"]))
 def test_check_shows_hostile_manifests_as_text_and_as_json(run: Run, objects: list[Any], profile: str) -> None:
     Path("hostile.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
@@ -205,7 +207,7 @@ def found(draw: st.DrawFn) -> evidence.Found:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(known=found())
 def test_evidence_shows_what_scanners_and_signers_said_as_text_and_as_json(
     known: evidence.Found, capsys: pytest.CaptureFixture[str]
@@ -220,7 +222,7 @@ def test_evidence_shows_what_scanners_and_signers_said_as_text_and_as_json(
     assert json.loads(written)["image"] == known.image
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(reference=hostile, reason=hostile)
 def test_progress_and_errors_are_shown(reference: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     online.told(online._doing(reference))
