@@ -8,14 +8,15 @@ STAMP  := $(VENV)/.installed
 # What a real node (iproute2, iptables, a C compiler and libseccomp for runc) and mlwarden's own image (buildah, debootstrap) need of Debian.
 PACKAGES := iproute2 iptables gcc libc6-dev libseccomp-dev pkg-config buildah debootstrap
 
-.PHONY: help setup packages demo test lint image bench bench-scanner requirements clean
+.PHONY: help setup packages demo test lint image bench bench-compare bench-scanner requirements clean
 
 help:
 	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
 	@echo "make test          all tests, on a real API server"
 	@echo "make lint          ruff, mypy strict, import-linter"
 	@echo "make image         mlwarden's image from the Dockerfile, with debootstrap and buildah, as root (IMAGE=host:port pushes it there)"
-	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=images: beside Kyverno)"
+	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=pods, the default; BENCH=images: beside Kyverno)"
+	@echo "make bench-compare this commit beside another one, alternating (COMMIT=HEAD~1)"
 	@echo "make bench-scanner the scanner against trivy in a loop, and whose turn it is"
 	@echo "make setup         the virtual environment and the pinned tools, nothing more (every command above does it first)"
 	@echo "make packages      as root, on Debian: what a real node and the image need ($(PACKAGES))"
@@ -54,6 +55,9 @@ image: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-compare: setup
+	@$(BIN)/python benchmarks/compare.py $(COMMIT)
 
 bench-scanner: setup
 	@$(BIN)/python benchmarks/scanner.py $(BENCH)
