@@ -25,7 +25,7 @@ def serving(installed: "Installed") -> str:
 def test_helm_install_is_all_there_is_to_do(installed: "Installed") -> None:
     pods = installed.admin.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
     ready = {pod["metadata"]["name"].rsplit("-", 2)[0] for pod in pods if _is_ready(pod)}
-    assert ready == {"mlwarden-webhook", "mlwarden-controller", "mlwarden-scanner"}
+    assert ready == {"mlwarden-webhook", "mlwarden-controller", "mlwarden-releaser", "mlwarden-scanner"}
     policies = installed.admin.get("/apis/mlwarden.io/v1alpha1/wardenpolicies")["items"]
     assert len(policies) >= 17
     installed.until(lambda: all(_condition(policy, "Ready") == "True" for policy in _policies(installed)))
@@ -42,15 +42,16 @@ def test_every_process_has_the_rights_it_needs_and_no_more(installed: "Installed
     assert may("webhook", "create", "events", everywhere)
     for verb in ("get", "list", "patch", "delete"):
         assert not may("webhook", verb, "events", everywhere)
-    assert may("controller", "patch", "pods", everywhere)
+    assert may("releaser", "patch", "pods", everywhere)
     assert may("scanner", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
-    for account in ("webhook", "scanner"):
+    for account in ("webhook", "controller", "scanner"):
         assert not may(account, "patch", "pods", everywhere)
+    for account in ("webhook", "releaser", "scanner"):
         assert not may(account, "get", "secrets", everywhere)
         assert not may(account, "patch", "validatingadmissionpolicies", everywhere)
     assert not may("webhook", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
     assert not may("controller", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
-    for account in ("webhook", "controller", "scanner"):
+    for account in ("webhook", "controller", "releaser", "scanner"):
         for verb, resource in (("create", "pods"), ("delete", "pods"), ("get", "secrets"), ("impersonate", "users"), ("escalate", "roles")):
             assert not may(account, verb, resource, everywhere), (account, verb, resource)
         assert not may(account, "list", "secrets", own)

@@ -37,6 +37,10 @@ PLURALS = {
 }
 
 
+PROCESSES = ("controller", "releaser")
+UNINSTALL = "mlwarden-uninstall"
+
+
 def admission_path(obj: dict[str, Any]) -> str:
     return f"/apis/admissionregistration.k8s.io/v1/{PLURALS[obj['kind']]}/{obj['metadata']['name']}"
 
@@ -88,12 +92,17 @@ class FailHeld:
     def controller(self) -> "Api":
         return self.account(self.settings.controller)
 
+    @property
+    def releaser(self) -> "Api":
+        return self.account(self.settings.releaser)
+
     def make_accounts(self, *, rbac: bool = True) -> None:
         from mlwarden.embedded.api import Api
 
         own = self.settings.namespace
         self.cluster.create_namespace(own)
-        for name in (self.settings.controller, self.settings.webhook, self.settings.scanner):
+        settings = self.settings
+        for name in (settings.controller, settings.releaser, settings.webhook, settings.scanner, UNINSTALL):
             self.admin.create(f"/api/v1/namespaces/{own}/serviceaccounts", {"metadata": {"name": name}})
             body = pod(f"{name}-0", serviceAccountName=name, nodeSelector={"nowhere": ""})
             self.admin.create(f"/api/v1/namespaces/{own}/pods", body)
@@ -146,7 +155,7 @@ class FailHeld:
 
         body = {"spec": {"schedulingGates": [{"name": "mlwarden.io/evidence", "$patch": "delete"}]}}
         path = f"/api/v1/namespaces/{namespace}/pods/{name}"
-        released: dict[str, Any] = (user or self.controller).patch(path, body, content_type=STRATEGIC_PATCH)
+        released: dict[str, Any] = (user or self.releaser).patch(path, body, content_type=STRATEGIC_PATCH)
         return released
 
 
@@ -224,7 +233,9 @@ def hostile(private_tls: tuple[ssl.SSLContext, str], cluster: "EmbeddedCluster")
 
 
 class Running:
-    """`mlwarden controller` as a process, with the chart's RBAC and a token bound to a pod, as a kubelet gives it.
+    """`mlwarden controller` and `mlwarden releaser` as processes, with the chart's RBAC and tokens bound to pods, as a kubelet gets them.
+
+    A replica is one of each.
 
     No webhook runs: its address is a closed port.
     """
@@ -257,11 +268,12 @@ class Running:
             scope = f"namespaces/{self.settings.namespace}/" if obj["metadata"].get("namespace") else ""
             plural = f"{obj['kind'].lower()}s"
             self.admin.apply(f"/apis/rbac.authorization.k8s.io/v1/{scope}{plural}/{obj['metadata']['name']}", obj)
-        account = self.directory / "account"
-        account.mkdir()
-        (account / "ca.crt").write_bytes(self.cluster.pki.ca.read_bytes())
-        (account / "token").write_text(self.held.tokens[self.settings.controller])
-        (account / "namespace").write_text(self.settings.namespace)
+        for name in (self.settings.controller, self.settings.releaser, UNINSTALL):
+            account = self.directory / name
+            account.mkdir()
+            (account / "ca.crt").write_bytes(self.cluster.pki.ca.read_bytes())
+            (account / "token").write_text(self.held.tokens[name])
+            (account / "namespace").write_text(self.settings.namespace)
         text = json.dumps(msgspec.to_builtins(self.settings))
         (self.directory / "settings.yaml").write_text(text)
 
@@ -279,39 +291,48 @@ class Running:
             for obj in yaml.safe_load_all(rendered)
             if obj and obj["kind"] in {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
         ]
-        hooks = [obj for obj in found if "helm.sh/hook" in obj["metadata"].get("annotations", {})]
+        before = [obj for obj in found if obj["metadata"]["name"] == "mlwarden-install"]
         for obj in found:
             for rule in obj.get("rules") or []:
                 if rule.get("resourceNames") == ["mlwarden"]:
                     rule["resourceNames"] = [self.settings.anchor]
-        return [obj for obj in found if obj not in hooks and obj["metadata"]["name"] != "mlwarden"]
+        return [obj for obj in found if obj not in before and obj["metadata"]["name"] != "mlwarden"]
 
     def start(self, name: str = "a") -> None:
         """Starts a replica; does not wait."""
+        for process in PROCESSES:
+            self._start(process, name)
+
+    def _start(self, process: str, name: str) -> None:
         from urllib.parse import urlsplit
 
         from mlwarden.embedded.processes import free_port
 
-        address = urlsplit(self.cluster.server)
-        port = self.ports[name] = free_port()
+        address, key = urlsplit(self.cluster.server), f"{process}-{name}"
+        port = self.ports[key] = free_port()
         environment = {
             **os.environ,
             "KUBERNETES_SERVICE_HOST": str(address.hostname),
             "KUBERNETES_SERVICE_PORT": str(address.port),
-            "POD_NAME": f"mlwarden-controller-{name}",
+            "POD_NAME": f"mlwarden-{key}",
         }
-        command = [sys.executable, "-m", "mlwarden.cli.main", "controller", "--settings", str(self.directory / "settings.yaml")]
-        command += ["--service-account-dir", str(self.directory / "account"), "--probe-port", str(port), "--host", "127.0.0.1"]
-        with (self.directory / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        command = [sys.executable, "-m", "mlwarden.cli.main", process, "--settings", str(self.directory / "settings.yaml")]
+        command += ["--service-account-dir", str(self.directory / f"mlwarden-{process}")]
+        command += ["--probe-port", str(port), "--host", "127.0.0.1"]
+        with (self.directory / f"{key}.log").open("ab") as log:
+            self.processes[key] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def probe(self, name: str = "a", path: str = "/readyz") -> str:
-        """What a probe says: `ok`, or why not."""
+        """What the probes say: `ok`, or why not."""
+        said = {process: self._probe_one(f"{process}-{name}", path) for process in PROCESSES}
+        return "; ".join(f"{process}: {why}" for process, why in said.items() if why != "ok") or "ok"
+
+    def _probe_one(self, key: str, path: str) -> str:
         import urllib.error
         import urllib.request
 
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[key]}{path}", timeout=5) as answer:
                 return str(answer.read().decode().strip())
         except urllib.error.HTTPError as error:
             with error:
@@ -322,32 +343,35 @@ class Running:
     def await_ready(self, name: str = "a") -> None:
         deadline = time.monotonic() + 60
         while self.probe(name) != "ok":
-            assert self.processes[name].poll() is None, self.log(name)
+            for process in PROCESSES:
+                assert self.processes[f"{process}-{name}"].poll() is None, self.log(name)
             assert time.monotonic() < deadline, f"{self.probe(name)}\n{self.log(name)}"
             time.sleep(0.1)
 
     def kill(self, name: str = "a") -> None:
         """kill -9."""
-        process = self.processes.pop(name)
-        process.kill()
-        process.wait()
+        for process in PROCESSES:
+            killed = self.processes.pop(f"{process}-{name}")
+            killed.kill()
+            killed.wait()
 
     def stop(self, name: str = "a") -> int:
-        """SIGTERM; returns the exit code."""
-        process = self.processes.pop(name)
-        process.terminate()
-        return process.wait(20)
+        """SIGTERM; returns the exit code, 0 where both ended well."""
+        ended = [self.processes.pop(f"{process}-{name}") for process in PROCESSES]
+        for process in ended:
+            process.terminate()
+        return max(process.wait(20) for process in ended)
 
     def log(self, name: str = "a") -> str:
-        return (self.directory / f"{name}.log").read_text()[-6000:]
+        return "\n".join((self.directory / f"{process}-{name}.log").read_text()[-6000:] for process in PROCESSES)
 
     def call(self, *arguments: str) -> str:
-        """Another command of mlwarden, as the controller's account."""
+        """A hook of the chart, as its account."""
         from urllib.parse import urlsplit
 
         address = urlsplit(self.cluster.server)
         environment = {**os.environ, "KUBERNETES_SERVICE_HOST": str(address.hostname), "KUBERNETES_SERVICE_PORT": str(address.port)}
-        options = ["--settings", str(self.directory / "settings.yaml"), "--service-account-dir", str(self.directory / "account")]
+        options = ["--settings", str(self.directory / "settings.yaml"), "--service-account-dir", str(self.directory / UNINSTALL)]
         command = [sys.executable, "-m", "mlwarden.cli.main", *arguments, *options]
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -177,10 +177,10 @@ class TestNobodyElseTakesTheGateOff:
         from mlwarden.embedded.api import Api
 
         other = held.namespace(profile="")
-        name = held.settings.controller
+        name = held.settings.releaser
         held.admin.create(f"/api/v1/namespaces/{other}/serviceaccounts", {"metadata": {"name": name}})
-        held.admin.create(f"/api/v1/namespaces/{other}/pods", a_pod("mlwarden-controller-0", serviceAccountName=name))
-        request = {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "mlwarden-controller-0"}}}
+        held.admin.create(f"/api/v1/namespaces/{other}/pods", a_pod("mlwarden-releaser-0", serviceAccountName=name))
+        request = {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "mlwarden-releaser-0"}}}
         token = held.admin.create(f"/api/v1/namespaces/{other}/serviceaccounts/{name}/token", request)["status"]["token"]
         held.bind_account(name, other, "cluster-admin")
         thief = Api(server=held.cluster.server, ca=str(held.cluster.pki.ca), token=token)
@@ -190,20 +190,20 @@ class TestNobodyElseTakesTheGateOff:
         thief.close()
         held.admin.delete(f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{other}-{name}")
 
-    def test_by_impersonating_the_controller(self, held: "FailHeld", home: str) -> None:
+    def test_by_impersonating_the_releaser(self, held: "FailHeld", home: str) -> None:
         """`edit` includes `impersonate` on the service accounts of its namespace; the pod in the token is what it cannot bring."""
         own = held.settings.namespace
         held.cluster.grant("gitops", "edit", own)
         held.create(home, a_pod("impersonated"))
         answer = held.cluster.kubectl(
-            *("patch", "pod", "impersonated", "-n", home, f"--as=system:serviceaccount:{own}:{held.settings.controller}"),
+            *("patch", "pod", "impersonated", "-n", home, f"--as=system:serviceaccount:{own}:{held.settings.releaser}"),
             *("--type=json", "-p", '[{"op":"remove","path":"/spec/schedulingGates"}]'),
             user="gitops",
             check=False,
         )
         assert "only mlwarden releases a held pod" in answer
         answer = held.cluster.kubectl(
-            *("patch", "pod", "impersonated", "-n", home, f"--as=system:serviceaccount:{own}:{held.settings.controller}"),
+            *("patch", "pod", "impersonated", "-n", home, f"--as=system:serviceaccount:{own}:{held.settings.releaser}"),
             *("--as-user-extra=authentication.kubernetes.io/pod-name=x",),
             *("--type=json", "-p", '[{"op":"remove","path":"/spec/schedulingGates"}]'),
             user="gitops",
@@ -339,9 +339,9 @@ class TestTheImagesOfAJudgedPodDoNotChange:
         path = f"/api/v1/namespaces/{home}/pods/pinned"
         pin = [{"op": "replace", "path": "/spec/containers/0/image", "value": f"registry.example/app:1{DIGEST}"}]
         off = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
-        refused(lambda: held.controller.patch(path, pin + off, content_type="application/json-patch+json"), "images of a judged pod")
-        assert is_gated(held.controller.patch(path, pin, content_type="application/json-patch+json"))
-        assert not is_gated(held.controller.patch(path, off, content_type="application/json-patch+json"))
+        refused(lambda: held.releaser.patch(path, pin + off, content_type="application/json-patch+json"), "images of a judged pod")
+        assert is_gated(held.releaser.patch(path, pin, content_type="application/json-patch+json"))
+        assert not is_gated(held.releaser.patch(path, off, content_type="application/json-patch+json"))
 
     def test_by_a_webhook_that_meets_the_release(self, held: "FailHeld", hostile: "Callable[[str], HostileWebhook]") -> None:
         namespace = held.namespace()
@@ -361,7 +361,7 @@ class TestTheImagesOfAJudgedPodDoNotChange:
             "metadata": {"resourceVersion": judged["metadata"]["resourceVersion"]},
             "spec": {"schedulingGates": [{"name": "mlwarden.io/evidence", "$patch": "delete"}]},
         }
-        refused(lambda: held.controller.patch(path, release, content_type="application/strategic-merge-patch+json"), code=409)
+        refused(lambda: held.releaser.patch(path, release, content_type="application/strategic-merge-patch+json"), code=409)
         assert is_gated(held.admin.get(path))
 
     def test_and_an_image_volume_cannot_even_be_pinned_later(self, held: "FailHeld", home: str) -> None:
@@ -369,7 +369,7 @@ class TestTheImagesOfAJudgedPodDoNotChange:
         held.create(home, a_pod("volume", volumes=volumes))
         path = f"/api/v1/namespaces/{home}/pods/volume"
         patch = [{"op": "replace", "path": "/spec/volumes/0/image/reference", "value": f"registry.example/model:1{DIGEST}"}]
-        refused(lambda: held.controller.patch(path, patch, content_type="application/json-patch+json"), code=422)
+        refused(lambda: held.releaser.patch(path, patch, content_type="application/json-patch+json"), code=422)
 
 
 class TestBreakGlass:
@@ -417,7 +417,7 @@ class TestTheSeal:
         forged = {"metadata": {"annotations": {JUDGED: "forged"}}}
         refused(lambda: held.admin.patch(path, forged), JUDGED)
         refused(lambda: held.admin.patch(f"{path}/status", forged), JUDGED)
-        assert held.controller.patch(path, forged)["metadata"]["annotations"][JUDGED] == "forged"
+        assert held.releaser.patch(path, forged)["metadata"]["annotations"][JUDGED] == "forged"
 
 
 def _ungate(api: Any, path: str, how: str) -> None:

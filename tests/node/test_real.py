@@ -79,7 +79,7 @@ def test_the_api_server_calls_the_webhook_by_its_service(installed: "Installed")
 def test_our_pods_run_as_the_chart_says(installed: "Installed", node: Node) -> None:
     """As the kernel has it: no root, no capabilities, nothing to write to but volumes, seccomp on."""
     ours = {number: line for number, line in node.ground.processes().items() if "/bin/mlwarden " in line}
-    assert len(ours) >= 6  # two webhooks, two controllers, the scanner's two
+    assert len(ours) >= 8  # two webhooks, two controllers, two releasers, the scanner's two
     for number, line in ours.items():
         status = dict(each.split(":\t", 1) for each in Path(f"/proc/{number}/status").read_text().splitlines() if ":\t" in each)
         assert status["Uid"].split() == ["65532"] * 4, line

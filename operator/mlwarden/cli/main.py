@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": ("mlwarden.cli.demo", "a throwaway cluster, a dozen workloads, and what becomes of them"),
     "webhook": ("mlwarden.admission.serve", "the admission webhook (a process of the chart)"),
     "controller": ("mlwarden.controllers.main", "the controller (a process of the chart)"),
+    "releaser": ("mlwarden.controllers.releaser_main", "the releaser of held pods (a process of the chart)"),
     "scanner": ("mlwarden.scanner.main", "the scanner (a process of the chart)"),
     "crds": ("mlwarden.controllers.install", "apply the custom resource definitions (the chart's pre-install hook)"),
     "free": ("mlwarden.controllers.install", "take the gate off everything that is held (the chart's pre-delete hook)"),

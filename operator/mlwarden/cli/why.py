@@ -39,7 +39,7 @@ from mlwarden.model.finding import Decision
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
 from mlwarden.workloads import extract
 
-_COMPONENT = "mlwarden-controller"
+_COMPONENTS = frozenset({"mlwarden-controller", "mlwarden-releaser"})
 _EVENT_LENGTH = 1024
 _NAMED = re.compile(r"[A-Za-z ]+ by ([a-z0-9-]{1,63}): ")
 """How `engine.held` begins: what is done, by which policy."""
@@ -196,10 +196,10 @@ async def _settings(client: Client) -> Settings | None:
 
 
 async def _said(client: Client, pod: dict[str, Any], namespace: str, policies: Iterable[dict[str, Any]]) -> list[str]:
-    """What the controller wrote into the pod's newest Event, and the teaching text of the policy it names: one fix, never two."""
+    """What mlwarden wrote into the pod's newest Event, and the teaching text of the policy it names: one fix, never two."""
     uid = pod["metadata"]["uid"]
     events = await client.list(EVENT, namespace=namespace, fieldSelector=f"involvedObject.uid={uid}")
-    ours = [each for each in events if (each.get("source") or {}).get("component") == _COMPONENT and each.get("message")]
+    ours = [each for each in events if (each.get("source") or {}).get("component") in _COMPONENTS and each.get("message")]
     if not ours:
         return []
     newest = max(ours, key=lambda each: str(each.get("lastTimestamp") or ""))

@@ -173,7 +173,7 @@ def _seals(settings: Settings) -> list[dict[str, str]]:
     judged, glass = _annotation(JUDGED), _annotation(BREAK_GLASS)
     return [
         {
-            "expression": f"{judged['now']} == {judged['before']} || (oldObject != null && {is_account(settings, settings.controller)})",
+            "expression": f"{judged['now']} == {judged['before']} || (oldObject != null && {is_account(settings, settings.releaser)})",
             "message": f"only mlwarden writes the annotation {JUDGED}",
         },
         {
@@ -200,7 +200,7 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
         variables={
             "gated": _gated("object"),
             "wasGated": f"oldObject != null && {_gated('oldObject')}",
-            "trusted": is_account(settings, settings.controller),
+            "trusted": is_account(settings, settings.releaser),
             "images": _IMAGES.format("object"),
             "oldImages": f"oldObject == null ? [] : {_IMAGES.format('oldObject')}",
             # The reason is given in the very request that releases: one that somebody left there earlier is nobody's decision today.

@@ -7,6 +7,7 @@ Rejected: one guard over everything in mlwarden's namespace. Evictions, injected
 too, and a fail-closed rule that breaks `kubectl drain` is worse than the hole it closes.
 """
 
+from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET
 from mlwarden.controllers.scope import NAME_LABEL, may, validating
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
@@ -86,7 +87,6 @@ def _identity(settings: Settings) -> list[dict[str, Json]]:
     Tokens only from a kubelet, no token Secrets; workloads, settings, certificates, leases and the webhook's endpoints are written by
     Kubernetes' own controllers, by mlwarden (only what it must), or by somebody with the verb `change` on `profiles.mlwarden.io` there.
     """
-    accounts = is_account(settings, settings.controller, settings.webhook, settings.scanner)
     changes = {"apiVersions": ["*"], "operations": ["CREATE", "UPDATE"]}
     named = "request.resource.resource in ['secrets', 'configmaps', 'services', 'leases']"
     return validating(
@@ -114,8 +114,7 @@ def _identity(settings: Settings) -> list[dict[str, Json]]:
             "foreign": f"({named}) && !request.name.startsWith('mlwarden') && !(has(object.metadata) && object.metadata.?name.orValue('')"
             ".startsWith('mlwarden'))",
             "kubernetes": _KUBERNETES,
-            "own": f"{accounts} && (request.resource.resource in ['secrets', 'leases'] || (request.resource.resource == 'pods'"
-            " && request.?subResource.orValue('') == '' && request.?dryRun.orValue(false)))",
+            "own": _own(settings),
             "installer": may("change", "profiles", name=cel(settings.namespace)),
         },
         validations=[
@@ -135,6 +134,18 @@ def _identity(settings: Settings) -> list[dict[str, Json]]:
     )
 
 
+def _own(settings: Settings) -> str:
+    """CEL: one of mlwarden's accounts writes what it must: its own Lease, its certificates, the pod that is never stored."""
+    controller, releaser = is_account(settings, settings.controller), is_account(settings, settings.releaser)
+    leads = f"({controller} || {is_account(settings, settings.uninstaller)})"
+    kind = "request.resource.resource"
+    return (
+        f"{kind} == 'leases' && (request.name == 'mlwarden-controller' && {leads} || request.name == 'mlwarden-releaser' && {releaser})"
+        f" || {controller} && ({kind} == 'secrets' && request.name in {cel([CA_SECRET, TLS_SECRET])}"
+        f" || {kind} == 'pods' && request.?subResource.orValue('') == '' && request.?dryRun.orValue(false))"
+    )
+
+
 def _evidence(settings: Settings) -> list[dict[str, Json]]:
     """Evidence is what mlwarden knows: nobody else writes it, a cluster administrator included. To delete some only makes it ask again."""
     group = {"apiGroups": ["mlwarden.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"]}
@@ -150,7 +161,7 @@ def _evidence(settings: Settings) -> list[dict[str, Json]]:
                 "expression": (
                     "request.?subResource.orValue('') == 'status'"
                     f" ? {is_account(settings, settings.scanner)}"
-                    f" : {is_account(settings, settings.webhook, settings.controller, settings.scanner)}"
+                    f" : {is_account(settings, settings.webhook, settings.controller, settings.releaser, settings.scanner)}"
                 ),
                 "message": "only mlwarden writes evidence; delete it to have it gathered again",
             },
@@ -176,7 +187,9 @@ def _webhooks(settings: Settings) -> list[dict[str, Json]]:
         conditions={"ours": f"(oldObject == null ? object : oldObject).metadata.?name.orValue('') == '{WEBHOOKS}'"},
         validations=[
             {
-                "expression": f"{is_account(settings, settings.controller)} || {_KUBERNETES} || {may('change', 'profiles')}",
+                "expression": (
+                    f"{is_account(settings, settings.controller, settings.uninstaller)} || {_KUBERNETES} || {may('change', 'profiles')}"
+                ),
                 "message": "mlwarden's webhook configurations are for those with the verb change on profiles.mlwarden.io",
             },
         ],

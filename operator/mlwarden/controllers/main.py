@@ -1,7 +1,8 @@
 """`mlwarden controller`: wiring.
 
-Every replica watches, and releases what is held; the leader alone applies what is generated, writes status, Events and requests for
-evidence. A task that ends by an error ends the process: the kubelet starts it again, and everything here begins by looking at what is.
+Every replica watches; the leader alone applies what is generated, judges again what runs, writes status and Events. It patches no pod:
+that is the releaser's, under an account of its own. A task that ends by an error ends the process: the kubelet starts it again, and
+everything here begins by looking at what is.
 """
 
 import argparse
@@ -27,8 +28,7 @@ from mlwarden.controllers import forget, probes, status
 from mlwarden.controllers.applier import Applier
 from mlwarden.controllers.eviction import Evictions
 from mlwarden.controllers.gating import Gate
-from mlwarden.controllers.releaser import Releaser, gained
-from mlwarden.controllers.reporter import Reporter
+from mlwarden.controllers.reporter import Reporter, gained
 from mlwarden.controllers.running import RunningPods
 from mlwarden.errors import Error, InputError
 from mlwarden.model.policy import Settings
@@ -53,7 +53,6 @@ class Controller:
     source: SnapshotSource = field(init=False)
     applier: Applier = field(init=False)
     reporter: Reporter = field(init=False)
-    releaser: Releaser = field(init=False)
     running: RunningPods = field(init=False)
     _held: dict[str, bool] = field(default_factory=dict)
     _gained: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
@@ -64,7 +63,6 @@ class Controller:
         self.source = SnapshotSource(self.client, self.settings, convert=evidence.to_facts)
         self.applier = Applier(self.client, self.settings, self.source)
         self.reporter = Reporter(self.client)
-        self.releaser = Releaser(self.client, self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
         evictions = Evictions(self.client, self.reporter, allowed=self.settings.eviction, per_minute=self.settings.evictions_per_minute)
         self.running = RunningPods(self.client, self.source, self.reporter, evictions)
         self.source.subscribe(self._namespaces_changed)
@@ -72,7 +70,7 @@ class Controller:
     async def run(self) -> None:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self.source.run, self.applier.watch, self.reporter.run, self.releaser.run, self.lease.run, self._leadership):
+            for work in (self.source.run, self.applier.watch, self.reporter.run, self.lease.run, self._leadership):
                 tasks.create_task(work(), name=work.__qualname__)
             tasks.create_task(self._report_gained())
 
@@ -80,12 +78,10 @@ class Controller:
         """Why this replica is not ready: a leader is when everything it generates is in force, a follower when it could take over."""
         if not self.source.ready.is_set():
             return "policies, namespaces and evidence have not been read yet"
-        if not self.releaser.pods.synced.is_set():
-            return "pods have not been read yet"
         if self.source.current.missing and not self.lease.is_leader:
             return f"policies that come with mlwarden are missing: {', '.join(self.source.current.missing)}"
-        if self._age() > _SILENT:
-            return f"nothing heard from the API server for {self._age():.0f} s"
+        if self.source.age > _SILENT:
+            return f"nothing heard from the API server for {self.source.age:.0f} s"
         if self.lease.is_leader and not self.applier.applied.is_set():
             return "not everything that is generated is in force yet"
         if not self.lease.is_leader and not self.lease.holder:
@@ -94,16 +90,12 @@ class Controller:
 
     def healthy(self) -> str:
         """Why this replica should be started again."""
-        return f"nothing heard from the API server for {self._age():.0f} s" if self._age() > _DEAD else ""
-
-    def _age(self) -> float:
-        return max(self.source.age, self.releaser.pods.age)
+        return f"nothing heard from the API server for {self.source.age:.0f} s" if self.source.age > _DEAD else ""
 
     async def _leadership(self) -> None:
         """Leads while the Lease says so, and not a moment longer."""
         while True:
             await self.lease.leading.wait()
-            self.releaser.look_at_everything()
             lead = asyncio.create_task(self._lead(), name="lead")
             stop = asyncio.create_task(self.lease.following.wait(), name="following")
             try:
@@ -159,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the command's arguments."""
     made = argparse.ArgumentParser(
         prog="mlwarden controller",
-        description="Applies what mlwarden generates, and releases held pods that were judged good. A process of the chart.",
+        description="Applies what mlwarden generates, and judges again what runs. A process of the chart.",
         epilog="example: mlwarden controller --settings settings.yaml --kubeconfig ~/.kube/config --probe-port 0",
     )
     add_connection(made)

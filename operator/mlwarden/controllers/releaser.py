@@ -269,19 +269,6 @@ class Releaser:
         self._named[key] = frozenset(names)
 
 
-def gained(snapshot: Snapshot, before: dict[str, bool]) -> list[str]:
-    """Returns the namespaces that hold now and did not before; `before` (namespace → whether it held) is brought up to date."""
-    found = []
-    for name in snapshot.namespaces:
-        holds = snapshot.governed(name) and snapshot.settings.holds(snapshot.profile(name))
-        if holds and before.get(name) is False:
-            found.append(name)
-        before[name] = holds
-    for name in [name for name in before if name not in snapshot.namespaces]:
-        del before[name]
-    return found
-
-
 def _pack(pod: Json) -> dict[str, Json]:
     """A held pod as it is kept: decoded, a pod of a megabyte of nothing would take thirty."""
     ours = disowned(pod) is not None  # then the release gives it back

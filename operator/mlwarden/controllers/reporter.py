@@ -27,7 +27,6 @@ from mlwarden.model.workload import Json
 
 LOG = logging.getLogger(__name__)
 DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow.")
-_COMPONENT = "mlwarden-controller"
 _RUNS, _REFUSED, _WAITS = range(3)
 """What is written first, and each with a queue of its own."""
 _QUEUE = 2000
@@ -40,11 +39,14 @@ class Reporter:
 
     Args:
         client: of the API server.
+        component: who says it.
         now: the clock.
     """
 
-    def __init__(self, client: Client, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._client, self._now = client, now
+    def __init__(
+        self, client: Client, *, component: str = "mlwarden-controller", now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._client, self._component, self._now = client, component, now
         self._owners = Owners(client)
         self._said = Said()
         self._queue: asyncio.PriorityQueue[tuple[int, int, Json, str, str]] = asyncio.PriorityQueue()
@@ -131,7 +133,7 @@ class Reporter:
             LOG.info("namespace %s: %s", namespace, message)
 
     def _put(self, turn: int, pod: Json, reason: str, message: str) -> None:
-        made = event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=turn != _WAITS, now=self._now())
+        made = event(Subject.of(pod), component=self._component, reason=reason, message=message, warning=turn != _WAITS, now=self._now())
         if not self._said.is_new(made, self._now()):
             return
         if self._waiting[turn] >= _QUEUE:
@@ -149,7 +151,7 @@ class Reporter:
             warning = turn != _WAITS
             try:
                 await self._send(
-                    event(Subject.of(pod), component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
+                    event(Subject.of(pod), component=self._component, reason=reason, message=message, warning=warning, now=self._now())
                 )
                 root = await self._owners.root(pod, self._now())
                 if root is not None:
@@ -160,7 +162,7 @@ class Reporter:
                 LOG.exception("an Event could not be made")
 
     async def _write(self, subject: Subject, reason: str, message: str, *, warning: bool) -> None:
-        made = event(subject, component=_COMPONENT, reason=reason, message=message, warning=warning, now=self._now())
+        made = event(subject, component=self._component, reason=reason, message=message, warning=warning, now=self._now())
         if self._said.is_new(made, self._now()):
             await self._send(made)
 
@@ -173,6 +175,19 @@ class Reporter:
             known = await self._client.get(EVENT, made["metadata"]["name"], namespace=where)
             more = {"count": int(known.get("count") or 0) + 1, "lastTimestamp": made["lastTimestamp"]}
             await self._client.patch(EVENT, made["metadata"]["name"], more, namespace=where)
+
+
+def gained(snapshot: Snapshot, before: dict[str, bool]) -> list[str]:
+    """Returns the namespaces that hold now and did not before; `before` (namespace → whether it held) is brought up to date."""
+    found = []
+    for name in snapshot.namespaces:
+        holds = snapshot.governed(name) and snapshot.settings.holds(snapshot.profile(name))
+        if holds and before.get(name) is False:
+            found.append(name)
+        before[name] = holds
+    for name in [name for name in before if name not in snapshot.namespaces]:
+        del before[name]
+    return found
 
 
 def _namespace(snapshot: Snapshot, name: str) -> Subject:

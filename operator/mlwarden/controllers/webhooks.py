@@ -74,7 +74,7 @@ class _Maker:
                 " || object.metadata.?annotations != oldObject.metadata.?annotations"
             ),
             # The release was judged by the one who sends it.
-            "not-our-release": f"!{is_account(self._settings, self._settings.controller)}",
+            "not-our-release": f"!{is_account(self._settings, self._settings.releaser)}",
             # It runs already, whatever is said here.
             "no-mirror-pod": f"!{IS_MIRROR}",
             # ReplicaSets of Deployments and Jobs of CronJobs: the person has been told, and their pods are judged.

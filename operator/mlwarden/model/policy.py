@@ -301,7 +301,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 
     Attributes:
         namespace: mlwarden's own namespace.
-        controller: service account of the controller, which alone releases.
+        controller: service account of the controller, which applies what is generated.
+        releaser: service account of the releaser, which alone patches pods.
+        uninstaller: service account of the hook that frees what is held before the chart goes; it is there only meanwhile.
         default_profile: profile of a namespace without the label `mlwarden.io/profile`.
         profiles: every profile there is → whether it holds pods.
         rollout: `enforce`, or `audit`, which turns every refusal into a warning.
@@ -319,6 +321,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 
     namespace: str = "mlwarden-system"
     controller: str = "mlwarden-controller"
+    releaser: str = "mlwarden-releaser"
+    uninstaller: str = "mlwarden-uninstall"
     webhook: str = "mlwarden-webhook"
     scanner: str = "mlwarden-scanner"
     default_profile: str = "baseline"

@@ -180,8 +180,8 @@ def _asked(requirement: Expression, settings: Settings) -> str:
     """CEL: this request is a reason to ask. One expression, because of several conditions the API server evaluates every one."""
     conditions = (
         _NOT_DELETED,
-        # The controller has just judged what it pins or releases, and the guard lets no image change in a release: asked once.
-        f"request.operation != 'UPDATE' || !{is_account(settings, settings.controller)}",
+        # The releaser has just judged what it pins or releases, and the guard lets no image change in a release: asked once.
+        f"request.operation != 'UPDATE' || !{is_account(settings, settings.releaser)}",
         _OBJECT_CHANGED if requirement.for_each is Each.OBJECT else _POD_CHANGED,
         f"!{IS_MIRROR}",
     )
