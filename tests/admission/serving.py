@@ -295,6 +295,7 @@ class Serving:
     Attributes:
         certificates: what the two Secrets should hold.
         processes: by name.
+        through: a port in place of the API server's.
     """
 
     def __init__(self, installed: Installed) -> None:
@@ -302,6 +303,7 @@ class Serving:
         self.certificates: Issued
         self.processes: dict[str, Process] = {}
         self.probe_ports: dict[str, int] = {}
+        self.through = 0
 
     def issue(self, *, now: datetime | None = None, renew: bool = False) -> "Issued":
         """What the controller would have in the Secrets at `now`, going on from what it had; `renew` as if the leaf were lost."""
@@ -334,7 +336,7 @@ class Serving:
 
         installed, directory = self.installed, self.installed.directory
         address = urlsplit(installed.cluster.server)
-        host = {"KUBERNETES_SERVICE_HOST": str(address.hostname), "KUBERNETES_SERVICE_PORT": str(address.port)}
+        host = {"KUBERNETES_SERVICE_HOST": str(address.hostname), "KUBERNETES_SERVICE_PORT": str(self.through or address.port)}
         self.probe_ports[name] = free_port()
         command = [sys.executable, "-m", "mlwarden.cli.main", "webhook", f"--settings={directory / 'settings.yaml'}", "--host=127.0.0.1"]
         command += [f"--service-account-dir={directory / 'account'}", f"--port={self.port}", f"--probe-port={self.probe_ports[name]}"]

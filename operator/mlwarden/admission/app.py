@@ -3,7 +3,6 @@
 Raw ASGI, no framework: three paths and one method, where a router would cost as much as the judgement.
 """
 
-import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,17 +14,25 @@ from prometheus_client import Counter
 
 from mlwarden.admission import metrics, response, review
 from mlwarden.admission.debug import Told
-from mlwarden.admission.handle import PATHS, Answer, handle
+from mlwarden.admission.handle import GATE_PATH, NEED_NOTHING, PATHS, VALIDATE, Answer, handle, outage
+from mlwarden.admission.room import UNFINISHED, Body, Receive, Room
 from mlwarden.cluster import Snapshot
 from mlwarden.evidence.store import Requester
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+STALE = 10.0
+"""Seconds without a sign of life of a watch after which nobody is judged by what is known."""
 _LONGEST = 30.0
 _SHARE = 0.8  # of what the API server waits: an answer that comes too late is no answer
 _ROOM = 8 * review.LARGEST
 """Bytes of unanswered reviews in memory. Two hundred pods of 3 MiB at once must not end the process that others wait for."""
+_CANNOT_WAIT = frozenset({VALIDATE, GATE_PATH})
+"""Paths whose rules mostly fail closed: the API server is asked to repeat what found no room, which it does while it has time.
+
+Elsewhere a failure passes at once: the gate inside the API server holds the pod, and the release judges it.
+"""
+_FULL = Answer(status=503, body=b"mlwarden has more to read at this moment than it can hold: try again", decision="error")
 
 
 class App:
@@ -36,7 +43,9 @@ class App:
         want: is told of image references without evidence, and who asks; must not block.
         tell: is told of Events to write; must not block.
         leaving: whether the process is about to end: every answer then ends its connection, so that the API server asks another replica.
-        room: bytes of unanswered reviews in memory.
+        room: bytes of unanswered reviews in memory, of senders who prove who they are and again of all others.
+        silence: returns the seconds since the quietest watch gave a sign of life.
+        authenticated: whether whoever comes this far has shown a client certificate.
     """
 
     def __init__(
@@ -47,8 +56,12 @@ class App:
         tell: Callable[[Told], None] = lambda _: None,
         leaving: Callable[[], bool] = lambda: False,
         room: int = _ROOM,
+        silence: Callable[[], float] = lambda: 0.0,
+        authenticated: bool = False,
     ) -> None:
-        self._snapshot, self._want, self._tell, self._leaving, self._room = snapshot, want, tell, leaving, _Room(room)
+        self._snapshot, self._want, self._tell, self._leaving = snapshot, want, tell, leaving
+        self._silence, self._authenticated = silence, authenticated
+        self._known, self._anybody = Room(room), Room(room, unfinished=UNFINISHED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -66,96 +79,52 @@ class App:
                 self._want(answer.wanted, answer.requester)
             if answer.told:
                 self._tell(answer.told)
-            await self._send(send, answer.status, answer.body)
+            await self._send(send, answer.status, answer.body, again=answer.status == 503 and path in _CANNOT_WAIT)
 
     async def _reviewed(self, scope: Scope, receive: Receive, path: str) -> Answer:
-        body = _Body(self._room)
+        body = Body(self._known if self._authenticated else self._anybody, (scope.get("client") or ("",))[0])
         try:
-            async with asyncio.timeout(_deadline(scope.get("query_string", b""))):
-                await body.read(receive)
+            await body.read(receive, _deadline(scope.get("query_string", b"")))
             started = time.perf_counter()
             answer = self._answer(body, path)
             metrics.SECONDS.observe(time.perf_counter() - started)
         except TimeoutError:
-            return Answer(status=408, body=b"the review did not arrive in time", decision="error")
+            return _FULL if body.crowded_out else Answer(status=408, body=b"the review did not arrive in time", decision="error")
         else:
             return answer
         finally:
             body.forget()
 
-    def _answer(self, body: "_Body", path: str) -> Answer:
+    def _answer(self, body: Body, path: str) -> Answer:
         if body.size > review.LARGEST:
-            return _refused(body, f"mlwarden refuses objects whose review is larger than {review.LARGEST // 1024 // 1024} MiB", code=413)
+            return _too_large(body)
         if body.size > body.held:
-            return _refused(body, "mlwarden has more to read at this moment than it can hold: try again", code=503)
+            return _FULL
         snapshot = self._snapshot()
         if snapshot is None:
             return Answer(status=503, body=b"mlwarden has not read the policies yet", decision="error")
+        silence = self._silence()
+        if silence > STALE and path not in NEED_NOTHING:
+            return outage(body.content, path, snapshot, silence)
         return handle(body.content, path, snapshot, datetime.now(UTC))
 
-    async def _send(self, send: Send, status: int, body: bytes) -> None:
+    async def _send(self, send: Send, status: int, body: bytes, *, again: bool = False) -> None:
         kind = b"application/json" if status == 200 else b"text/plain; charset=utf-8"
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
-        if self._leaving():
+        if status in {408, 503} or self._leaving():
             headers.append((b"connection", b"close"))
+        if again:
+            headers.append((b"retry-after", b"1"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-class _Room:
-    """Bytes that may still be held."""
-
-    def __init__(self, free: int) -> None:
-        self.free = free
-
-
-class _Body:
-    """The body of one request.
-
-    What is too large or finds no room is read to its end, for the connection's sake, but only its beginning is held, for the uid in it.
-
-    Attributes:
-        size: bytes that came.
-        held: bytes of them that are here.
-    """
-
-    def __init__(self, room: _Room) -> None:
-        self._room = room
-        self._chunks: list[bytes] = []
-        self.size = self.held = 0
-
-    async def read(self, receive: Receive) -> None:
-        """Reads until the end, or until the client is gone."""
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            chunk = message.get("body", b"")
-            self.size += len(chunk)
-            if not self._chunks or (self.size <= review.LARGEST and self.held + len(chunk) == self.size and len(chunk) <= self._room.free):
-                self._chunks.append(chunk)
-                self.held += len(chunk)
-                self._room.free -= len(chunk)
-            if not message.get("more_body", False):
-                return
-
-    @property
-    def content(self) -> bytes:
-        """What is held."""
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-
-    def forget(self) -> None:
-        """Gives the room back."""
-        self._room.free += self.held
-        self._chunks.clear()
-        self.held = 0
-
-
-def _refused(body: _Body, message: str, *, code: int) -> Answer:
+def _too_large(body: Body) -> Answer:
+    message = f"mlwarden refuses objects whose review is larger than {review.LARGEST // 1024 // 1024} MiB"
     uid = review.uid_of(body.content)
     if not uid:
-        return Answer(status=code, body=message.encode(), decision="error")
-    return Answer(body=response.deny(uid, message, code=code), decision="error")
+        return Answer(status=413, body=message.encode(), decision="error")
+    return Answer(body=response.deny(uid, message, code=413), decision="error")
 
 
 @functools.lru_cache(maxsize=64)

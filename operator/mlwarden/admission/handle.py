@@ -11,8 +11,11 @@ profile: what decides is the gate.
 known yet it refuses with "try again", because the profile decides and nothing judges these again.
 `/gate` adds the scheduling gate where the API server cannot.
 `/policy` refuses a `WardenPolicy` that does not compile; one that came in while nobody answered is `Unknown` wherever it would be in force.
+
+What was known when the API server was last heard of is not what is so: after ten seconds of silence nobody is judged by it (`outage`).
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from datetime import datetime
@@ -39,6 +42,8 @@ PATHS = frozenset({MUTATE, VALIDATE, GATE_PATH, POLICY})
 OWN_ANNOTATIONS = ("mlwarden.io/judged", "mlwarden.io/break-glass")
 """What nobody brings along on a pod that is created; the same two as the gating policy takes off."""
 EPHEMERAL = "ephemeralcontainers"
+NEED_NOTHING = frozenset({GATE_PATH, POLICY})
+"""What is answered without looking at a snapshot."""
 _PASS = frozenset({"DELETE", "CONNECT"})
 _NOTHING_RUNS = frozenset({"status", "scale"})
 
@@ -86,6 +91,29 @@ def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
     except Exception:  # a defect of ours is a refusal with words; a 500 would be an allow wherever the failurePolicy is Ignore
         LOG.exception("review %s of %s", request.uid, request.resource)
         return _refuse(request, "mlwarden could not judge this because of an error of its own; its log has the details", code=503)
+
+
+def outage(body: bytes, path: str, snapshot: Snapshot, silence: float) -> Answer:
+    """Returns the answer while nothing is heard from the API server: none, so that each rule's failurePolicy decides.
+
+    Except where it would refuse anyway, as far as is known: there the refusal is a sentence.
+
+    Args:
+        body: as received, complete.
+        path: one that is not in `NEED_NOTHING`.
+        snapshot: what was known.
+        silence: seconds.
+    """
+    said = (
+        f"mlwarden has heard nothing from the API server for {silence:.0f} s and does not judge by what it knew then: try again in a few"
+        " seconds"
+    )
+    with contextlib.suppress(InputError):
+        request = review.read(body)
+        closed = path == VALIDATE or request.sub_resource == EPHEMERAL
+        if closed and snapshot.settings.rollout != "audit" and snapshot.settings.holds(snapshot.profile(request.namespace or "")):
+            return _refuse(request, said, code=503)
+    return Answer(status=503, body=said.encode(), decision="error")
 
 
 def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetime) -> Answer:

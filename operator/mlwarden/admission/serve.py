@@ -2,9 +2,9 @@
 
 A wiring list: client, snapshot, certificate, server, probes, requests for evidence, Events.
 
-Ready when the policies were read and a certificate is there; healthy while the watches give signs of life. On SIGTERM it stops being ready,
-serves on until the endpoints have followed, ending the connection with every answer (the API server keeps its connections for as long as
-they work, and does not repeat a POST), and only then closes.
+Ready when the policies were read, a certificate is there and every watch was heard of lately; healthy while they give signs of life. On
+SIGTERM it stops being ready, serves on until the endpoints have followed, ending the connection with every answer (the API server keeps its
+connections for as long as they work, and does not repeat a POST), and only then closes.
 """
 
 import argparse
@@ -24,12 +24,14 @@ import uvloop
 
 from mlwarden import evidence
 from mlwarden.admission import certificate, metrics
-from mlwarden.admission.app import App
+from mlwarden.admission.app import STALE, App
 from mlwarden.admission.events import Events
+from mlwarden.admission.listener import Listener
 from mlwarden.cluster import SECRET, Client, Informer, Snapshot, SnapshotSource
+from mlwarden.cluster.listening import listen
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
-from mlwarden.errors import Error, InputError
+from mlwarden.errors import Error
 from mlwarden.evidence.requests import Requests
 from mlwarden.evidence.store import Requester
 
@@ -40,8 +42,8 @@ _QUEUE = 10_000
 _LAST_WORDS = 0.5  # seconds from the last handshake to its request
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its own signal handling: we drain first. And without its haste at the end."""
+class Server(Listener):
+    """Without uvicorn's own signal handling: we drain first. And without its haste at the end."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,7 +52,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Lets nobody in any more, and hears out who came in last: uvicorn hangs up on whoever has shaken hands and not asked yet."""
-        for each in (*self.servers, *(sockets or ())):
+        self.close()
+        for each in sockets or ():
             each.close()
         await asyncio.sleep(_LAST_WORDS)
         await super().shutdown(sockets)
@@ -91,6 +94,8 @@ async def _run(options: argparse.Namespace) -> None:
             want=wanted.add,
             tell=events.add,
             leaving=stop.is_set,
+            silence=lambda: source.age,
+            authenticated=bool(options.client_ca),
         )
         server = _server(options, app, tls.context)
         source.subscribe(_measure)
@@ -99,12 +104,8 @@ async def _run(options: argparse.Namespace) -> None:
         def ready() -> str:
             if stop.is_set():
                 return "going away"
-            if not source.ready.is_set():
-                return "the policies were not read yet"
-            if source.current.missing:
-                return f"policies that come with mlwarden are missing: {', '.join(source.current.missing)}; the controller applies them"
-            if not tls.loaded.is_set():
-                return f"the Secret {_TLS_SECRET} holds no certificate yet; the controller makes it"
+            if reason := _unready(source, tls):
+                return reason
             return "" if server.started else "not listening yet"
 
         def healthy() -> str:
@@ -121,8 +122,8 @@ async def _run(options: argparse.Namespace) -> None:
             await _first(stop.wait(), tls.loaded.wait(), failed)
             if stop.is_set():
                 return
-            serving = asyncio.create_task(server.serve(sockets=[_socket(options.host, options.port)]))
-            LOG.info("serving on %s:%d", options.host, options.port)
+            serving = asyncio.create_task(server.serve(sockets=[listen(options.host, options.port, shared=True)]))
+            LOG.info("serving on %s:%d", options.host or "every address", options.port)
             await _first(stop.wait(), asyncio.shield(serving), failed)
             if stop.is_set():
                 await asyncio.sleep(options.drain)
@@ -177,6 +178,19 @@ class Wanted:
                 LOG.exception("evidence for %.500s", references)
 
 
+def _unready(source: SnapshotSource, tls: Tls) -> str:
+    """What is missing to answer by."""
+    if not source.ready.is_set():
+        return "the policies were not read yet"
+    if source.age > STALE:
+        return f"nothing heard from the API server for {source.age:.0f} s"
+    if source.current.missing:
+        return f"policies that come with mlwarden are missing: {', '.join(source.current.missing)}; the controller applies them"
+    if not tls.loaded.is_set():
+        return f"the Secret {_TLS_SECRET} holds no certificate yet; the controller makes it"
+    return ""
+
+
 def _measure(snapshot: Snapshot, _changes: frozenset[str]) -> None:
     metrics.REVISION.set(snapshot.revision)
     metrics.BROKEN.set(len(snapshot.broken))
@@ -199,24 +213,7 @@ def _server(options: argparse.Namespace, app: App, context: ssl.SSLContext) -> S
         date_header=False,
     )
     config.load()
-    config.ssl = context
-    return Server(config)
-
-
-def _socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "SO_REUSEPORT"):
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise InputError(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}", hint="choose another --host or --port"
-        ) from error
-    return listening
+    return Server(config, context)
 
 
 @contextlib.asynccontextmanager

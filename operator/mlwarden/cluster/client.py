@@ -206,7 +206,14 @@ class Client:
         await self.request("DELETE", kind.path(namespace=namespace, name=name), options)
 
     async def watch(
-        self, kind: Kind, *, version: str, namespace: str = "", query: Mapping[str, str] | None = None, silence: float = 80.0
+        self,
+        kind: Kind,
+        *,
+        version: str,
+        namespace: str = "",
+        query: Mapping[str, str] | None = None,
+        seconds: int = 60,
+        silence: float = 80.0,
     ) -> AsyncGenerator[bytes, None]:
         """Yields the lines of one watch, bookmarks among them, until the server ends it. The first is empty: the watch was accepted.
 
@@ -215,13 +222,20 @@ class Client:
             version: the resourceVersion to begin after.
             namespace: one namespace, or all.
             query: labelSelector, fieldSelector.
-            silence: seconds without a byte after which the stream counts as dead. The server ends it after 60: an idle collection may have
-                no bookmark to send, and silence would look like death.
+            seconds: when the server ends it, with a bookmark two seconds before: an idle collection has nothing else to send, and silence
+                would look like death.
+            silence: seconds without a byte after which the stream counts as dead.
 
         Raises:
             ApiError: it could not be started, or broke.
         """
-        asked = {**(query or {}), "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": "60"}
+        asked = {
+            **(query or {}),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
         limit = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
         path = kind.path(namespace=namespace)
         headers = {**self._token.header(), "Accept": "application/json"}

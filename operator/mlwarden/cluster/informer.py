@@ -44,6 +44,8 @@ class Informer:
         keep: what to store of an object; None means it is not wanted (and counts as absent).
         on_change: called for every change, in order, from the event loop; must not block.
         copy: False where `on_change` keeps what is to be kept: then an object is here by its name alone, and takes memory once.
+        pulse: seconds after which a watch ends and begins anew. Its last bookmark comes two seconds earlier, so that `age` stays below
+            the larger of the two parts as long as the API server answers, however little happens.
 
     Attributes:
         synced: set after the first complete list.
@@ -60,9 +62,10 @@ class Informer:
         keep: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda obj: obj,
         on_change: Change = lambda _key, _obj: None,
         copy: bool = True,
+        pulse: int = 60,
     ) -> None:
         self._client, self._kind, self._namespace, self._query = client, kind, namespace, dict(query or {})
-        self._keep, self._on_change, self._copy = keep, on_change, copy
+        self._keep, self._on_change, self._copy, self._pulse = keep, on_change, copy, pulse
         self._store: dict[Key, tuple[str, dict[str, Any]]] = {}
         self._version = ""  # to go on from; empty where a list is needed
         self._failures, self._said = 0, ""
@@ -126,14 +129,18 @@ class Informer:
     async def _watch(self) -> None:
         """Follows one watch to its end."""
         began, events = time.monotonic(), 0
-        watch = self._client.watch(self._kind, version=self._version, namespace=self._namespace, query=self._query)
+        seconds = self._pulse
+        silence = seconds + min(20.0, seconds)
+        watch = self._client.watch(
+            self._kind, version=self._version, namespace=self._namespace, query=self._query, seconds=seconds, silence=silence
+        )
         async with contextlib.aclosing(watch) as lines:
             async for line in lines:
                 self._heard = time.monotonic()
                 if line:
                     self._event(line)
                     events, self._failures = events + 1, 0
-        if not events and time.monotonic() - began < _STEADY:
+        if not events and time.monotonic() - began < min(_STEADY, seconds / 2):
             raise UnreachableError("the watch ended at once")  # without a pause this would be a flood of requests
         self._failures = 0
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from prometheus_client import REGISTRY, generate_latest
 
+from mlwarden.cluster.listening import listen
+
 Answer = Callable[[], str]
 """Returns why not, in words; an empty string where all is well."""
 _LONGEST_REQUEST = 8192
@@ -28,7 +30,7 @@ class Probes:
 
     async def run(self, *, host: str, port: int) -> None:
         """Serves until cancelled."""
-        server = await asyncio.start_server(self._serve, host, port, limit=_LONGEST_REQUEST)
+        server = await asyncio.start_server(self._serve, sock=listen(host, port), limit=_LONGEST_REQUEST)
         async with server:
             await server.serve_forever()
 

@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", default=env("MLWARDEN_SETTINGS", ""), metavar="FILE", help="the chart's settings, as YAML")
     parser.add_argument("--kubeconfig", default="", metavar="FILE", help="instead of the pod's service account")
     parser.add_argument("--service-account-dir", default=env("MLWARDEN_SERVICE_ACCOUNT_DIR", SERVICE_ACCOUNT), metavar="DIR")
-    parser.add_argument("--host", default=env("MLWARDEN_HOST", "0.0.0.0"), help="the address to listen on")  # noqa: S104 -- a pod's
+    parser.add_argument("--host", default=env("MLWARDEN_HOST", ""), help="the address to listen on, every one where empty")
     parser.add_argument("--probe-port", type=int, default=int(env("MLWARDEN_PROBE_PORT", "8081")), metavar="PORT")
 
 

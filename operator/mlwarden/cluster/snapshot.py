@@ -39,6 +39,8 @@ With `revoked` come the digests that are revoked, or no longer; `signers` says t
 """
 POLICIES, REVOKED, SIGNERS = "policies", "revoked", "signers"
 _GATHER = 0.02
+_PULSE = 6
+"""Seconds after which each watch begins anew: what is judged by must give a sign of life more often than every ten."""
 _NONE: Mapping[str, object] = MappingProxyType({})
 
 
@@ -149,11 +151,11 @@ class SnapshotSource:
         self._expected = frozenset(each.name for each in policy.shipped()) if settings.shipped_policies else frozenset()
         self.current = Snapshot(revision=0, settings=settings, missing=tuple(sorted(self._expected)))
         self.ready = asyncio.Event()
-        self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy)
-        self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace)
-        self.revocations = Informer(client, REVOKED_ARTIFACT, on_change=self._revocation)
-        self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence, copy=False)
-        self.nodes = Informer(client, NODE, on_change=self._node, copy=False)
+        self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy, pulse=_PULSE)
+        self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace, pulse=_PULSE)
+        self.revocations = Informer(client, REVOKED_ARTIFACT, on_change=self._revocation, pulse=_PULSE)
+        self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence, copy=False, pulse=_PULSE)
+        self.nodes = Informer(client, NODE, on_change=self._node, copy=False, pulse=_PULSE)
 
     @property
     def informers(self) -> tuple[Informer, ...]:

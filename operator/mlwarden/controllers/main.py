@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--probe-port", type=int, default=int(os.environ.get("MLWARDEN_PROBE_PORT", "8081")), help="port of probes and metrics"
     )
-    made.add_argument("--host", default=os.environ.get("MLWARDEN_HOST", "0.0.0.0"), help="address of probes and metrics")  # noqa: S104 -- the kubelet asks from the node
+    made.add_argument("--host", default=os.environ.get("MLWARDEN_HOST", ""), help="address of probes and metrics, every one where empty")
     made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return made
 

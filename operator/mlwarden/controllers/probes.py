@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from mlwarden.cluster.listening import listen
+
 Check = Callable[[], str]
 """Returns why not, `""` where all is well."""
 
@@ -33,7 +35,7 @@ async def serve(*, host: str, port: int, ready: Check, healthy: Check) -> AsyncI
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.SockSite(runner, listen(host, port))
         await site.start()
         yield int(runner.addresses[0][1])
     finally:
