@@ -1,15 +1,18 @@
 """What the chart renders, judged by mlwarden itself."""
 
+import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mlwarden import __version__
+from mlwarden import __version__, workloads
 from mlwarden.cli import check
-from mlwarden.embedded import build, packs, pki
+from mlwarden.controllers.install import crds
+from mlwarden.embedded import build, pki, tables
 from mlwarden.embedded.installed import chart
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.room import at_once
@@ -201,9 +204,42 @@ def test_the_scanner_reaches_name_servers_the_api_server_and_registries_and_noth
 
 
 def test_the_chart_knows_since_when_each_shipped_policy_is_what_it_is() -> None:
-    assert packs.read() == packs.current(packs.read()), "python -m mlwarden.embedded.packs"
+    assert tables.path("packs.yaml").read_text() == tables.packs(), "python -m mlwarden.embedded.tables"
+
+
+@pytest.mark.parametrize("component", ["controller", "releaser"])
+def test_who_writes_events_may_read_every_kind_of_the_table_that_a_pod_may_belong_to(tmp_path: Path, component: str) -> None:
+    rules = rendered(tmp_path)["ClusterRole", f"mlwarden-{component}"]["rules"]
+    readable = {
+        (group, resource) for rule in rules if "get" in rule["verbs"] for group in rule["apiGroups"] for resource in rule["resources"]
+    }
+    assert {(row.group, row.resource) for row in workloads.KINDS if row.kind != "PodTemplate"} <= readable
+    assert tables.path("owners.yaml").read_text() == tables.owners(), "python -m mlwarden.embedded.tables"
+    assert ("", "podtemplates") not in readable
 
 
 def test_the_charts_version_is_the_programs(tmp_path: Path) -> None:
     labels = rendered(tmp_path)["ConfigMap", "mlwarden-settings"]["metadata"]["labels"]
     assert labels["app.kubernetes.io/version"] == __version__
+
+
+@pytest.mark.parametrize("page", sorted((chart().parents[1] / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_the_documentation_names_values_and_fields_that_exist(page: Path) -> None:
+    values = yaml.safe_load((chart() / "values.yaml").read_text())
+    schemas = [crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for crd in crds()]
+    for name in re.findall(r"`([a-z][A-Za-z]*(?:\.[A-Za-z]+)+)(?:: [^`]*)?`", page.read_text()):
+        if name.endswith(".mlwarden.io"):
+            continue
+        first, *rest = name.split(".")
+        if first in values and isinstance(values[first], dict):
+            assert _walk(values, [first, *rest], lambda found: found), name
+        elif first in {"spec", "status"}:
+            assert any(_walk(schema, [first, *rest], lambda found: found.get("properties", {})) for schema in schemas), name
+
+
+def _walk(found: dict[str, Any], names: list[str], below: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
+    for name in names:
+        if not isinstance(found, dict) or name not in below(found):
+            return False
+        found = below(found)[name]
+    return True

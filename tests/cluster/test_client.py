@@ -8,15 +8,19 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from mlwarden.cluster import (
     JSON_PATCH,
     NAMESPACE,
     POD,
     STRATEGIC_PATCH,
+    ApiError,
     Client,
     ConflictError,
     ForbiddenError,
@@ -179,6 +183,35 @@ async def test_a_kubeconfig_with_a_credential_plugin_works(cluster: EmbeddedClus
         assert (await client.get(NAMESPACE, namespace))["metadata"]["name"] == namespace
     with pytest.raises(InputError):
         await Client.from_kubeconfig(path, "no-such-context")
+
+
+async def test_no_redirect_is_followed_whatever_is_asked() -> None:
+    asked: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        asked.append(f"{request.method} {request.path_qs}")
+        return web.Response(text="{}")
+
+    async def redirects(_: web.Request) -> web.Response:
+        raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{other.port}/stolen")
+
+    async with TestServer(_answering(elsewhere)) as other, TestServer(_answering(redirects)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        async with Client(server=url, context=ssl.create_default_context(), token=Token(text="secret")) as client:
+            with pytest.raises(ApiError) as refused:
+                await client.get(NAMESPACE, "default")
+            assert refused.value.code == 307
+            with pytest.raises(ApiError) as refused:
+                async for _ in client.watch(NAMESPACE, version="1"):
+                    pass
+            assert refused.value.code == 307
+    assert asked == []
+
+
+def _answering(handler: Any) -> web.Application:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    return app
 
 
 async def test_every_call_has_a_deadline() -> None:

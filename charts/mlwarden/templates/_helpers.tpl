@@ -60,3 +60,12 @@ livenessProbe:
   periodSeconds: 10
   failureThreshold: 6
 {{- end }}
+
+{{/* The right to read whatever of the table of kinds a pod may belong to (owners.yaml). */}}
+{{- define "mlwarden.owners" -}}
+{{- range $group, $resources := .Files.Get "owners.yaml" | fromYaml }}
+- apiGroups: [{{ $group | quote }}]
+  resources: {{ toJson $resources }}
+  verbs: [get]
+{{- end }}
+{{- end }}

@@ -240,7 +240,9 @@ class Client:
         path = kind.path(namespace=namespace)
         headers = {**self._token.header(), "Accept": "application/json"}
         try:
-            async with self._session.get(self._server + path, params=asked, headers=headers, timeout=limit) as answer:
+            # No API server redirects a watch. Whoever does would be given the token, and be believed what it says.
+            request = self._session.get(self._server + path, params=asked, headers=headers, timeout=limit, allow_redirects=False)
+            async with request as answer:
                 if answer.status >= 300:
                     raise _refused("GET", path, answer.status, await answer.read())
                 yield b""

@@ -47,8 +47,12 @@ class WorkQueue(Generic[K]):
         failures = self._failures[key] = min(self._failures.get(key, 0) + 1, 10)
         self.add_later(key, min(0.1 * 2.0**failures, 30.0))
 
+    def succeeded(self, key: K) -> None:
+        """The last attempt went well: the next failure is the first one. What was to be looked at later still is."""
+        self._failures.pop(key, None)
+
     def forget(self, key: K) -> None:
-        """The key is no longer of interest, or its last attempt succeeded."""
+        """The key is no longer of interest."""
         self._failures.pop(key, None)
         later = self._later.pop(key, None)
         if later is not None:

@@ -162,6 +162,7 @@ class Releaser:
             key = await self._queue.get()
             try:
                 await self._look(key)
+                self._queue.succeeded(key)
             except ApiError as error:
                 LOG.warning("pod %s/%s: %s", *key, error)
                 self._queue.retry(key)

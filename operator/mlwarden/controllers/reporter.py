@@ -2,7 +2,8 @@
 
 Writing is behind bounded queues. An Event is worth less than a release: where the API server is slow, Events are dropped and counted. What
 runs goes before what is refused, and that before what merely waits: a controller that starts among thousands of held pods has something to
-say about each of them.
+say about each of them. What the API server does not take is tried again, later each time, and given up after half a minute: it may be said
+anew then, the next time that it is true.
 """
 
 import asyncio
@@ -12,11 +13,12 @@ from collections import Counter as Count
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
 from prometheus_client import Counter
 
 from mlwarden import engine, workloads
 from mlwarden.cluster.client import Client
-from mlwarden.cluster.errors import ApiError, ConflictError
+from mlwarden.cluster.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from mlwarden.cluster.events import Said, Subject, event
 from mlwarden.cluster.kinds import EVENT, POD
 from mlwarden.cluster.snapshot import Snapshot
@@ -26,12 +28,25 @@ from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
 
 LOG = logging.getLogger(__name__)
-DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow.")
+DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow or did not take them.")
 _RUNS, _REFUSED, _WAITS = range(3)
 """What is written first, and each with a queue of its own."""
 _QUEUE = 2000
 _WRITERS = 4
 _ROOTS = 50
+_AGAIN = (0.5, 1.0, 2.0, 5.0, 20.0)
+"""Seconds before each further try."""
+
+
+class _Item(msgspec.Struct, kw_only=True):
+    """What is to be said about a pod and about its root, and how far that is."""
+
+    turn: int
+    pod: Json
+    reason: str
+    message: str
+    failures: int = 0
+    told_pod: bool = False
 
 
 class Reporter:
@@ -49,7 +64,7 @@ class Reporter:
         self._client, self._component, self._now = client, component, now
         self._owners = Owners(client)
         self._said = Said()
-        self._queue: asyncio.PriorityQueue[tuple[int, int, Json, str, str]] = asyncio.PriorityQueue()
+        self._queue: asyncio.PriorityQueue[tuple[int, int, _Item]] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
         self._waiting = Count[int]()
 
@@ -83,8 +98,8 @@ class Reporter:
         """
         await self._write(Subject.of(pod), "Evicting", reason, warning=True)
         root = await self._owners.root(pod, self._now())
-        if root is not None:
-            await self._write(root, "Evicting", reason, warning=True)
+        if root.subject is not None:
+            await self._write(root.subject, "Evicting", reason, warning=True)
 
     async def gate_by_webhook(self, snapshot: Snapshot) -> None:
         """Says on mlwarden's own namespace that this cluster cannot add the gate by itself, and what follows from it."""
@@ -118,7 +133,7 @@ class Reporter:
                 broken=snapshot.broken,
             )
             verdicts[verdict.decision] += 1
-            root = await self._owners.root(pod, now) or Subject.of(pod)
+            root = (await self._owners.root(pod, now)).subject or Subject.of(pod)
             if verdict.decision is not Decision.ADMIT and root.uid not in told and len(told) < _ROOTS:
                 told.add(root.uid)
                 reason = f"It ran before {namespace} held pods, and would not start today. {engine.held(verdict)}"
@@ -133,38 +148,76 @@ class Reporter:
             LOG.info("namespace %s: %s", namespace, message)
 
     def _put(self, turn: int, pod: Json, reason: str, message: str) -> None:
-        made = event(Subject.of(pod), component=self._component, reason=reason, message=message, warning=turn != _WAITS, now=self._now())
+        made = self._event(Subject.of(pod), reason, message, warning=turn != _WAITS)
         if not self._said.is_new(made, self._now()):
             return
-        if self._waiting[turn] >= _QUEUE:
-            self._said.forget(made)
-            DROPPED.inc()
-            return
-        self._waiting[turn] += 1
         small = {key: pod[key] for key in ("apiVersion", "kind", "metadata") if key in pod}
-        self._queue.put_nowait((turn, next(self._numbers), small, reason, message))
+        item = _Item(turn=turn, pod=small, reason=reason, message=message)
+        self._waiting[turn] += 1  # until it is written or given up: what is tried again counts, too
+        if self._waiting[turn] > _QUEUE:
+            self._give_up(item)
+        else:
+            self._queue_up(item)
+
+    def _queue_up(self, item: _Item) -> None:
+        self._queue.put_nowait((item.turn, next(self._numbers), item))
+
+    def _give_up(self, item: _Item) -> None:
+        self._waiting[item.turn] -= 1
+        DROPPED.inc()
+        if not item.told_pod:
+            self._said.forget(self._event(Subject.of(item.pod), item.reason, item.message, warning=item.turn != _WAITS))
 
     async def _write_all(self) -> None:
         while True:
-            turn, _, pod, reason, message = await self._queue.get()
-            self._waiting[turn] -= 1
-            warning = turn != _WAITS
+            *_, item = await self._queue.get()
             try:
-                await self._send(
-                    event(Subject.of(pod), component=self._component, reason=reason, message=message, warning=warning, now=self._now())
-                )
-                root = await self._owners.root(pod, self._now())
-                if root is not None:
-                    await self._write(root, reason, message, warning=warning)
+                await self._tell(item)
+                self._waiting[item.turn] -= 1
             except ApiError as error:
-                LOG.warning("an Event could not be written: %s", error)
+                self._again(item, error)
             except Exception:
                 LOG.exception("an Event could not be made")
+                self._give_up(item)
+
+    async def _tell(self, item: _Item) -> None:
+        """Says it about the pod, once, and about its root.
+
+        Raises:
+            ApiError: one of the two could not be written, or the root not be found.
+        """
+        warning = item.turn != _WAITS
+        if not item.told_pod:
+            await self._send(self._event(Subject.of(item.pod), item.reason, item.message, warning=warning))
+            item.told_pod = True
+        root = await self._owners.root(item.pod, self._now())
+        if root.unread is not None and item.failures < len(_AGAIN):
+            raise root.unread
+        if root.subject is not None:
+            await self._write(root.subject, item.reason, item.message, warning=warning)
+
+    def _again(self, item: _Item, error: ApiError) -> None:
+        """Tries it once more, later; what can never be written (the namespace is gone, the name is refused) is given up at once."""
+        if item.failures >= len(_AGAIN) or isinstance(error, NotFoundError | InvalidError):
+            LOG.warning("an Event could not be written: %s", error)
+            self._give_up(item)
+            return
+        seconds = _AGAIN[item.failures]
+        item.failures += 1
+        asyncio.get_running_loop().call_later(seconds, self._queue_up, item)
 
     async def _write(self, subject: Subject, reason: str, message: str, *, warning: bool) -> None:
-        made = event(subject, component=self._component, reason=reason, message=message, warning=warning, now=self._now())
-        if self._said.is_new(made, self._now()):
+        made = self._event(subject, reason, message, warning=warning)
+        if not self._said.is_new(made, self._now()):
+            return
+        try:
             await self._send(made)
+        except ApiError:
+            self._said.forget(made)
+            raise
+
+    def _event(self, subject: Subject, reason: str, message: str, *, warning: bool) -> Json:
+        return event(subject, component=self._component, reason=reason, message=message, warning=warning, now=self._now())
 
     async def _send(self, made: Json) -> None:
         """Creates the Event, or counts one more of it."""

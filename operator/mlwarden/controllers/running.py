@@ -277,6 +277,7 @@ class RunningPods:
             key = await self._queue.get()
             try:
                 await self._look(key)
+                self._queue.succeeded(key)
             except NotFoundError:
                 self._queue.forget(key)
             except ApiError as error:
@@ -293,7 +294,6 @@ class RunningPods:
         if judged is None:
             return
         await self._requests.ensure(judged.wanted, self._now(), Requester(purpose=Purpose.RENEWAL))
-        self._queue.forget(key)
 
     async def _leave(self) -> None:
         """Evicts one after the other, each judged once more by what is stored and known at that moment."""
@@ -304,6 +304,7 @@ class RunningPods:
                 pod = await self._client.get(POD, key[1], namespace=key[0])
                 judged = self._judge(pod, leaves=True)
                 again = await self._evictions.evict(pod, judged.evict) if judged is not None and judged.evict and not kept(pod) else 0
+                self._leaving.succeeded(key)
                 if again:
                     self._leaving.add_later(key, again)
                 else:
