@@ -32,7 +32,6 @@ from mlwarden.model.revocation import Running
 from mlwarden.model.workload import Json
 
 LOG = logging.getLogger(__name__)
-SECRET = "mlwarden-accepted"  # noqa: S105 -- the name of a Secret
 NEXT = "-next"
 """What is added to the name of a policy for the version of it that waits beside it."""
 WAITS = "mlwarden.io/waits-for-version"

@@ -26,7 +26,7 @@ from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
 from mlwarden.controllers import acceptance, generated
 from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET, Issued, data_of, issue, secret
 from mlwarden.controllers.gating import Gate, Gating
-from mlwarden.controllers.scope import MANAGED_BY
+from mlwarden.controllers.scope import ACCEPTED, MANAGED_BY
 from mlwarden.errors import ClusterError
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
@@ -148,7 +148,7 @@ class Applier:
 
     async def _accepted(self) -> tuple[Mapping[str, Json], ...]:
         """Returns the policies that are to be in force, and stores what was accepted: before anything else is applied."""
-        held = await self._secret(acceptance.SECRET)
+        held = await self._secret(ACCEPTED)
         ours = held is not None and generated.is_owned(held, self._anchor)
         record = acceptance.decode(data_of(held)) if ours else None
         stored = [obj for obj in self.informers["WardenPolicy"] if generated.is_shipped(obj) and generated.is_owned(obj, self._anchor)]
@@ -158,7 +158,7 @@ class Applier:
         planned = acceptance.plan(policy.shipped(), record, version=__version__, accept=self._settings.packs_accept, edited=edited)
         wanted = acceptance.encode(planned.record)
         if not ours or data_of(held) != wanted:
-            await self._store(secret(self._settings, acceptance.SECRET, wanted, kind="Opaque"), held)
+            await self._store(secret(self._settings, ACCEPTED, wanted, kind="Opaque"), held)
             LOG.info("policies are those of %s; these only warn: %s", planned.record.version, ", ".join(planned.waiting) or "none")
         return planned.policies
 

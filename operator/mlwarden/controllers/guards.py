@@ -8,7 +8,7 @@ too, and a fail-closed rule that breaks `kubectl drain` is worse than the hole i
 """
 
 from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET
-from mlwarden.controllers.scope import NAME_LABEL, may, validating
+from mlwarden.controllers.scope import ACCEPTED, NAME_LABEL, may, validating
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
 from mlwarden.policy.account import cel, is_account
@@ -135,13 +135,13 @@ def _identity(settings: Settings) -> list[dict[str, Json]]:
 
 
 def _own(settings: Settings) -> str:
-    """CEL: one of mlwarden's accounts writes what it must: its own Lease, its certificates, the pod that is never stored."""
+    """CEL: one of mlwarden's accounts writes what it must: its Lease, its certificates, what was accepted, a pod that is never stored."""
     controller, releaser = is_account(settings, settings.controller), is_account(settings, settings.releaser)
     leads = f"({controller} || {is_account(settings, settings.uninstaller)})"
     kind = "request.resource.resource"
     return (
         f"{kind} == 'leases' && (request.name == 'mlwarden-controller' && {leads} || request.name == 'mlwarden-releaser' && {releaser})"
-        f" || {controller} && ({kind} == 'secrets' && request.name in {cel([CA_SECRET, TLS_SECRET])}"
+        f" || {controller} && ({kind} == 'secrets' && request.name in {cel([CA_SECRET, TLS_SECRET, ACCEPTED])}"
         f" || {kind} == 'pods' && request.?subResource.orValue('') == '' && request.?dryRun.orValue(false))"
     )
 

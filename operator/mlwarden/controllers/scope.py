@@ -13,6 +13,8 @@ from mlwarden.policy.account import cel
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "mlwarden"}
 """On everything generated; nothing without it is ever pruned."""
+ACCEPTED = "mlwarden-accepted"
+"""Name of the Secret that says which policies were accepted: `acceptance`."""
 NAME_LABEL = "kubernetes.io/metadata.name"
 """Set by the API server on every namespace, and out of anybody's reach."""
 
