@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlwarden.checks.text import clean, fill, flow, shown
@@ -104,6 +104,9 @@ _JSON = st.recursive(
 
 
 @given(_JSON)
+@example(".0")
+@example(".inf")
+@example("./x")
 @settings(max_examples=200, deadline=None)
 def test_flow_style_is_yaml_for_the_same_value(value: object) -> None:
     assert yaml.safe_load(flow(value)) == value

@@ -16,7 +16,7 @@ REASON_LENGTH = 240
 LINE_LENGTH = 500
 
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
-_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
+_PLAIN = re.compile(r"(?:\.{0,2}/|[A-Za-z_])[A-Za-z0-9_./-]*")  # what begins with a dot may be a number: .5, .inf
 _AMBIGUOUS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
 _SEPARATORS = " \t\r\n/(\"'=,;"
 _DIGEST = re.compile(r"sha(256|512):[0-9a-f]{6}")  # longer than a port: a host may be called anything
