@@ -8,7 +8,7 @@ import pytest
 from mlwarden import evidence
 from mlwarden.cluster import Client
 from mlwarden.controllers import forget as module
-from mlwarden.controllers.forget import forget
+from mlwarden.controllers.forget import Piece, beyond, forget
 
 if TYPE_CHECKING:
     from conftest import Running
@@ -59,3 +59,27 @@ async def test_of_too_many_those_go_that_were_not_asked_for_longest(
     await forget(client, now=now)
     left = {obj["metadata"]["name"] for obj in running.admin.get(PATH)["items"]}
     assert set(names) & left == set(names[:2])
+
+
+def test_of_too_many_the_namespace_with_the_most_gives_them_up() -> None:
+    now = datetime.now(UTC)
+
+    def pieces(namespace: str, count: int, *, age: int) -> list[Piece]:
+        ages = [now - timedelta(hours=age, seconds=number) for number in range(count)]
+        return [Piece(name=f"{namespace}-{number}", version="1", asked=asked, namespace=namespace) for number, asked in enumerate(ages)]
+
+    greedy, modest = pieces("greedy", 12, age=0), pieces("modest", 3, age=20)
+    gone = beyond([*greedy, *modest], 10)
+    assert [piece.name for piece in gone] == [f"greedy-{number}" for number in range(11, 6, -1)]
+    assert beyond(modest, 10) == []
+
+
+@pytest.mark.cluster
+async def test_a_date_of_next_year_does_not_keep_evidence_until_then(running: "Running", client: Client) -> None:
+    webhook = running.held.account(running.settings.webhook)
+    now = datetime.now(UTC)
+    webhook.create(PATH, evidence.pending(TAG))
+    name = evidence.name_for(TAG)
+    webhook.patch(f"{PATH}/{name}", {"spec": {"requestedAt": (now + timedelta(days=365)).strftime("%Y-%m-%dT%H:%M:%SZ")}})
+    await forget(client, now=now + timedelta(days=2))
+    assert name not in {obj["metadata"]["name"] for obj in running.admin.get(PATH)["items"]}

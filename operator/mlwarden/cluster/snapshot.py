@@ -37,6 +37,8 @@ Listener = Callable[["Snapshot", frozenset[str]], None]
 
 With `revoked` come the digests that are revoked, or no longer; `signers` says that it is a key or a signer instead.
 """
+Reader = Callable[[str, dict[str, Any] | None], None]
+"""Told of each piece of evidence as stored, by its name; None where it is gone."""
 POLICIES, REVOKED, SIGNERS = "policies", "revoked", "signers"
 _GATHER = 0.02
 _PULSE = 6
@@ -148,13 +150,14 @@ class SnapshotSource:
         self._changes: set[str] = set()
         self._dirty = asyncio.Event()
         self._listeners: list[Listener] = []
+        self._readers: list[Reader] = []
         self._expected = frozenset(each.name for each in policy.shipped()) if settings.shipped_policies else frozenset()
         self.current = Snapshot(revision=0, settings=settings, missing=tuple(sorted(self._expected)))
         self.ready = asyncio.Event()
         self.policies = Informer(client, WARDEN_POLICY, on_change=self._policy, pulse=_PULSE)
         self.namespaces = Informer(client, NAMESPACE, on_change=self._namespace, pulse=_PULSE)
         self.revocations = Informer(client, REVOKED_ARTIFACT, on_change=self._revocation, pulse=_PULSE)
-        self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence, copy=False, pulse=_PULSE)
+        self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence_changed, copy=False, pulse=_PULSE)
         self.nodes = Informer(client, NODE, on_change=self._node, copy=False, pulse=_PULSE)
 
     @property
@@ -170,6 +173,10 @@ class SnapshotSource:
     def subscribe(self, listener: Listener) -> None:
         """Has `listener` called after every swap, from the event loop."""
         self._listeners.append(listener)
+
+    def read_evidence(self, reader: Reader) -> None:
+        """Has `reader` told of every piece of evidence as it changes, from the event loop."""
+        self._readers.append(reader)
 
     async def run(self) -> None:
         """Keeps the snapshot current until cancelled."""
@@ -277,6 +284,11 @@ class SnapshotSource:
         for each in before.keys() | self._revoked.digests.keys():
             if before.get(each) != self._revoked.digests.get(each):
                 self._changed(each)
+
+    def _evidence_changed(self, key: Key, obj: dict[str, Any] | None) -> None:
+        for reader in self._readers:
+            reader(key[1], obj)
+        self._evidence(key, obj)
 
     def _evidence(self, key: Key, obj: dict[str, Any] | None) -> None:
         about = self._about.pop(key[1], None)

@@ -24,9 +24,10 @@ from mlwarden import evidence, policy
 from mlwarden.cluster.client import SERVICE_ACCOUNT, Client
 from mlwarden.cluster.lease import Lease
 from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
-from mlwarden.controllers import forget, probes, status
+from mlwarden.controllers import probes, status
 from mlwarden.controllers.applier import Applier
 from mlwarden.controllers.eviction import Evictions
+from mlwarden.controllers.forget import Forgetter
 from mlwarden.controllers.gating import Gate
 from mlwarden.controllers.reporter import Reporter, gained
 from mlwarden.controllers.running import RunningPods
@@ -54,6 +55,7 @@ class Controller:
     applier: Applier = field(init=False)
     reporter: Reporter = field(init=False)
     running: RunningPods = field(init=False)
+    forgetter: Forgetter = field(init=False)
     _held: dict[str, bool] = field(default_factory=dict)
     _gained: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
@@ -65,6 +67,7 @@ class Controller:
         self.reporter = Reporter(self.client)
         evictions = Evictions(self.client, self.reporter, allowed=self.settings.eviction, per_minute=self.settings.evictions_per_minute)
         self.running = RunningPods(self.client, self.source, self.reporter, evictions)
+        self.forgetter = Forgetter(self.client, self.source)
         self.source.subscribe(self._namespaces_changed)
 
     async def run(self) -> None:
@@ -112,7 +115,7 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.applier.lead())
             tasks.create_task(self._say_gate())
-            tasks.create_task(forget.run(self.client))
+            tasks.create_task(self.forgetter.lead())
             tasks.create_task(self.running.lead())
             tasks.create_task(status.run(self.connection))
 

@@ -29,9 +29,10 @@ from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.release import Judgement, bare_release, disowned, judge
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.errors import ClusterError
+from mlwarden.evidence.bounds import Unanswered
 from mlwarden.evidence.pullers import pullers
 from mlwarden.evidence.requests import Requests
-from mlwarden.evidence.store import Requester
+from mlwarden.evidence.store import ImageEvidence, Requester
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
 
@@ -50,6 +51,8 @@ _FOLLOWER_WAITS = 2.0
 _PATIENCE = 3.0  # seconds a pod waits before an Event says so: most wait for less
 _SWEEP = 60.0
 _INCOMPLETE = 1.0
+_FULL = 30.0
+"""Seconds until a pod is looked at again whose namespace has as many requests as it may: one that was answered makes room."""
 
 
 class Releaser:
@@ -76,7 +79,9 @@ class Releaser:
     ) -> None:
         self._client, self._source, self._reporter = client, source, reporter
         self._is_leader, self._now, self._workers = is_leader, now, workers
-        self._requests = Requests(client)
+        self._unanswered = Unanswered(source.current.settings.evidence_per_namespace)
+        source.read_evidence(self._unanswered.changed)
+        self._requests = Requests(client, unanswered=self._unanswered, waits=self._waits)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._images: dict[str, set[Key]] = {}
         self._named: dict[Key, frozenset[str]] = {}
@@ -239,17 +244,26 @@ class Releaser:
 
     async def _keep(self, key: Key, pod: Json, judgement: Judgement, now: datetime) -> None:
         """It stays held: ask for what is missing, and say so to whoever looks."""
+        reason = judgement.reason
         if judgement.wanted:
             who = Requester(namespace=key[0], pullers=pullers(workloads.extract(pod), key[0]))
-            await self._requests.ensure(judgement.wanted, now, who)
+            if await self._requests.ensure(judgement.wanted, now, who):
+                reason = f"{reason}; {self._unanswered.said(key[0])}"
+                self._queue.add_later(key, _FULL)
         if judgement.decision is Decision.DENY:
             self._reporter.refused(pod, judgement.reason)
             return
         waited = (now - self._since.setdefault(key, now)).total_seconds()
         if waited >= _PATIENCE:
-            self._reporter.held(pod, judgement.reason)
+            self._reporter.held(pod, reason)
         else:
             self._queue.add_later(key, _PATIENCE - waited + 0.1)
+
+    def _waits(self, request: ImageEvidence) -> bool:
+        """Whether a held pod waits for what is asked there."""
+        if request.is_resolution:
+            return request.spec.references[0] in self._images
+        return request.digest in self._images or any(each in self._images for each in request.spec.references)
 
     def _index(self, key: Key, pod: Json, snapshot: Snapshot) -> None:
         """Remembers which evidence this pod waits for."""

@@ -38,6 +38,7 @@ from mlwarden.controllers.eviction import Evictions, kept
 from mlwarden.controllers.imageids import as_running, digests
 from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.reporter import Reporter
+from mlwarden.evidence.bounds import Unanswered
 from mlwarden.evidence.requests import Requests
 from mlwarden.evidence.store import Purpose, Requester
 from mlwarden.model.digest import Digest
@@ -151,7 +152,9 @@ class RunningPods:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client, self._source, self._reporter, self._evictions, self._now = client, source, reporter, evictions, now
-        self._requests = Requests(client, again=_AGAIN)
+        unanswered = Unanswered(source.current.settings.evidence_per_namespace)
+        source.read_evidence(unanswered.changed)
+        self._requests = Requests(client, unanswered=unanswered, waits=None, again=_AGAIN)
         self._leads = False
         self._forget_everything()
         source.subscribe(self._snapshot_changed)
@@ -264,7 +267,7 @@ class RunningPods:
         async for page in self._client.pages(POD, namespace=namespace, query={"fieldSelector": _BOUND}):
             for pod, unreadable in page.items:
                 if not unreadable and (judged := self._judge(pod)) is not None:
-                    await self._requests.ensure(judged.wanted, self._now(), Requester(purpose=Purpose.RENEWAL))
+                    await self._ask(judged.wanted, pod["metadata"]["namespace"])
                 spent = time.monotonic() - began
                 if spent > _STEP:
                     await asyncio.sleep(spent)
@@ -293,7 +296,11 @@ class RunningPods:
         judged = self._judge(pod)
         if judged is None:
             return
-        await self._requests.ensure(judged.wanted, self._now(), Requester(purpose=Purpose.RENEWAL))
+        await self._ask(judged.wanted, key[0])
+
+    async def _ask(self, wanted: tuple[str, ...], namespace: str) -> None:
+        """Asks in the background, as far as there is room: nobody waits for it, so nothing is taken away for it."""
+        await self._requests.ensure(wanted, self._now(), Requester(purpose=Purpose.RENEWAL, namespace=namespace))
 
     async def _leave(self) -> None:
         """Evicts one after the other, each judged once more by what is stored and known at that moment."""

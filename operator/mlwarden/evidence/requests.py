@@ -1,7 +1,7 @@
 """Asks for evidence that a held pod waits for. The API server is the queue: an `ImageEvidence` without an answer is work for the scanner.
 
 Nothing is asked twice while the first answer is on its way, and a failure is not asked about again within a minute: a pod with a typing
-error in its image must not make the scanner hammer a registry.
+error in its image must not make the scanner hammer a registry. And no namespace has more than its share of requests (`evidence.bounds`).
 """
 
 import logging
@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from mlwarden.cluster.client import Client
-from mlwarden.cluster.errors import ApiError, ConflictError
+from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE
 from mlwarden.errors import Error
 from mlwarden.evidence import store as evidence
+from mlwarden.evidence.bounds import Unanswered, Waits, by_purpose
 from mlwarden.evidence.store import INTEREST, ImageEvidence, Requester, adds, canonical, new_pullers, read
 from mlwarden.model.evidence import Phase
 
@@ -29,35 +30,62 @@ class Requests:
 
     Args:
         client: of the API server.
+        unanswered: what waits for an answer, by namespace, and how much may; None: no bound.
+        waits: whether a held pod waits for a request; None where this process may take no request away for another.
         again: how long one reference is not asked about a second time.
     """
 
-    def __init__(self, client: Client, *, again: timedelta = _ASKED) -> None:
-        self._client, self._again = client, again
-        self._asked: OrderedDict[tuple[str, Requester | None], datetime] = OrderedDict()
+    def __init__(
+        self,
+        client: Client,
+        *,
+        unanswered: Unanswered | None = None,
+        waits: Waits | None = by_purpose,
+        again: timedelta = _ASKED,
+    ) -> None:
+        self._client, self._unanswered, self._waits, self._again = client, unanswered, waits, again
+        self._asked: OrderedDict[tuple[str, Requester | None], tuple[datetime, bool]] = OrderedDict()
 
-    async def ensure(self, wanted: Iterable[str], now: datetime, requester: Requester | None = None) -> None:
-        """Asks for everything that is wanted, unless that was done a moment ago for the same requester."""
+    async def ensure(self, wanted: Iterable[str], now: datetime, requester: Requester | None = None) -> tuple[str, ...]:
+        """Asks for everything that is wanted, unless that was done a moment ago for the same requester.
+
+        Returns:
+            What could not be asked for, because the requester's namespace has as many requests as it may.
+        """
+        full = []
         for reference in wanted:
             key = (reference, requester)
-            last = self._asked.get(key)
-            if last is not None and now - last < self._again:
-                continue
-            self._asked[key] = now
-            self._asked.move_to_end(key)
-            while len(self._asked) > _REMEMBERED:
-                self._asked.popitem(last=False)
-            try:
-                await self._ask(reference, now, requester)
-            except Error as error:
-                self._asked.pop(key, None)
-                LOG.warning("evidence for %.200s cannot be asked for: %s", reference, error)
+            last, asked = self._asked.get(key, (None, True))
+            if last is None or now - last >= self._again:
+                asked = await self._try(reference, now, requester)
+            if not asked:
+                full.append(reference)
+        return tuple(full)
 
-    async def _ask(self, reference: str, now: datetime, requester: Requester | None) -> None:
+    async def _try(self, reference: str, now: datetime, requester: Requester | None) -> bool:
+        key = (reference, requester)
+        self._asked[key] = (now, True)
+        self._asked.move_to_end(key)
+        while len(self._asked) > _REMEMBERED:
+            self._asked.popitem(last=False)
         try:
-            await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference, requester))
+            asked = await self._ask(reference, now, requester)
+        except Error as error:
+            self._asked.pop(key, None)
+            LOG.warning("evidence for %.200s cannot be asked for: %s", reference, error)
+            return True
+        if key in self._asked:
+            self._asked[key] = (now, asked)
+        return asked
+
+    async def _ask(self, reference: str, now: datetime, requester: Requester | None) -> bool:
+        name = evidence.name_for(reference)
+        if not await self._has_room(name, requester.namespace if requester is not None else ""):
+            return False
+        try:
+            created = await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference, requester))
         except ConflictError:
-            stored = read(await self._client.get(IMAGE_EVIDENCE, evidence.name_for(reference)))
+            stored = read(await self._client.get(IMAGE_EVIDENCE, name))
             if worth_asking(stored, reference, now, requester):
                 patch = evidence.request(stored, reference, now, requester)
                 try:
@@ -65,6 +93,31 @@ class Requests:
                 except ApiError as error:
                     if not isinstance(error, ConflictError):  # somebody else asked at the same moment
                         raise
+        else:
+            if self._unanswered is not None:  # the next one is counted before the watch has brought this one
+                self._unanswered.changed(name, created)
+        return True
+
+    async def _has_room(self, name: str, namespace: str) -> bool:
+        """Whether this may be asked for in the name of a namespace; what no held pod waits for is taken away for it."""
+        bounds = self._unanswered
+        if bounds is None or bounds.knows(name) or not bounds.is_full(namespace):
+            return True
+        try:
+            await self._client.get(IMAGE_EVIDENCE, name)
+        except NotFoundError:
+            pass
+        else:
+            return True  # it is there: asking again makes nothing more
+        while self._waits is not None and (old := bounds.makes_room(namespace, self._waits)) is not None:
+            bounds.changed(old.metadata.name, None)
+            try:
+                await self._client.delete(IMAGE_EVIDENCE, old.metadata.name, version=old.metadata.resource_version)
+            except (ConflictError, NotFoundError):
+                continue  # it was answered or is gone: the watch says which
+            LOG.info("namespace %s has as many requests for evidence as it may: %s makes room", namespace, old.metadata.name)
+            return True
+        return not bounds.is_full(namespace)
 
 
 def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester: Requester | None = None) -> bool:

@@ -270,7 +270,7 @@ def adds(stored: ImageEvidence, requester: Requester | None) -> bool:
     if requester is None:
         return False
     more = _URGENCY.index(requester.purpose) < _URGENCY.index(stored.spec.purpose)
-    as_urgent = requester.purpose is stored.spec.purpose
+    as_urgent = requester.purpose is stored.spec.purpose and requester.purpose is not Purpose.RENEWAL  # for a renewal nobody waits
     return more or (as_urgent and bool(requester.namespace) and requester.namespace not in stored.spec.namespaces)
 
 

@@ -317,6 +317,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         shipped_policies: nothing is judged before every policy that comes with mlwarden is known; False: others apply some of them.
         eviction: whether running pods may be evicted at all; the chart grants the right with it.
         evictions_per_minute: how many, in the whole cluster.
+        evidence_per_namespace: how many requests for evidence of one namespace may be without an answer.
     """
 
     namespace: str = "mlwarden-system"
@@ -338,6 +339,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     shipped_policies: bool = True
     eviction: bool = False
     evictions_per_minute: Annotated[int, Meta(ge=1)] = 5
+    evidence_per_namespace: Annotated[int, Meta(ge=1)] = 500
 
     @property
     def never_governed(self) -> tuple[str, ...]:
