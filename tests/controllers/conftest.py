@@ -386,7 +386,8 @@ class Running:
         path = f"/apis/mlwarden.io/v1alpha1/imageevidences/{evidence.name_for(reference)}"
         until(lambda: exists(self.admin, path))
         now = dt.datetime.now(dt.UTC).isoformat()
-        status = {"phase": phase, "at": now, "reason": reason, **({"digest": digest} if digest else {})}
+        by = f"{self.settings.scanner}-0"
+        status = {"phase": phase, "at": now, "reason": reason, "answeredBy": by, **({"digest": digest} if digest else {})}
         if scan is not None:
             status["scan"] = {"scanner": "trivy 0.72.0", "scannedAt": now, "databaseAt": now, "os": "debian 12", "packages": 7, **scan}
         patch = [{"op": "add", "path": "/status", "value": status}]  # as a whole: nothing of an older answer stays

@@ -23,7 +23,7 @@ CLEAN: dict[str, Any] = {"counts": {}}
 @pytest.fixture(scope="module")
 def bounded(cluster: "EmbeddedCluster", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
     """A controller that allows four requests for each namespace."""
-    from conftest import Running
+    from .conftest import Running  # type: ignore[import-not-found]
 
     controller = Running(cluster, tmp_path_factory.mktemp("bounded"), evidence_per_namespace=MOST)
     try:

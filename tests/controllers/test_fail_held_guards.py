@@ -288,11 +288,43 @@ class TestEvidence:
         forged = {"status": {"phase": "Failed", "reason": "forged"}}
         for user in (held.admin, held.account(held.settings.webhook), held.controller):
             refused(lambda user=user: user.patch(f"{path}/{name}/status", forged), "only mlwarden writes evidence")
-        assert held.account(held.settings.scanner).patch(f"{path}/{name}/status", forged)["status"]["phase"] == "Failed"
+        scanner, by = held.account(held.settings.scanner), f"{held.settings.scanner}-0"
+        answer = {"status": {**forged["status"], "answeredBy": by}}
+        assert scanner.patch(f"{path}/{name}/status", answer)["status"]["phase"] == "Failed"
         more = [*body["spec"]["references"], f"evil.example/x@sha256:{'b' * 64}"]
         refused(lambda: held.admin.patch(f"{path}/{name}", {"spec": {"references": more}}), "only mlwarden writes evidence")
         held.admin.patch(f"{path}/{name}", {"metadata": {"annotations": {"seen": "yes"}}})
         held.admin.delete(f"{path}/{name}")
+
+    def test_carries_the_name_of_the_pod_that_wrote_it(self, held: "FailHeld", path: str, attack: Callable[[str, str, str], None]) -> None:
+        from mlwarden.evidence import pending
+
+        body = pending(f"registry.example/app@sha256:{'e' * 64}")
+        name, own = body["metadata"]["name"], f"{held.settings.scanner}-0"
+        held.account(held.settings.webhook).create(path, body)
+        scanner = held.account(held.settings.scanner)
+
+        def write(**status: Any) -> dict[str, Any]:
+            written: dict[str, Any] = scanner.patch(f"{path}/{name}/status", {"status": status})
+            return written
+
+        failed = {"phase": "Failed", "at": "2026-11-30T12:00:00Z"}
+        for forged in (failed, {**failed, "answeredBy": "scanner-of-another"}, {**failed, "answeredBy": ""}, {"answeredBy": "another"}):
+            refused(lambda forged=forged: write(**forged), "carries the name of the pod that writes it")
+        look = {"at": "2026-11-30T12:00:00Z", "outcome": "Agrees"}
+        refused(lambda: write(secondLook={**look, "by": "another"}), "carries the name of the pod that writes it")
+        refused(lambda: write(claimedBy="another", claimedUntil="2026-11-30T12:00:00Z"), "carries the name of the pod that writes it")
+
+        write(claimedBy=own, claimedUntil="2026-11-30T12:00:00Z")
+        write(**failed, answeredBy=own)
+        assert write(secondLook={**look, "by": own}, claimedBy=None, claimedUntil=None)["status"]["answeredBy"] == own
+        write(reason="what is no answer needs no name", attempts=2)
+        held.admin.delete(f"{path}/{name}")
+        attack(
+            "a scanner's stolen token writes an answer, a second look or a claim in another pod's name",
+            "nobody knew who had written which answer",
+            "refused by the API server, and so is an answer without a name",
+        )
 
 
 class TestWebhookConfigurations:

@@ -53,7 +53,8 @@ class Worker:
         self.asked: list[str] = []
         self.go = asyncio.Semaphore(0)
 
-    async def scan(self, references: tuple[str, ...], *_: object) -> Scan:
+    async def scan(self, references: tuple[str, ...], *_: object, fresh: bool) -> Scan:
+        assert not fresh
         self.asked.append(f"sha256-{references[0].rpartition(':')[2]}")
         await self.go.acquire()
         return Scan(scanner="trivy 0.72.0", scanned_at=datetime.now(UTC))
@@ -91,6 +92,11 @@ class Scanner:
             while not any(status.get("claimedBy") for status in self.server.written.get(name, [])):
                 await asyncio.sleep(0.001)
 
+    async def until_asked(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.worker.asked) < count:
+                await asyncio.sleep(0.001)
+
     async def until_free(self, name: str) -> dict[str, Any]:
         async with asyncio.timeout(20):
             while name not in self.server.written or "claimedBy" in self.server.written[name][-1]:
@@ -102,6 +108,7 @@ async def test_what_is_claimed_ahead_is_claimed_in_the_api_server_and_not_yet_sc
     async with Scanner(Server()) as scanner:
         scanner.worker.go.release()
         await scanner.until_claimed(NAMES[2])
+        await scanner.until_asked(2)
         assert scanner.worker.asked == NAMES[:2]
         assert NAMES[3] not in scanner.server.written
         assert scanner.server.written[NAMES[2]][-1]["claimedBy"] == "us"

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 
 from mlwarden.evidence import store
 from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
@@ -15,9 +16,9 @@ from mlwarden.scanner.lane import Lane
 NAME = "sha256-" + "a" * 64
 
 
-def scanned() -> EvidenceStatus:
+def scanned(by: str = "broken") -> EvidenceStatus:
     now = datetime.now(UTC)
-    return EvidenceStatus(phase=Phase.READY, at=now, scan=Scan(scanner="trivy 0.72.0", scanned_at=now))
+    return EvidenceStatus(phase=Phase.READY, at=now, scan=Scan(scanner="trivy 0.72.0", scanned_at=now), answered_by=by)
 
 
 class Server:
@@ -36,7 +37,17 @@ def agent(*known: ImageEvidence) -> Agent:
     return made
 
 
-async def test_what_another_scanner_has_said_since_stays() -> None:
+@pytest.mark.parametrize(("by", "phase"), [("broken", Phase.PENDING), ("", Phase.PENDING), ("another", Phase.READY)])
+async def test_a_scanner_whose_tools_broke_takes_back_what_it_said_itself(by: str, phase: Phase) -> None:
+    """Nobody wrote down in an older version whose an answer was."""
+    reference = f"r.example/team/model@sha256:{'a' * 64}"
+    known = ImageEvidence(metadata=Metadata(name=NAME), spec=EvidenceSpec(references=(reference,)), status=scanned(by))
+    broken = agent(known)
+    await broken._distrust("trivy did not find what it must")
+    assert broken._known[NAME].status.phase is phase
+
+
+async def test_what_was_said_since_stays() -> None:
     reference = f"r.example/team/model@sha256:{'a' * 64}"
     first = ImageEvidence(metadata=Metadata(name=NAME), spec=EvidenceSpec(references=(reference,)), status=scanned())
     broken = agent(first)

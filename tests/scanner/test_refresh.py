@@ -9,6 +9,7 @@ from mlwarden.evidence import store
 from mlwarden.evidence.failure import TransientError
 from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
 from mlwarden.model.evidence import Phase, Scan
+from mlwarden.scanner.provenance import Writer
 from mlwarden.scanner.refresh import Refresh
 
 OLD = datetime(2026, 11, 24, tzinfo=UTC)
@@ -32,7 +33,7 @@ class Renewal:
         self.known = {(each := evidence(number)).metadata.name: each for number in range(count)}
         self._fails = fails
         self.asked: list[tuple[str, ...]] = []
-        self._refresh = Refresh(self, self, known=self.known)  # type: ignore[arg-type]
+        self._refresh = Refresh(self, self, Writer("a"), known=self.known)  # type: ignore[arg-type]
 
     async def scan_again(self, digests: tuple[str, ...]) -> dict[str, Scan]:
         self.asked.append(digests)

@@ -16,6 +16,10 @@ from mlwarden.policy.account import cel, is_account
 WEBHOOKS = "mlwarden"
 """Name of the mutating and of the validating webhook configuration."""
 
+_POD = "'authentication.kubernetes.io/pod-name'"
+_STATUS = "request.?subResource.orValue('') == 'status'"
+_ANSWER = ("phase", "digest", "at", "scan", "proofs")
+"""Of evidence's status, what judges go by: `scanner.provenance.answer`."""
 _CORE: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["*"]}
 _KUBERNETES = (
     "(request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"
@@ -147,7 +151,11 @@ def _own(settings: Settings) -> str:
 
 
 def _evidence(settings: Settings) -> list[dict[str, Json]]:
-    """Evidence is what mlwarden knows: nobody else writes it, a cluster administrator included. To delete some only makes it ask again."""
+    """Evidence is what mlwarden knows: nobody else writes it, a cluster administrator included. To delete some only makes it ask again.
+
+    Whoever writes an answer, or a second look at one, or claims it, does so under the name of the pod that its token was made for: a stolen
+    token cannot speak in another pod's name, and the pod that it belongs to knows what it wrote (`scanner.provenance`).
+    """
     group = {"apiGroups": ["mlwarden.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"]}
     return validating(
         "mlwarden-evidence",
@@ -156,16 +164,41 @@ def _evidence(settings: Settings) -> list[dict[str, Json]]:
             # Finalizers, owners, managed fields: the storage migrator and the garbage collector write those.
             "says-something": ("oldObject == null || object.?spec != oldObject.?spec || object.?status != oldObject.?status"),
         },
+        variables={
+            "pod": f"has(request.userInfo.extra) && {_POD} in request.userInfo.extra ? request.userInfo.extra[{_POD}][0] : ''",
+            "by": "object.?status.?answeredBy.orValue('')",
+            "answers": " || ".join(f"object.?status.?{field} != oldObject.?status.?{field}" for field in (*_ANSWER, "answeredBy")),
+        },
         validations=[
             {
                 "expression": (
-                    "request.?subResource.orValue('') == 'status'"
+                    f"{_STATUS}"
                     f" ? {is_account(settings, settings.scanner)}"
                     f" : {is_account(settings, settings.webhook, settings.controller, settings.releaser, settings.scanner)}"
                 ),
                 "message": "only mlwarden writes evidence; delete it to have it gathered again",
             },
+            {
+                "expression": f"!({_STATUS}) || !variables.answers || (variables.pod != '' && variables.by == variables.pod)",
+                "message": "an answer carries the name of the pod that writes it, in status.answeredBy",
+            },
+            {
+                "expression": f"!({_STATUS}) || {_signed('secondLook', '.by')}",
+                "message": "a second look carries the name of the pod that writes it, in status.secondLook.by",
+            },
+            {
+                "expression": f"!({_STATUS}) || {_signed('claimedBy')}",
+                "message": "a claim carries the name of the pod that writes it, in status.claimedBy",
+            },
         ],
+    )
+
+
+def _signed(field: str, name: str = "") -> str:
+    """CEL that is true where a field of the status has not changed, is gone, or carries the name of the pod that writes it."""
+    return (
+        f"object.?status.?{field} == oldObject.?status.?{field} || !object.?status.?{field}.hasValue()"
+        f" || object.status.{field}{name} == variables.pod"
     )
 
 

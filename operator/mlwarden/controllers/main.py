@@ -26,6 +26,7 @@ from mlwarden.cluster.lease import Lease
 from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
 from mlwarden.controllers import probes, status
 from mlwarden.controllers.applier import Applier
+from mlwarden.controllers.doubts import Doubts
 from mlwarden.controllers.eviction import Evictions
 from mlwarden.controllers.forget import Forgetter
 from mlwarden.controllers.gating import Gate
@@ -56,6 +57,7 @@ class Controller:
     reporter: Reporter = field(init=False)
     running: RunningPods = field(init=False)
     forgetter: Forgetter = field(init=False)
+    doubts: Doubts = field(init=False)
     _held: dict[str, bool] = field(default_factory=dict)
     _gained: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
@@ -68,6 +70,7 @@ class Controller:
         evictions = Evictions(self.client, self.reporter, allowed=self.settings.eviction, per_minute=self.settings.evictions_per_minute)
         self.running = RunningPods(self.client, self.source, self.reporter, evictions)
         self.forgetter = Forgetter(self.client, self.source)
+        self.doubts = Doubts(self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
         self.source.subscribe(self._namespaces_changed)
 
     async def run(self) -> None:
@@ -99,6 +102,7 @@ class Controller:
         """Leads while the Lease says so, and not a moment longer."""
         while True:
             await self.lease.leading.wait()
+            self.doubts.look_at_everything()
             lead = asyncio.create_task(self._lead(), name="lead")
             stop = asyncio.create_task(self.lease.following.wait(), name="following")
             try:

@@ -90,6 +90,10 @@ class Reporter:
         """A pod runs that nobody could judge before."""
         self._put(_RUNS, pod, "RunsUnjudged", reason)
 
+    def taken_back(self, evidence: Json, reason: str) -> None:
+        """An answer about an image was taken back."""
+        self._put(_RUNS, evidence, "AnswerTakenBack", reason)
+
     async def evicts(self, pod: Json, reason: str) -> None:
         """A pod is evicted next, which is written before it happens.
 

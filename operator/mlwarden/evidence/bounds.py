@@ -10,6 +10,7 @@ Rejected: a count that is asked of the API server before each request (a list of
 tenant who fills it stops all others), and ResourceQuota (evidence has no namespace).
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from mlwarden.errors import EvidenceError
@@ -32,6 +33,8 @@ class Unanswered:
         self.most = most
         self._requests: dict[str, ImageEvidence] = {}
         self._namespaces: dict[str, set[str]] = {}
+        self._numbers: dict[str, int] = {}
+        self._count = itertools.count()
 
     def changed(self, name: str, obj: Mapping[str, Json] | ImageEvidence | None) -> None:
         """Takes in an object as it is now, None where it is gone."""
@@ -42,7 +45,10 @@ class Unanswered:
             if not of:
                 del self._namespaces[namespace]
         now = _unanswered(obj)
-        if now is not None:
+        if now is None:
+            self._numbers.pop(name, None)
+        else:
+            self._numbers.setdefault(name, next(self._count))
             self._requests[name] = now
             for namespace in now.spec.namespaces:
                 self._namespaces.setdefault(namespace, set()).add(name)
@@ -66,15 +72,20 @@ class Unanswered:
         """Returns the oldest request of this namespace alone that no held pod waits for, one that no scanner is at where there is any."""
         own = (self._requests[name] for name in self._namespaces.get(namespace, ()))
         free = (each for each in own if each.spec.namespaces == (namespace,) and not waits(each))
-        return min(free, key=lambda each: (bool(each.status.claimed_by), _age(each)), default=None)
+        return min(free, key=lambda each: (bool(each.status.claimed_by), self._age(each)), default=None)
 
     def surplus(self, slack: int) -> Iterator[ImageEvidence]:
         """Yields what is there beyond `most` and `slack` for a namespace, the newest first: what came last pushes nothing out."""
         for namespace, names in list(self._namespaces.items()):
             beyond = len(names) - self.most - slack
             if beyond > 0:
-                every = sorted((self._requests[name] for name in names), key=_age, reverse=True)
+                every = sorted((self._requests[name] for name in names), key=self._age, reverse=True)
                 yield from [each for each in every if each.spec.namespaces == (namespace,)][:beyond]
+
+    def _age(self, request: ImageEvidence) -> tuple[bool, float, int]:
+        """The lower, the older. Creation has whole seconds; within one it is who was seen first."""
+        created = request.metadata.creation_timestamp
+        return created is None, created.timestamp() if created else 0.0, self._numbers[request.metadata.name]
 
     def said(self, namespace: str) -> str:
         """Why a pod of this namespace waits without a request of its own."""
@@ -101,8 +112,3 @@ def _unanswered(obj: Mapping[str, Json] | ImageEvidence | None) -> ImageEvidence
         except EvidenceError:
             return None
     return obj if obj.is_asked and obj.status.phase is not Phase.READY else None
-
-
-def _age(request: ImageEvidence) -> tuple[bool, float, str]:
-    created = request.metadata.creation_timestamp
-    return created is not None, created.timestamp() if created else 0.0, request.metadata.name

@@ -98,7 +98,12 @@ class Gatherer:
         return await self._registry.showing(credentials).resolve(_parse(text))
 
     async def scan(
-        self, candidates: Sequence[str], credentials: Credentials = _ANONYMOUS, *, documents: Sequence[vex.Document] = ()
+        self,
+        candidates: Sequence[str],
+        credentials: Credentials = _ANONYMOUS,
+        *,
+        documents: Sequence[vex.Document] = (),
+        fresh: bool = False,
     ) -> Scan:
         """Scans a digest under the first of `repository@sha256:…` where it can be had.
 
@@ -106,12 +111,13 @@ class Gatherer:
             candidates: to be tried in turn.
             credentials: for this question alone, before the configured ones.
             documents: verified VEX documents that may speak of it.
+            fresh: read the image itself, whatever is kept of it.
 
         Raises:
             DefinitiveError: none of them has it. TransientError: one of them may.
             EvidenceError: the scanner itself is not fit for use.
         """
-        if (again := await self._known(candidates, documents)) is not None:
+        if not fresh and (again := await self._known(candidates, documents)) is not None:
             return again
         failures: list[GatherError] = []
         registry = self._registry.showing(credentials)

@@ -4,6 +4,7 @@ Nothing is asked twice while the first answer is on its way, and a failure is no
 error in its image must not make the scanner hammer a registry. And no namespace has more than its share of requests (`evidence.bounds`).
 """
 
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from mlwarden.evidence import store as evidence
 from mlwarden.evidence.bounds import Unanswered, Waits, by_purpose
 from mlwarden.evidence.store import INTEREST, ImageEvidence, Requester, adds, canonical, new_pullers, read
 from mlwarden.model.evidence import Phase
+from mlwarden.model.workload import Json
 
 LOG = logging.getLogger(__name__)
 _ASKED = timedelta(seconds=10)
@@ -79,13 +81,14 @@ class Requests:
         return asked
 
     async def _ask(self, reference: str, now: datetime, requester: Requester | None) -> bool:
-        name = evidence.name_for(reference)
-        if not await self._has_room(name, requester.namespace if requester is not None else ""):
+        name, pending = evidence.name_for(reference), evidence.pending(reference, requester)
+        if not await self._has_room(name, pending, requester.namespace if requester is not None else ""):
             return False
         try:
-            created = await self._client.create(IMAGE_EVIDENCE, evidence.pending(reference, requester))
+            await self._client.create(IMAGE_EVIDENCE, pending)
         except ConflictError:
             stored = read(await self._client.get(IMAGE_EVIDENCE, name))
+            self._count(name, stored)
             if worth_asking(stored, reference, now, requester):
                 patch = evidence.request(stored, reference, now, requester)
                 try:
@@ -93,31 +96,43 @@ class Requests:
                 except ApiError as error:
                     if not isinstance(error, ConflictError):  # somebody else asked at the same moment
                         raise
-        else:
-            if self._unanswered is not None:  # the next one is counted before the watch has brought this one
-                self._unanswered.changed(name, created)
+        except ApiError:
+            self._count(name, None)
+            raise
         return True
 
-    async def _has_room(self, name: str, namespace: str) -> bool:
+    def _count(self, name: str, obj: Json | ImageEvidence | None) -> None:
+        """Counts before the watch says so: other pods are looked at meanwhile."""
+        if self._unanswered is not None:
+            self._unanswered.changed(name, obj)
+
+    async def _has_room(self, name: str, pending: Json, namespace: str) -> bool:
         """Whether this may be asked for in the name of a namespace; what no held pod waits for is taken away for it."""
         bounds = self._unanswered
-        if bounds is None or bounds.knows(name) or not bounds.is_full(namespace):
+        if bounds is None or bounds.knows(name):
+            return True
+        if not bounds.is_full(namespace):
+            self._count(name, pending)
             return True
         try:
             await self._client.get(IMAGE_EVIDENCE, name)
         except NotFoundError:
-            pass
-        else:
-            return True  # it is there: asking again makes nothing more
-        while self._waits is not None and (old := bounds.makes_room(namespace, self._waits)) is not None:
-            bounds.changed(old.metadata.name, None)
-            try:
+            return await self._takes_room(name, pending, namespace, bounds)
+        return True  # it is there: asking again makes nothing more
+
+    async def _takes_room(self, name: str, pending: Json, namespace: str, bounds: Unanswered) -> bool:
+        if bounds.is_full(namespace):
+            old = bounds.makes_room(namespace, self._waits) if self._waits is not None else None
+            if old is None:
+                return False
+            self._count(old.metadata.name, None)
+            self._count(name, pending)
+            with contextlib.suppress(ConflictError, NotFoundError):  # it was answered or is gone, and the watch says which
                 await self._client.delete(IMAGE_EVIDENCE, old.metadata.name, version=old.metadata.resource_version)
-            except (ConflictError, NotFoundError):
-                continue  # it was answered or is gone: the watch says which
-            LOG.info("namespace %s has as many requests for evidence as it may: %s makes room", namespace, old.metadata.name)
-            return True
-        return not bounds.is_full(namespace)
+                LOG.info("namespace %s has as many requests for evidence as it may: %s makes room", namespace, old.metadata.name)
+        else:
+            self._count(name, pending)
+        return True
 
 
 def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester: Requester | None = None) -> bool:

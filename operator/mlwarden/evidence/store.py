@@ -111,6 +111,33 @@ class EvidenceSpec(_Wire, frozen=True, kw_only=True):
     namespaces: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=63)], ...], msgspec.Meta(max_length=MAX_NAMESPACES)] = ()
 
 
+class Compared(StrEnum):
+    """What came of a second look at an answer."""
+
+    AGREES = "Agrees"
+    WORSE = "Worse"  # and is what stands there now
+    NEWER = "Newer"  # worse by a newer database, which proves nothing; it stands there now
+    FORGED = "Forged"  # whoever it names did not write it
+
+
+class SecondLook(_Wire, frozen=True, kw_only=True):
+    """An answer that was made a second time, or that its own author does not know.
+
+    Attributes:
+        by: the pod that looked again.
+        of: the pod that had answered; empty where that is not written down.
+        at: when.
+        outcome: what came of it.
+        reason: what was worse, one line.
+    """
+
+    by: Annotated[str, msgspec.Meta(max_length=253)]
+    of: Annotated[str, msgspec.Meta(max_length=253)] = ""
+    at: datetime
+    outcome: Compared
+    reason: Annotated[str, msgspec.Meta(max_length=400)] = ""
+
+
 class EvidenceStatus(_Wire, frozen=True, kw_only=True):
     """What is known; written by the scanner alone.
 
@@ -123,6 +150,8 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
         scan: the summary of the scan.
         proofs: what is known about signatures, by demand.
         proven: how many of them are verified, for people: `1 of 2`.
+        answered_by: the pod that wrote this answer; the API server lets no other one write that name.
+        second_look: what another look at this answer said, where there was one.
         claimed_by: the scanner that is at it.
         claimed_until: from then on another may take it.
         attempts: failures in a row.
@@ -137,6 +166,8 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
     scan: Scan | None = None
     proofs: Annotated[tuple[Proof, ...], msgspec.Meta(max_length=MAX_PROOFS)] = ()
     proven: Annotated[str, msgspec.Meta(max_length=16)] = ""
+    answered_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
+    second_look: SecondLook | None = None
     claimed_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
     claimed_until: datetime | None = None
     attempts: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -404,6 +435,7 @@ def crd() -> dict[str, Json]:
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Image", ".spec.references[0]"),
         Column("Digest", ".status.digest", wide=True),
+        Column("Answered By", ".status.answeredBy", wide=True),
         Column("Reason", ".status.reason", wide=True),
     )
     return definition(

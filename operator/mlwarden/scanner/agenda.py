@@ -71,12 +71,14 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         started: when this process started.
         lease: how long a claim holds.
         max_age: a scan older than this is made again; zero for never.
+        second_looks: of all answers, how many are made again by somebody else: from 0 to 1.
     """
 
     identity: str
     started: datetime
     lease: timedelta
     max_age: timedelta
+    second_looks: float = 0.0
 
 
 def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = MappingProxyType({})) -> Due | None:
@@ -100,15 +102,15 @@ def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = Map
         # A definitive failure is asked about again at once: somebody may have pushed the image. A rate limit is not.
         return _wanted(evidence, at=max(free if status.phase is Phase.FAILED else later, again), since=asked)
     if status.phase is Phase.FAILED:
-        return _renewal(evidence, later) if status.retry_at else None
+        return renewal(evidence, later) if status.retry_at else None
     made_with = {proof.demand: proof.material for proof in status.proofs}
     if any(name not in made_with or (key and key != made_with[name]) for name, key in demanded.items()):
-        return _renewal(evidence, later)
+        return renewal(evidence, later)
     if status.scan is not None and status.scan.manifests and not status.scan.platforms and status.at < terms.started:
-        return _renewal(evidence, later)  # by a version that did not write down what it left out
+        return renewal(evidence, later)  # by a version that did not write down what it left out
     if evidence.is_resolution or not terms.max_age:
         return None
-    return _renewal(evidence, max(later, status.at + terms.max_age))
+    return renewal(evidence, max(later, status.at + terms.max_age))
 
 
 def _wanted(evidence: ImageEvidence, *, at: datetime, since: datetime) -> Due:
@@ -125,8 +127,8 @@ def _wanted(evidence: ImageEvidence, *, at: datetime, since: datetime) -> Due:
     )
 
 
-def _renewal(evidence: ImageEvidence, at: datetime) -> Due:
-    """Nobody waits for it. Renewals are on nobody's behalf: they are fair among registries."""
+def renewal(evidence: ImageEvidence, at: datetime) -> Due:
+    """Returns when it is due where nobody waits for it. Renewals are on nobody's behalf: they are fair among registries."""
     host, since = registry(order(evidence)[0]), evidence.status.at or _EVER
     return Due(at=at, rank=Rank.RENEWAL, since=since, host=host, attempts=evidence.status.attempts)
 

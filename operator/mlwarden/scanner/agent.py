@@ -8,7 +8,7 @@ leader with a queue in memory was rejected: it would have to be rebuilt, and be 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,21 +18,23 @@ from mlwarden.cluster import IMAGE_EVIDENCE, WARDEN_POLICY, ApiError, Client, Co
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
-from mlwarden.evidence.store import ImageEvidence, Requester
-from mlwarden.model.evidence import SIGNATURES, Phase
+from mlwarden.evidence.store import Compared, ImageEvidence, Requester, SecondLook
+from mlwarden.model.evidence import SIGNATURES, Phase, Scan
 from mlwarden.model.reference import parse
 from mlwarden.model.signing import MAX_PROOFS, Proof, Proven
 from mlwarden.scanner import metrics
-from mlwarden.scanner.agenda import Terms, backoff, due, long_backoff
+from mlwarden.scanner.agenda import Due, Terms, backoff, due, long_backoff
 from mlwarden.scanner.canary import EVERY
 from mlwarden.scanner.candidates import order
-from mlwarden.scanner.claim import Claim, LostError
+from mlwarden.scanner.claim import Claim, LostError, put
 from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.keys import GONE, Keys, material
 from mlwarden.scanner.lane import DisplacedError, Lane, NoSlotError
 from mlwarden.scanner.protocol import PullCredential, Worker
+from mlwarden.scanner.provenance import Writer
 from mlwarden.scanner.pull import Given, PullSecrets
 from mlwarden.scanner.refresh import Refresh
+from mlwarden.scanner.second import SecondLooks
 from mlwarden.scanner.setbacks import Setbacks
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def _now() -> datetime:
 
 _TAKEN_BACK: dict[str, Any] = {
     "phase": Phase.PENDING,
+    "digest": "",
     "scan": None,
     "proofs": (),
     "proven": "",
@@ -91,7 +94,10 @@ class Agent:
         self.worker_fit, self._unfit = asyncio.Event(), ""
         self._good_at: datetime | None = None
         self._unfit_at: datetime | None = None
-        self._refresh = Refresh(client, worker, known=self._known)
+        self._writer = Writer(terms.identity)
+        self._second = SecondLooks(client, self._writer, terms.second_looks)
+        self._disowned: asyncio.Queue[str] = asyncio.Queue()
+        self._refresh = Refresh(client, worker, self._writer, known=self._known)
         for name, lane in lanes.items():
             metrics.QUEUE.labels(name).set_function(lane.agenda.__len__)
             metrics.RUNNING.labels(name).set_function(lane.pools.__len__)
@@ -112,6 +118,7 @@ class Agent:
             tasks.create_task(self._watch_keys())
             tasks.create_task(self._prewarm())
             tasks.create_task(self._refresh.run())
+            tasks.create_task(self._disown())
             for lane in self._lanes:
                 tasks.create_task(self._dispatch(lane))
 
@@ -123,9 +130,45 @@ class Agent:
                 self._known[name] = store.read(obj)
             except EvidenceError as error:
                 LOG.warning("%s", error)
+        if obj is None:
+            self._writer.forget(name)
+        self._look_who_wrote(name)
         self._plan(name)
         if _lane(name) == SCAN and obj is not None:
             self._unproven.put_nowait(name)
+
+    def _look_who_wrote(self, name: str) -> None:
+        known = self._known.get(name)
+        self._second.changed(name, known)
+        if known is None:
+            return
+        if not self.informer.synced.is_set():
+            self._writer.adopt(known)
+        elif self._writer.disowns(known):
+            self._disowned.put_nowait(name)
+
+    async def _disown(self) -> None:
+        """Takes back what stands under our name and is not ours: somebody has our token."""
+        while True:
+            name = await self._disowned.get()
+            known = self._known.get(name)
+            if known is None or not self._writer.disowns(known):
+                continue
+            reason = f"it stands under the name of {self._writer.identity}, which did not write it: its token is used by somebody else"
+            LOG.error("%s: %s; it is taken back", name, reason)
+            look = SecondLook(by=self._writer.identity, of=self._writer.identity, at=_now(), outcome=Compared.FORGED, reason=reason)
+            status = msgspec.structs.replace(known.status, **_TAKEN_BACK, reason=one_line(reason), second_look=look)
+            try:
+                self._known[name] = await put(self._client, known, status, self._writer)
+            except LostError:
+                continue  # it has changed: the watch brings what stands there now
+            except ApiError as error:
+                LOG.warning("%s: it cannot be taken back yet: %s", name, error)
+                await asyncio.sleep(1)
+                self._disowned.put_nowait(name)
+                continue
+            metrics.FORGED.inc()
+            self._plan(name)
 
     def _policy_changed(self, key: tuple[str, str], obj: dict[str, Any] | None) -> None:
         if self._demands.changed(key[1], obj):
@@ -138,15 +181,23 @@ class Agent:
             self._plan(name)
 
     def _plan(self, name: str) -> None:
-        known = self._known.get(name)
-        when, lane = None, _lane(name)
+        known, when, lane = self._known.get(name), None, _lane(name)
         if known is not None:
-            demands = self._demands.about(known.spec.references) if lane == VERIFY else {}
-            when = due(known, self._terms, {demand: self._materials.get(demand, "") for demand in demands})
+            when, again = self._due(lane, known), self._second.due(known)
+            when = again if again is not None and (when is None or again.at < when.at) else when
             if when is not None:
-                again = self._setbacks.until(name, known.metadata.resource_version)
-                when = msgspec.structs.replace(when, at=max(when.at, again))
+                setback = self._setbacks.until(name, known.metadata.resource_version)
+                when = msgspec.structs.replace(when, at=max(when.at, setback))
         self._lanes[lane].plan(name, when)
+
+    def _due(self, lane: str, known: ImageEvidence) -> Due | None:
+        demands = self._demands.about(known.spec.references) if lane == VERIFY else {}
+        return due(known, self._terms, {demand: self._materials.get(demand, "") for demand in demands})
+
+    def _is_second(self, lane: str, known: ImageEvidence) -> bool:
+        """Whether it is looked at a second time now, and nobody wants another answer."""
+        first = self._due(lane, known)
+        return known.metadata.name in self._second and (first is None or first.at > _now())
 
     async def _watch_worker(self) -> None:
         while True:
@@ -174,7 +225,7 @@ class Agent:
     async def _distrust(self, reason: str) -> None:
         """Stops, and takes back what was written since the tools were last known to be right; with each look, until it is done.
 
-        What was written since this stopped is by another scanner, whose tools are right: one that stays broken does not stop the others.
+        What others wrote is theirs to take back, and so is what was written since this stopped.
         """
         self._unfit_at = self._unfit_at or _now()
         if not self._unfit:
@@ -182,9 +233,10 @@ class Agent:
         self._unfit = f"the scanner is not fit for use: {reason}"
         self.worker_fit.clear()
         since = self._good_at or _now() - EVERY
-        for known in [known for known in self._known.values() if _made_between(known, since, self._unfit_at)]:
+        ours = ("", self._terms.identity)  # an older version did not write down whose an answer is
+        for known in [known for known in self._known.values() if _made_between(known, since, self._unfit_at, ours)]:
             try:
-                claim = await Claim.take(self._client, self._terms.identity, self._terms.lease, known)
+                claim = await Claim.take(self._client, self._writer, self._terms.lease, known)
                 await claim.finish({**_TAKEN_BACK, "reason": one_line(self._unfit)})
             except LostError:
                 continue  # somebody is at it, or it has changed: the next look sees what became of it
@@ -227,7 +279,7 @@ class Agent:
         with metrics.timed(lane):
             try:
                 if known is not None:
-                    outcome = await self._answer(lane, known)
+                    outcome = await (self._look_again if self._is_second(lane, known) else self._answer)(lane, known)
                 self._setbacks.over(name)
             except LostError:  # the watch will say what became of it
                 self._setbacks.note(name, _now(), version=known.metadata.resource_version if known is not None else "")
@@ -241,12 +293,13 @@ class Agent:
                 self._setbacks.note(name, _now())
             finally:
                 self._lanes[lane].end(name)
+                self._look_who_wrote(name)
                 self._plan(name)
         metrics.FINISHED.labels(lane, outcome).inc()
 
     async def _answer(self, lane: str, known: ImageEvidence) -> str:
         """Claims, has it answered while the claim is renewed, and writes what came of it; returns the outcome for the metrics."""
-        claim, slots = await Claim.take(self._client, self._terms.identity, self._terms.lease, known), self._lanes[lane]
+        claim, slots = await Claim.take(self._client, self._writer, self._terms.lease, known), self._lanes[lane]
         outcome = "ready"
         try:
             async with claim.renewed():
@@ -275,6 +328,33 @@ class Agent:
         self._known[known.metadata.name] = claim.current
         return outcome
 
+    async def _look_again(self, lane: str, known: ImageEvidence) -> str:
+        """Makes an answer a second time, without a claim, and has it compared; returns the outcome for the metrics."""
+        name, slots = known.metadata.name, self._lanes[lane]
+        try:
+            given = await self._secrets.credentials_for(known) if self._secrets is not None else Given()
+            await slots.slot(name)
+            async with slots.displaceable(name):
+                found = (
+                    await self._proven(known, given.credentials)
+                    if lane == VERIFY
+                    else await self._looked(known, given.credentials, fresh=True)
+                )
+        except NoSlotError:
+            return "given back"
+        except GatherError:
+            self._second.failed(name)
+            return "second look"
+        slots.write(name)
+        stored = await self._second.conclude(known, found)
+        if stored is not None:
+            self._known[name] = stored
+            look = stored.status.second_look
+            if look is not None and look.outcome is Compared.WORSE:
+                for each in self._second.suspect(look.of, self._known):
+                    self._plan(each)
+        return "second look"
+
     async def _resolve(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
         began, reference = _now(), known.spec.references[0]
@@ -284,10 +364,18 @@ class Agent:
 
     async def _scan(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
-        vex, _ = await self._keys.filled(self._demands.excuses)
-        scan = await self._worker.scan(order(known), credentials, vex)
-        now = _now()
+        scan, now = await self._looked(known, credentials), _now()
         return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
+
+    async def _looked(self, known: ImageEvidence, credentials: tuple[PullCredential, ...], *, fresh: bool = False) -> Scan:
+        vex, _ = await self._keys.filled(self._demands.excuses)
+        return await self._worker.scan(order(known), credentials, vex, fresh=fresh)
+
+    async def _proven(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> tuple[Proof, ...]:
+        """What can be proven of what stands there: what could not be asked is left out."""
+        filled, _ = await self._keys.filled(self._demands.about(known.spec.references))
+        proofs = await self._worker.verify(order(known), filled, credentials) if filled else ()
+        return tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand], self._roots), at=_now()) for proof in proofs)
 
     async def _verify(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What can be proven. What could not be found out this time leaves what was known, with its age, and is tried again."""
@@ -347,9 +435,9 @@ def _on_behalf(known: ImageEvidence) -> Requester:
     return Requester(purpose=known.spec.purpose, namespace="".join(known.spec.namespaces[-1:]), pullers=known.spec.pullers)
 
 
-def _made_between(known: ImageEvidence, since: datetime, until: datetime) -> bool:
-    """Whether the tools said something about it in that time. By whichever scanner: who made an answer is not written down."""
-    if known.status.phase is not Phase.READY or known.is_resolution:
+def _made_between(known: ImageEvidence, since: datetime, until: datetime, by: Collection[str]) -> bool:
+    """Whether the tools of one of these scanners said something about it in that time."""
+    if known.status.phase is not Phase.READY or known.is_resolution or known.status.answered_by not in by:
         return False
     made = known.status.scan.scanned_at if known.status.scan is not None else known.status.at
     return made is not None and since < made <= until

@@ -18,6 +18,7 @@ from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, In
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
+from mlwarden.scanner.provenance import Writer
 
 LOG = logging.getLogger(__name__)
 _TRIES = 8
@@ -35,20 +36,20 @@ class Claim:
         current: the object as last written or read by us.
     """
 
-    def __init__(self, client: Client, identity: str, lease: timedelta, current: ImageEvidence) -> None:
-        self._client, self._identity, self._lease = client, identity, lease
+    def __init__(self, client: Client, writer: Writer, lease: timedelta, current: ImageEvidence) -> None:
+        self._client, self._writer, self._lease = client, writer, lease
         self.current = current
 
     @classmethod
-    async def take(cls, client: Client, identity: str, lease: timedelta, seen: ImageEvidence) -> "Claim":
+    async def take(cls, client: Client, writer: Writer, lease: timedelta, seen: ImageEvidence) -> "Claim":
         """Claims an object as it was seen.
 
         Raises:
             LostError: it has changed since. ApiError: the API server did not take it.
         """
-        claim = cls(client, identity, lease, seen)
+        claim = cls(client, writer, lease, seen)
         try:
-            await claim._put(claim._changed(claimed_by=identity, claimed_until=_now() + lease))
+            await claim._put(claim._changed(claimed_by=writer.identity, claimed_until=_now() + lease))
         except (ConflictError, NotFoundError):
             raise LostError from None
         return claim
@@ -123,38 +124,42 @@ class Claim:
             self.current = store.read(await self._client.get(IMAGE_EVIDENCE, self.current.metadata.name))
         except EvidenceError:
             raise LostError from None
-        if self.current.metadata.uid != uid or self.current.status.claimed_by != self._identity:
+        if self.current.metadata.uid != uid or self.current.status.claimed_by != self._writer.identity:
             raise LostError
 
     def _changed(self, **change: Any) -> EvidenceStatus:
         return msgspec.structs.replace(self.current.status, **change)
 
     async def _put(self, status: EvidenceStatus) -> None:
-        self.current = await _update(self._client, self.current, status)
+        self.current = await _update(self._client, self.current, status, self._writer)
 
 
-async def put(client: Client, seen: ImageEvidence, status: EvidenceStatus) -> ImageEvidence:
+async def put(client: Client, seen: ImageEvidence, status: EvidenceStatus, writer: Writer) -> ImageEvidence:
     """Writes a status without a claim, under the resource version that was seen.
 
     Raises:
         LostError: it has changed since, or is gone. ApiError: the API server did not take it.
     """
     try:
-        return await _update(client, seen, status)
+        return await _update(client, seen, status, writer)
     except (ConflictError, NotFoundError):
         raise LostError from None
 
 
-async def _update(client: Client, seen: ImageEvidence, status: EvidenceStatus) -> ImageEvidence:
+async def _update(client: Client, seen: ImageEvidence, status: EvidenceStatus, writer: Writer) -> ImageEvidence:
     metadata = seen.metadata
-    body = {
-        "apiVersion": store.API_VERSION,
-        "kind": store.KIND,
-        "metadata": {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
-        "spec": {"references": list(seen.spec.references)},
-        "status": store.encode(status),
-    }
-    return store.read(await client.update(IMAGE_EVIDENCE, body, subresource="status"))
+    with writer.writing(seen, status) as signed:
+        body = {
+            "apiVersion": store.API_VERSION,
+            "kind": store.KIND,
+            "metadata": {"name": metadata.name, "uid": metadata.uid, "resourceVersion": metadata.resource_version},
+            "spec": {"references": list(seen.spec.references)},
+            "status": store.encode(signed),
+        }
+        stored = store.read(await client.update(IMAGE_EVIDENCE, body, subresource="status"))
+        if signed is not status:
+            writer.adopt(stored)  # as the API server keeps it: an older schema may have left something out
+    return stored
 
 
 def _now() -> datetime:

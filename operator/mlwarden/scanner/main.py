@@ -72,6 +72,8 @@ def _parser(mode: str) -> argparse.ArgumentParser:
         add_options(parser)
         parser.add_argument("--identity", default="", metavar="NAME", help="name in claims; default: POD_NAME, else host and process")
         parser.add_argument("--lease", type=_positive, default=45, metavar="SECONDS", help="what a killed scanner had claimed is free then")
+        looks = "of all answers that are made again, at random, by another replica or the next scan: from 0 to 1"
+        parser.add_argument("--second-looks", type=_share, default=0.01, metavar="SHARE", help=looks)
         parser.add_argument("--max-age", type=float, default=24, metavar="HOURS", help="scans older than this are made again; 0: never")
         namespace = os.environ.get("POD_NAMESPACE", "mlwarden-system")
         parser.add_argument("--key-namespace", default=namespace, metavar="NAME", help="of Secrets with public keys that policies name")
@@ -135,6 +137,13 @@ def _suspect(text: str) -> Suspect:
     return Suspect(package=match[1], version=match[2], vulnerability=match[3])
 
 
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError("from 0 to 1")
+    return number
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -145,7 +154,11 @@ def _positive(text: str) -> int:
 async def _agent(options: argparse.Namespace) -> int:
     identity = options.identity or os.environ.get("POD_NAME") or f"{sockets.gethostname()}-{os.getpid()}"
     terms = Terms(
-        identity=identity[:253], started=datetime.now(UTC), lease=timedelta(seconds=options.lease), max_age=timedelta(hours=options.max_age)
+        identity=identity[:253],
+        started=datetime.now(UTC),
+        lease=timedelta(seconds=options.lease),
+        max_age=timedelta(hours=options.max_age),
+        second_looks=options.second_looks,
     )
     async with await connect(options) as client:
         lanes = {

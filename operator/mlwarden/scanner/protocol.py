@@ -43,11 +43,19 @@ class Resolve(_Message, frozen=True, kw_only=True, tag="resolve"):
 
 
 class Look(_Message, frozen=True, kw_only=True, tag="scan"):
-    """What is in this digest? `references`: `repository@sha256:…`, to try in turn; `vex`: whose documents are wanted, keys filled in."""
+    """What is in this digest?
+
+    Attributes:
+        references: `repository@sha256:…`, to try in turn.
+        credentials: to pull with.
+        vex: whose documents are wanted, keys filled in.
+        fresh: read the image itself, whatever is kept of it.
+    """
 
     references: tuple[str, ...]
     credentials: tuple[PullCredential, ...] = ()
     vex: dict[str, Demand] = {}
+    fresh: bool = False
 
 
 class LookAgain(_Message, frozen=True, kw_only=True, tag="again"):
@@ -164,10 +172,15 @@ class Worker:
             raise TransientError("the scanner's worker answered with something that is not a digest") from None
 
     async def scan(
-        self, references: tuple[str, ...], credentials: tuple[PullCredential, ...] = (), vex: Mapping[str, Demand] = MappingProxyType({})
+        self,
+        references: tuple[str, ...],
+        credentials: tuple[PullCredential, ...] = (),
+        vex: Mapping[str, Demand] = MappingProxyType({}),
+        *,
+        fresh: bool = False,
     ) -> Scan:
         """Raises DefinitiveError, TransientError. Cancelling it stops the scan."""
-        return (await self._ask(Look(references=references, credentials=credentials, vex=dict(vex)), Scanned)).scan
+        return (await self._ask(Look(references=references, credentials=credentials, vex=dict(vex), fresh=fresh), Scanned)).scan
 
     async def scan_again(self, digests: tuple[str, ...]) -> dict[str, Scan]:
         """Raises TransientError. Only of digests that were asked about."""

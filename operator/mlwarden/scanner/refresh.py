@@ -23,6 +23,7 @@ from mlwarden.model.evidence import Phase, Scan
 from mlwarden.scanner import metrics
 from mlwarden.scanner.claim import LostError, put
 from mlwarden.scanner.protocol import Worker
+from mlwarden.scanner.provenance import Writer
 
 LOG = logging.getLogger(__name__)
 _BATCH = 200
@@ -36,11 +37,12 @@ class Refresh:
     Args:
         client: of the API server.
         worker: is asked.
+        writer: writes our name under what is said.
         known: every object, by name; kept current by its owner.
     """
 
-    def __init__(self, client: Client, worker: Worker, *, known: Mapping[str, ImageEvidence]) -> None:
-        self._client, self._worker, self._known = client, worker, known
+    def __init__(self, client: Client, worker: Worker, writer: Writer, *, known: Mapping[str, ImageEvidence]) -> None:
+        self._client, self._worker, self._writer, self._known = client, worker, writer, known
         self._database: datetime | None = None
         self._newer = asyncio.Event()
         self._size, self._spoilt = _BATCH, set[str]()
@@ -118,7 +120,7 @@ class Refresh:
         excused = tuple(each for each in before.suppressed if (each.id, each.package, each.installed) in found) if before else ()
         scan = msgspec.structs.replace(scan, scanned_at=now, suppressed=excused)
         try:
-            await put(self._client, known, msgspec.structs.replace(known.status, scan=scan, at=now, reason=""))
+            await put(self._client, known, msgspec.structs.replace(known.status, scan=scan, at=now, reason=""), self._writer)
             if excused and not known.is_asked:
                 spec = {"requestedAt": asked_at(now), "purpose": Purpose.RENEWAL.value}
                 await self._client.patch(IMAGE_EVIDENCE, known.metadata.name, {"spec": spec})

@@ -107,9 +107,9 @@ class Service:
             case Resolve(reference=reference, credentials=credentials):
                 async with self._resolutions:
                     return Resolved(digest=await self._gatherer.resolve(reference, protocol.shown(credentials)))
-            case Look(references=references, credentials=credentials, vex=vex):
+            case Look(references=references, credentials=credentials, vex=vex, fresh=fresh):
                 async with self._scans:
-                    looking = self._look(references, protocol.shown(credentials), vex)
+                    looking = self._look(references, protocol.shown(credentials), vex, fresh=fresh)
                     return Scanned(scan=await self._believed(self._canaries[:1], looking))
             case LookAgain(digests=digests):
                 async with self._again:
@@ -122,7 +122,7 @@ class Service:
             case Report():
                 return await self._state()
 
-    async def _look(self, references: Sequence[str], credentials: Credentials, vex: Mapping[str, Demand]) -> Scan:
+    async def _look(self, references: Sequence[str], credentials: Credentials, vex: Mapping[str, Demand], *, fresh: bool) -> Scan:
         """One digest, in all its repositories and with all that it stands for: in a bounded time."""
         documents: tuple[Document, ...] = ()
         if vex:
@@ -130,7 +130,7 @@ class Service:
                 async with asyncio.timeout(_VERIFY_SECONDS):
                     documents = await self._prover.documents(references, vex, credentials)
         return await in_turn(
-            references, self._seconds, lambda reference: self._gatherer.scan((reference,), credentials, documents=documents)
+            references, self._seconds, lambda reference: self._gatherer.scan((reference,), credentials, documents=documents, fresh=fresh)
         )
 
     async def _believed(self, tried: Sequence[Canary], work: Coroutine[Any, Any, _T]) -> _T:

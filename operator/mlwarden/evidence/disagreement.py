@@ -1,0 +1,91 @@
+"""Where a second answer about the same digest is worse than the first: pure.
+
+The same bytes and the same database give the same answer, so a first answer that was better was not made from them: somebody wrote it with
+a scanner's token, or the tools that made it were not what they should be. A first answer that was worse is none of that; it stays.
+
+With a newer database more may be found honestly, and a signature may be taken out of a registry. What is worse is believed in any case:
+only what is said about it differs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mlwarden.model.evidence import Scan
+from mlwarden.model.signing import Proof, Proven
+
+_SHOWN = 3
+
+
+def by_as_old_a_database(first: Scan, second: Scan) -> bool:
+    """Whether the second scan used the same database as the first, or an older one."""
+    return first.database_at is None or (second.database_at is not None and second.database_at <= first.database_at)
+
+
+def worse(first: Scan, second: Scan) -> str:
+    """Returns what is worse in the second scan, one line, `""` where nothing is."""
+    found = [
+        *_more("with a fix", _fixable(first.counts), _fixable(second.counts)),
+        *_more("without a fix", _all_unfixed(first), _all_unfixed(second)),
+    ]
+    both = {*first.scanners} & {*second.scanners}
+    if "secret" in both:
+        found += _more("secrets", first.secret_counts, second.secret_counts)
+    if "misconfig" in both:
+        found += _more("misconfigurations", first.misconfiguration_counts, second.misconfiguration_counts)
+    if second.eol and not first.eol and "vuln" in first.scanners:
+        found.append("its operating system gets no more updates")
+    if second.packages <= 0 < first.packages:
+        found.append("no packages recognised")
+    unseen = [each for each in first.platforms if each not in second.platforms]
+    unseen += [each for each in second.unjudged if each not in (*first.unjudged, *unseen)]
+    if unseen:
+        found.append(f"not scanned for {', '.join(unseen[:_SHOWN])}")
+    blind = [each for each in second.blind if each not in first.blind]
+    if blind:
+        found.append(f"the scanner does not see everything in it: {blind[0]}")
+    return "; ".join(found)
+
+
+def unexcused(first: Scan, second: Scan) -> str:
+    """Returns what the first scan says that somebody excuses and the second does not, one line, `""` where there is nothing."""
+    now = {(each.id, each.package, each.signer) for each in second.suppressed}
+    gone = [each for each in first.suppressed if (each.id, each.package, each.signer) not in now]
+    return f"nobody excuses {', '.join(dict.fromkeys(each.id for each in gone[:_SHOWN]))}" if gone else ""
+
+
+def unproven(first: Iterable[Proof], second: Sequence[Proof]) -> str:
+    """Returns what the first look proved and the second one denies, one line, `""` where there is nothing.
+
+    What could not be found out denies nothing, nor does what was asked with another key or trust root.
+    """
+    now = {proof.demand: proof for proof in second}
+    found = [_denied(proof, now[proof.demand]) for proof in first if proof.outcome is Proven.VERIFIED and proof.demand in now]
+    return "; ".join(filter(None, found))
+
+
+def _denied(first: Proof, second: Proof) -> str:
+    name = first.authority or first.demand
+    if second.outcome is Proven.UNKNOWN or second.material != first.material:
+        return ""
+    if second.outcome is not Proven.VERIFIED:
+        return f"{name}: {second.outcome.value} ({second.reason})"
+    if second.signer != first.signer:
+        return f"{name}: signed by {second.signer}, not by {first.signer}"
+    if first.made_at is not None and second.made_at is not None and second.made_at < first.made_at:
+        return f"{name}: attests something of {second.made_at:%Y-%m-%d %H:%M}, not of {first.made_at:%Y-%m-%d %H:%M}"
+    return ""
+
+
+def _more(what: str, first: Mapping[str, int], second: Mapping[str, int]) -> Iterable[str]:
+    more = [
+        f"{count} {severity} instead of {first.get(severity, 0)}" for severity, count in second.items() if count > first.get(severity, 0)
+    ]
+    if more:
+        yield f"{what} {', '.join(sorted(more))}"
+
+
+def _fixable(counts: Mapping[str, int]) -> dict[str, int]:
+    return {severity: count for severity, count in counts.items() if severity != "unfixed"}
+
+
+def _all_unfixed(scan: Scan) -> dict[str, int]:
+    return {**scan.unfixed, "in all": scan.counts.get("unfixed", 0)}
