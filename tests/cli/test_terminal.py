@@ -16,7 +16,7 @@ from mlwarden.cluster.kinds import Kind
 from mlwarden.controllers.acceptance import WAITS
 from mlwarden.controllers.gate import JUDGED
 from mlwarden.errors import InputError
-from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
+from mlwarden.evidence.store import Compared, EvidenceStatus, ImageEvidence, SecondLook
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Phase, Scan, Vulnerability
 from mlwarden.model.signing import Proof, Proven, Signer
@@ -194,7 +194,11 @@ def found(draw: st.DrawFn) -> evidence.Found:
     read = msgspec.convert(base, ImageEvidence)
 
     def having(**status: Any) -> ImageEvidence:
-        return msgspec.structs.replace(read, status=EvidenceStatus(at=NOW, reason=draw(stored), **status))
+        look = SecondLook(by=draw(stored), of=draw(stored), at=NOW, outcome=draw(st.sampled_from(list(Compared))), reason=draw(stored))
+        again = draw(st.sampled_from([None, look]))
+        return msgspec.structs.replace(
+            read, status=EvidenceStatus(at=NOW, reason=draw(stored), answered_by=draw(stored), second_look=again, **status)
+        )
 
     return evidence.Found(
         image=draw(stored),

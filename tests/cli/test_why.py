@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from mlwarden import evidence
 from mlwarden.cli import why
 from mlwarden.cluster import CONFIG_MAP, NAMESPACE, ForbiddenError
 from mlwarden.cluster.kinds import Kind
+from mlwarden.evidence.store import Requester
 
 POD = {
     "apiVersion": "v1",
@@ -64,3 +66,15 @@ async def test_the_profile_is_that_of_the_installation(settings: str, labels: di
 
 async def test_who_may_not_read_the_default_profile_is_told_what_the_controller_said_and_no_guess() -> None:
     assert await why._judged(Cluster(""), POD, "research", [POLICY]) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("most", "told"), [(1, True), (2, False)])
+async def test_a_namespace_with_as_many_requests_as_it_may_is_told(most: int, told: bool) -> None:  # noqa: FBT001 -- a parameter
+    class Full(Cluster):
+        async def list(self, kind: Kind) -> list[dict[str, Any]]:
+            requests = [evidence.pending("r.example/team/other:1", Requester(namespace="research"))]
+            return requests if kind.plural == "imageevidences" else await super().list(kind)
+
+    settings = f"defaultProfile: production\nevidencePerNamespace: {most}"
+    lines = await why._judged(Full(settings), POD, "research", [POLICY])  # type: ignore[arg-type]
+    assert any("scanner.perNamespace" in line for line in lines) is told

@@ -296,6 +296,20 @@ class TestEvidence:
         held.admin.patch(f"{path}/{name}", {"metadata": {"annotations": {"seen": "yes"}}})
         held.admin.delete(f"{path}/{name}")
 
+    def test_that_answers_is_not_taken_away_by_who_makes_room_for_requests(self, held: "FailHeld", path: str) -> None:
+        from mlwarden.evidence import pending
+
+        body = pending("registry.example/room:1")
+        name, by = body["metadata"]["name"], f"{held.settings.scanner}-0"
+        releaser = held.account(held.settings.releaser)
+        releaser.create(path, body)
+        ready = {"phase": "Ready", "at": "2026-11-30T12:00:00Z", "digest": "sha256:" + "a" * 64, "answeredBy": by}
+        held.account(held.settings.scanner).patch(f"{path}/{name}/status", {"status": ready})
+        refused(lambda: releaser.delete(f"{path}/{name}"), "nothing that is known")
+        held.admin.delete(f"{path}/{name}")
+        releaser.create(path, body)
+        releaser.delete(f"{path}/{name}")
+
     def test_carries_the_name_of_the_pod_that_wrote_it(self, held: "FailHeld", path: str, attack: Callable[[str, str, str], None]) -> None:
         from mlwarden.evidence import pending
 

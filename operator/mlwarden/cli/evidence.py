@@ -19,7 +19,7 @@ from mlwarden.cluster import IMAGE_EVIDENCE, POD, WARDEN_POLICY, Client, Forbidd
 from mlwarden.controllers.imageids import as_running
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence import store
-from mlwarden.evidence.store import ImageEvidence
+from mlwarden.evidence.store import Compared, EvidenceStatus, ImageEvidence
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import SIGNATURES, Phase, Scan
@@ -185,14 +185,15 @@ def _scan(evidence: ImageEvidence | None, now: datetime) -> list[str]:
         return ["not asked for yet"]
     status = evidence.status
     if status.scan is None:
-        return [f"{status.phase.value}: {clean(status.reason) or 'waiting for the scanner'}"]
+        return [f"{status.phase.value}: {clean(status.reason) or 'waiting for the scanner'}", *_answered(status, now)]
     scan = status.scan
     lines = [
         f"{clean(scan.scanner, 80)}, {_ago(scan.scanned_at, now)}; {clean(scan.os) or 'no operating system'}, {scan.packages} packages"
     ]
     lines += [f"vulnerability database of {_ago(scan.database_at, now)}"] if scan.database_at else []
     lines += [f"the scanner does not see everything: {clean('; '.join(scan.blind))}"] if scan.blind else []
-    return [*lines, *_vulnerabilities(scan), *([f"the last refresh failed: {clean(status.reason)}"] if status.reason else [])]
+    lines += _vulnerabilities(scan)
+    return [*lines, *([f"the last refresh failed: {clean(status.reason)}"] if status.reason else []), *_answered(status, now)]
 
 
 def _vulnerabilities(scan: Scan) -> list[str]:
@@ -212,8 +213,26 @@ def _signatures(evidence: ImageEvidence | None, policies: Mapping[str, Sequence[
         return ["no policy asks for them" if not policies else "not asked for yet"]
     status = evidence.status
     if status.phase is not Phase.READY:
-        return [f"{status.phase.value}: {clean(status.reason) or 'waiting for the scanner'}"]
-    return [_proof(proof, policies, now) for proof in status.proofs] or ["no policy asks for any"]
+        return [f"{status.phase.value}: {clean(status.reason) or 'waiting for the scanner'}", *_answered(status, now)]
+    return [*(_proof(proof, policies, now) for proof in status.proofs), *_answered(status, now)] or ["no policy asks for any"]
+
+
+_COMPARED = {
+    Compared.AGREES: "looked again and found nothing worse",
+    Compared.WORSE: "looked again and found worse, which stands here now",
+    Compared.NEWER: "looked again with a newer database and found worse, which stands here now",
+    Compared.FORGED: "did not write what stood here under its name, and took it back",
+}
+
+
+def _answered(status: EvidenceStatus, now: datetime) -> list[str]:
+    """Who says so, and what came of a second look."""
+    lines = [f"answered by {clean(status.answered_by, 120)}"] if status.answered_by else []
+    if (look := status.second_look) is None:
+        return lines
+    of = f" at the answer of {clean(look.of, 120)}" if look.of and look.of not in {status.answered_by, look.by} else ""
+    reason = f": {clean(look.reason)}" if look.reason else ""
+    return [*lines, f"{clean(look.by, 120)} {_COMPARED[look.outcome]}{of}, {_ago(look.at, now)}{reason}"]
 
 
 def _proof(proof: Proof, policies: Mapping[str, Sequence[str]], now: datetime) -> str:

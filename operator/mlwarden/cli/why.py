@@ -35,6 +35,7 @@ from mlwarden.cluster.indexes import Indexes
 from mlwarden.controllers.acceptance import WAITS
 from mlwarden.controllers.gate import JUDGED
 from mlwarden.errors import Error, InputError
+from mlwarden.evidence.bounds import Unanswered
 from mlwarden.model.finding import Decision
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
 from mlwarden.workloads import extract
@@ -183,6 +184,10 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str, policies:
         lines = ["By what is known now it is good: it should be released within seconds."]
     else:
         lines = [engine.refusal(verdict, workload) if verdict.decision is Decision.DENY else engine.held(verdict)]
+    bounds = Unanswered(settings.evidence_per_namespace)
+    for each in known:
+        bounds.changed(str(each["metadata"]["name"]), each)
+    lines += [f"Besides, {clean(bounds.said(namespace))}."] if bounds.is_full(namespace) else []
     return [*lines, assumed] if assumed else lines
 
 

@@ -11,7 +11,7 @@ from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET
 from mlwarden.controllers.scope import ACCEPTED, NAME_LABEL, may, validating
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
-from mlwarden.policy.account import cel, is_account
+from mlwarden.policy.account import cel, is_account, username
 
 WEBHOOKS = "mlwarden"
 """Name of the mutating and of the validating webhook configuration."""
@@ -156,10 +156,23 @@ def _evidence(settings: Settings) -> list[dict[str, Json]]:
     Whoever writes an answer, or a second look at one, or claims it, does so under the name of the pod that its token was made for: a stolen
     token cannot speak in another pod's name, and the pod that it belongs to knows what it wrote (`scanner.provenance`).
     """
-    group = {"apiGroups": ["mlwarden.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"]}
-    return validating(
+    group: dict[str, Json] = {"apiGroups": ["mlwarden.io"], "apiVersions": ["*"]}
+    makes_room = validating(
+        "mlwarden-evidence-room",
+        constraints={"resourceRules": [{**group, "operations": ["DELETE"], "resources": ["imageevidences"]}]},
+        conditions={"releaser": f"request.userInfo.username == {cel(username(settings, settings.releaser))}"},
+        validations=[
+            {
+                "expression": "oldObject.?status.?phase.orValue('') != 'Ready'",
+                "message": "whoever releases pods takes away requests without an answer, and nothing that is known",
+            }
+        ],
+    )
+    return makes_room + validating(
         "mlwarden-evidence",
-        constraints={"resourceRules": [{**group, "resources": ["imageevidences", "imageevidences/status"]}]},
+        constraints={
+            "resourceRules": [{**group, "operations": ["CREATE", "UPDATE"], "resources": ["imageevidences", "imageevidences/status"]}]
+        },
         conditions={
             # Finalizers, owners, managed fields: the storage migrator and the garbage collector write those.
             "says-something": ("oldObject == null || object.?spec != oldObject.?spec || object.?status != oldObject.?status"),

@@ -105,7 +105,8 @@ def _unanswered(obj: Mapping[str, Json] | ImageEvidence | None) -> ImageEvidence
     if obj is None:
         return None
     if not isinstance(obj, ImageEvidence):
-        if (obj.get("status") or {}).get("phase") == Phase.READY.value:  # most are, and need not be read for it
+        status = obj.get("status")
+        if isinstance(status, Mapping) and status.get("phase") == Phase.READY.value:  # most are, and need not be read for it
             return None
         try:
             obj = read(dict(obj))
