@@ -1,19 +1,24 @@
 """Who forges an answer is found out: by chance where another pod looks again, for certain where the pod that is named did not write it."""
 
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from mlwarden import policy
 from mlwarden.embedded import images
 from mlwarden.embedded.processes import free_port, wait_until
+from mlwarden.embedded.signer import KeyPair, Signer
 from mlwarden.evidence.disagreement import by_as_old_a_database, unexcused, unproven, worse
 from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
-from mlwarden.model.evidence import Phase, Scan, Suppressed
-from mlwarden.model.signing import Proof, Proven, Signer
+from mlwarden.model.evidence import SIGNATURES, Phase, Scan, Suppressed
+from mlwarden.model.signing import Demand, Proof, Proven
+from mlwarden.model.signing import Signer as WhoSigned
+from mlwarden.scanner.keys import material
 from mlwarden.scanner.provenance import Writer
 from mlwarden.scanner.second import SecondLooks
 
@@ -98,6 +103,61 @@ def test_a_forged_answer_in_a_live_scanners_own_name_is_noticed_at_once_without_
     )
 
 
+@pytest.fixture
+def demanded(cluster: "EmbeddedCluster", evidence_crd: None, tmp_path: Path) -> Iterator[tuple[Signer, KeyPair, str, Demand]]:
+    """A policy that asks for the signature of one key: who signs, with what, the demand's id and the demand."""
+    signer = Signer(tmp_path)
+    key = signer.key_pair("team")
+    requirement = {"imageSignature": {"authorities": [{"name": "team", "key": key.pem}]}}
+    spec = {"profiles": {"production": "Deny"}, "requirement": requirement, "message": "m", "why": "w", "fix": {"text": "f"}}
+    body = {"apiVersion": "mlwarden.io/v1alpha1", "kind": "WardenPolicy", "metadata": {"name": "second-signed"}, "spec": spec}
+    path = "/apis/mlwarden.io/v1alpha1/wardenpolicies/second-signed"
+    cluster.api().apply(path, body)
+    ((name, demand),) = policy.compile_policy(policy.parse(body)).demands.items()
+    yield signer, key, name, demand
+    cluster.api().delete(path)
+
+
+@pytest.mark.cluster
+def test_a_forged_signature_is_taken_back_by_another_pod_and_an_honest_one_stays(
+    cluster: "EmbeddedCluster",
+    ask: Ask,
+    scanner: Scanner,
+    until: Until,
+    *,
+    demanded: tuple[Signer, KeyPair, str, Demand],
+    attack: Callable[[str, str, str], None],
+) -> None:
+    signer, key, demand, asked = demanded
+    names = {}
+    for what in ("signed", "unsigned"):
+        of = images.push_image(cluster.registry, f"second/{what}:1", alpine={"musl": "1.2.5-r10"}, python={what: "1"})
+        names[what] = f"{cluster.registry}/second/{what}@{of}"
+    signer.sign(names["signed"], key)
+    honest = ask(SIGNATURES + names["signed"])
+    first = scanner("--second-looks=0", name="scanner-a")
+    answered = until(honest, ready)
+    assert [proof["outcome"] for proof in answered["proofs"]] == ["Verified"]
+    first.stop()
+    forged = ask(SIGNATURES + names["unsigned"])
+    proof = {**answered["proofs"][0], "at": datetime.now(UTC).isoformat()}
+    assert proof["material"] == material(asked)
+    write(cluster, forged, {"phase": "Ready", "at": proof["at"], "proofs": [proof], "proven": "1 of 1", "answeredBy": "scanner-b"})
+
+    scanner("--second-looks=1", name="scanner-c")
+    found = until(forged, outcome("Worse"))
+    assert [(each["demand"], each["outcome"]) for each in found["proofs"]] == [(demand, "Missing")]
+    assert found["proven"] == "0 of 1"
+    assert "team: Missing" in found["secondLook"]["reason"]
+    stays = until(honest, outcome("Agrees"))
+    assert {**stays, "secondLook": None} == {**answered, "secondLook": None}
+    attack(
+        "a signature is forged with a scanner's token",
+        "it was believed for as long as the policy's maxAge",
+        f"taken back by a second look: {found['secondLook']['reason'][:60]}; an honest one stayed",
+    )
+
+
 @pytest.mark.cluster
 def test_a_scanner_that_starts_again_under_its_name_knows_its_answers(
     cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until
@@ -153,14 +213,14 @@ def test_a_newer_database_may_find_more() -> None:
 
 
 def test_an_excuse_that_nobody_signed_is_found_and_one_that_is_there_is_not() -> None:
-    excuse = Suppressed(id="CVE-2026-1", package="torch", signer=Signer(subject="security", issuer="i"))
+    excuse = Suppressed(id="CVE-2026-1", package="torch", signer=WhoSigned(subject="security", issuer="i"))
     assert "CVE-2026-1" in unexcused(scan(suppressed=(excuse,)), scan())
     assert unexcused(scan(suppressed=(excuse,)), scan(suppressed=(excuse,))) == ""
     assert unexcused(scan(), scan(suppressed=(excuse,))) == ""
 
 
 def test_a_proof_that_cannot_be_made_again_is_denied_and_one_that_could_not_be_asked_is_not() -> None:
-    signer = Signer(key="sha256:" + "a" * 64)
+    signer = WhoSigned(key="sha256:" + "a" * 64)
     proof = Proof(demand="d", authority="team", outcome=Proven.VERIFIED, signer=signer, at=NOW)
     missing = msgspec.structs.replace(proof, outcome=Proven.MISSING, signer=None, reason="no signature")
     assert "team: Missing (no signature)" in unproven([proof], [missing])
@@ -168,7 +228,7 @@ def test_a_proof_that_cannot_be_made_again_is_denied_and_one_that_could_not_be_a
     assert unproven([proof], [proof]) == ""
     assert unproven([proof], [msgspec.structs.replace(missing, outcome=Proven.UNKNOWN)]) == ""
     assert unproven([proof], [msgspec.structs.replace(missing, material="another key")]) == ""
-    other = msgspec.structs.replace(proof, signer=Signer(key="sha256:" + "b" * 64))
+    other = msgspec.structs.replace(proof, signer=WhoSigned(key="sha256:" + "b" * 64))
     assert "signed by" in unproven([proof], [other])
 
 

@@ -85,7 +85,7 @@ class SecondLooks:
         others = sum(at >= since for at in self._colleagues.values())
         if by == self._writer.identity:
             return 0.0 if others else self._share
-        return 1 - (1 - self._share) ** (1 / max(others, 1))
+        return 1.0 - float((1 - self._share) ** (1 / max(others, 1)))
 
     def due(self, known: ImageEvidence) -> Due | None:
         """Returns when it is to be looked at again, None where it is not: after everything that somebody waits for."""
