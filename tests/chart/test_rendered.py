@@ -19,6 +19,8 @@ from mlwarden.evidence.room import at_once
 from mlwarden.model.reference import parse
 from mlwarden.scanner.main import _parser as scanner_parser
 
+PARTS = ("agent", "worker", "verifier")
+
 
 @pytest.fixture(scope="module")
 def private_ca(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -87,8 +89,9 @@ def test_registries_reach_the_worker_as_it_reads_them(tmp_path: Path, private_ca
     assert [place.name for place in places] == ["mirror.example.com:5000/hub/library/nginx", "docker.io/library/nginx"]
     assert found.authorities == {"mirror.example.com:5000": private_ca}
     assert found.plain == {"plain.example.com"}
-    assert "--registries=/etc/mlwarden/registries/registries.yaml" in container(objects, "worker")["args"]
-    assert {"registries"} <= mounted(objects, "worker")
+    for name in ("worker", "verifier"):
+        assert "--registries=/etc/mlwarden/registries/registries.yaml" in container(objects, name)["args"]
+        assert {"registries"} <= mounted(objects, name)
     before = rendered(tmp_path)["Deployment", "mlwarden-scanner"]["spec"]["template"]["metadata"]["annotations"]
     after = objects["Deployment", "mlwarden-scanner"]["spec"]["template"]["metadata"]["annotations"]
     assert before != after  # so that the pods are rolled
@@ -96,8 +99,9 @@ def test_registries_reach_the_worker_as_it_reads_them(tmp_path: Path, private_ca
 
 def test_a_pull_secret_for_every_image_is_mounted_where_it_is_used(tmp_path: Path) -> None:
     objects = rendered(tmp_path, pullSecret="regcred")
-    assert "--docker-config=/etc/mlwarden/pull/.dockerconfigjson" in container(objects, "worker")["args"]
-    assert "pull" in mounted(objects, "worker")
+    for name in ("worker", "verifier"):
+        assert "--docker-config=/etc/mlwarden/pull/.dockerconfigjson" in container(objects, name)["args"]
+        assert "pull" in mounted(objects, name)
     assert "pull" not in mounted(objects, "agent") | mounted(rendered(tmp_path), "worker")
 
 
@@ -120,12 +124,12 @@ def test_values_that_mean_nothing_are_refused(tmp_path: Path, values: dict[str, 
 def test_trust_roots_and_keys_reach_those_who_read_them_and_nobody_else(tmp_path: Path) -> None:
     objects = rendered(tmp_path, trustRoots={"": "{}", "ours": '{"a": 1}'}, keySecrets=["release-key"])
     assert objects["ConfigMap", "mlwarden-trust-roots"]["data"] == {"public.json": "{}", "ours.json": '{"a": 1}'}
-    arguments = container(objects, "worker")["args"]
+    arguments = container(objects, "verifier")["args"]
     assert {
         "--trust-root==/etc/mlwarden/trust-roots/public.json",
         "--trust-root=ours=/etc/mlwarden/trust-roots/ours.json",
     } <= set(arguments)
-    assert "trust-roots" in mounted(objects, "worker") - mounted(objects, "agent")
+    assert "trust-roots" in mounted(objects, "verifier") - mounted(objects, "worker") - mounted(objects, "agent")
     assert objects["Role", "mlwarden-scanner"]["rules"] == [
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["release-key"], "verbs": ["get"]}
     ]
@@ -160,6 +164,23 @@ def test_the_worker_has_no_token_and_a_root_filesystem_that_it_cannot_write(tmp_
     assert security["capabilities"] == {"drop": ["ALL"]}
 
 
+def test_who_verifies_shares_nothing_with_who_reads_layers(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, trustRoots={"ours": "{}"}, cacheClaim="cache")
+    spec = objects["Deployment", "mlwarden-scanner"]["spec"]["template"]["spec"]
+    assert mounted(objects, "worker") & mounted(objects, "verifier") == {"registries"}  # a ConfigMap
+    assert mounted(objects, "agent") == {"worker-socket", "verifier-socket", "token"}
+    users = [container(objects, name)["securityContext"].get("runAsUser", spec["securityContext"]["runAsUser"]) for name in PARTS]
+    assert len(set(users)) == 3
+    assert 0 not in users
+    assert not spec.get("shareProcessNamespace")
+    options = {name: dict(each[2:].split("=", 1) for each in container(objects, name)["args"] if "socket=" in each) for name in PARTS}
+    assert options["agent"] == {"socket": options["worker"]["socket"], "verifier-socket": options["verifier"]["socket"]}
+    for name in PARTS:
+        path, mounts = options[name]["socket"], container(objects, name)["volumeMounts"]
+        assert next(each["name"] for each in mounts if path.startswith(each["mountPath"])) == f"{name.replace('agent', 'worker')}-socket"
+        scanner_parser(name).parse_args(container(objects, name)["args"][2:])
+
+
 def test_the_scanner_reaches_registries_and_the_api_server_and_nothing_else(tmp_path: Path) -> None:
     objects = rendered(tmp_path)
     (egress,) = [obj for (kind, name), obj in objects.items() if kind == "NetworkPolicy" and "scanner" in name]
@@ -167,18 +188,19 @@ def test_the_scanner_reaches_registries_and_the_api_server_and_nothing_else(tmp_
     assert ports == {53, 443, 6443}
 
 
-def test_what_touches_hostile_bytes_has_no_token_no_rights_and_a_scratch_directory_with_an_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["worker", "verifier"])
+def test_what_touches_hostile_bytes_has_no_token_no_rights_and_a_scratch_directory_with_an_end(tmp_path: Path, name: str) -> None:
     objects = rendered(tmp_path)
     spec = objects["Deployment", "mlwarden-scanner"]["spec"]["template"]["spec"]
     assert spec["automountServiceAccountToken"] is False
-    assert "token" not in mounted(objects, "worker")
-    assert {each["name"] for each in container(objects, "worker")["env"]} == {"TMPDIR"}
-    security = container(objects, "worker")["securityContext"]
+    assert "token" not in mounted(objects, name)
+    assert {each["name"] for each in container(objects, name)["env"]} == {"TMPDIR"}
+    security = container(objects, name)["securityContext"]
     assert security["readOnlyRootFilesystem"] is True
     assert security["allowPrivilegeEscalation"] is False
     assert security["capabilities"] == {"drop": ["ALL"]}
-    (scratch,) = [volume for volume in spec["volumes"] if volume["name"] == "scratch"]
-    assert scratch["emptyDir"] == {"sizeLimit": "20480Mi"}
+    (scratch,) = [volume for volume in spec["volumes"] if volume["name"] == f"{'verifier-' if name == 'verifier' else ''}scratch"]
+    assert scratch["emptyDir"] == {"sizeLimit": "20480Mi" if name == "worker" else "1Gi"}
     assert "--scratch-size=16384" in container(objects, "worker")["args"]
 
 

@@ -81,7 +81,7 @@ def scanner(cluster: "EmbeddedCluster", scanner_kubeconfig: Path, tmp_path: Path
 
     def start(*arguments: str, mode: str = "", trivy: Path | None = None, name: str = "scanner", probes: int = 0) -> Process:
         command: list[str | Path] = [sys.executable, "-m", "mlwarden.cli.main", "scanner", *([mode] if mode else []), *arguments]
-        if mode != "worker":
+        if mode not in {"worker", "verifier"}:
             command += [
                 f"--kubeconfig={scanner_kubeconfig}",
                 "--host=127.0.0.1",

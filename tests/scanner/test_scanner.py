@@ -199,7 +199,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_scan_is_made(
     process = scanner(trivy=slow_trivy(tmp_path))
     name = ask(f"{cluster.registry}/team/worker@{digest}")
     assert wait_until((tmp_path / "scans").exists, seconds=60)
-    (worker, *_) = children(process.pid)
+    worker = next(pid for pid in children(process.pid) if "worker" in Path(f"/proc/{pid}/cmdline").read_text().split("\0"))
     (tmp_path / "go").touch()
     os.kill(worker, signal.SIGKILL)
     until(name, phase("Ready"))
@@ -222,11 +222,14 @@ def test_the_worker_sees_nothing_of_the_cluster(
     (tmp_path / "go").touch()
 
 
-def test_agent_and_worker_apart_do_the_same(cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path) -> None:
+def test_agent_worker_and_verifier_apart_do_the_same(
+    cluster: "EmbeddedCluster", ask: Ask, scanner: Scanner, until: Until, tmp_path: Path
+) -> None:
     images.clean(cluster.registry, "team/apart:1")
     name = ask(f"{cluster.registry}/team/apart:1")
-    scanner(f"--socket={tmp_path}/s", mode="agent", name="agent")
+    scanner(f"--socket={tmp_path}/s", f"--verifier-socket={tmp_path}/v", mode="agent", name="agent")
     scanner(f"--socket={tmp_path}/s", mode="worker", name="worker")
+    scanner(f"--socket={tmp_path}/v", mode="verifier", name="verifier")
     digest = until(name, phase("Ready"))["digest"]
     until(evidence.name_for(f"x@{digest}"), phase("Ready"))
 
@@ -269,7 +272,7 @@ def test_a_scanner_killed_in_the_middle_of_a_hundred_images_leaves_none_without_
         digest = until(name, phase("Ready"), seconds=90)["digest"]
         assert until(evidence.name_for(f"x@{digest}"), phase("Ready"), seconds=90)["scan"]["counts"] == {"unfixed": 0}
     assert wait_until(lambda: not list((tmp_path / "scratch").glob("mlwarden-worker-*/scan-*")), seconds=30)
-    assert len(list((tmp_path / "scratch").glob("mlwarden-worker-*"))) == 1, "of the one that lives"
+    assert len(list((tmp_path / "scratch").glob("mlwarden-worker-*"))) == 2, "of the worker and the verifier that live"
 
 
 def test_a_compromised_trivy_is_never_started(cluster: "EmbeddedCluster", evidence_crd: None, scanner: Scanner, tmp_path: Path) -> None:

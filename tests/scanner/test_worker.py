@@ -5,7 +5,7 @@ import hashlib
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -14,11 +14,24 @@ import pytest
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, TransientError
+from mlwarden.evidence.vex import Document, PackageURL, Statement
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Scan
-from mlwarden.model.signing import Authority, Demand, Proof, Proven
+from mlwarden.model.evidence import Scan, Suppressed
+from mlwarden.model.signing import Authority, Demand, Proof, Proven, Signer
 from mlwarden.scanner.canary import Canary, UnfitError
-from mlwarden.scanner.protocol import ANSWER_LIMIT, Look, PullCredential, Resolve, Verify, Worker, encode
+from mlwarden.scanner.protocol import (
+    ANSWER_LIMIT,
+    Documents,
+    Failed,
+    Look,
+    LookAgain,
+    PullCredential,
+    Resolve,
+    State,
+    Verify,
+    Worker,
+    encode,
+)
 from mlwarden.scanner.worker import Scratch, Service, serve
 
 DIGEST = Digest("sha256:" + "a" * 64)
@@ -59,7 +72,7 @@ async def worker(
     async with asyncio.timeout(20):
         while not (tmp_path / "s").exists():
             await asyncio.sleep(0.001)
-        yield Worker(str(tmp_path / "s"), timeout=10)
+        yield Worker(str(tmp_path / "s"), verifier=str(tmp_path / "s"), timeout=10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -145,7 +158,7 @@ async def test_an_agent_that_goes_away_stops_the_work(tmp_path: Path) -> None:
 
 async def test_a_worker_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="cannot be reached"):
-        await Worker(str(tmp_path / "nothing")).resolve("x:1")
+        await Worker(str(tmp_path / "nothing"), verifier="").resolve("x:1")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +187,7 @@ async def test_a_worker_that_was_taken_over_can_say_nothing_but_answers(tmp_path
 
     async with await asyncio.start_unix_server(talk, tmp_path / "s"):
         with pytest.raises((TransientError, DefinitiveError)):
-            await Worker(str(tmp_path / "s"), timeout=5).resolve("x:1")
+            await Worker(str(tmp_path / "s"), verifier="", timeout=5).resolve("x:1")
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"null\n", b"[" * 5000 + b"\n", b"x" * 100_000 + b"\n", b'{"is":"shutdown"}\n'])
@@ -194,6 +207,89 @@ async def test_nonsense_on_the_socket_ends_that_connection_alone(tmp_path: Path,
 async def test_the_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
     async with worker(tmp_path, lambda: raising(TransientError("x"))):
         assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+
+
+async def test_a_shared_socket_is_for_the_group_of_its_directory_too(tmp_path: Path) -> None:
+    task = asyncio.create_task(serve(Service(workers=1, canaries=()), tmp_path / "s", shared=True))
+    async with asyncio.timeout(20):
+        while not (tmp_path / "s").exists():
+            await asyncio.sleep(0.001)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_neither_answers_what_is_for_the_other(tmp_path: Path) -> None:
+    async def work() -> object:
+        raise AssertionError("it was asked")
+
+    worker = Service(gatherer=Gatherer(work), workers=1, canaries=())
+    verifier = Service(prover=Gatherer(work), workers=1, canaries=())
+    about = (f"x@{DIGEST}",)
+    for service, questions in (
+        (worker, (Verify(references=about, demands={"one": DEMAND}), Documents(references=about, demands={"one": DEMAND}))),
+        (verifier, (Look(references=about), Resolve(reference="x:1"), LookAgain(digests=(DIGEST,)))),
+    ):
+        for question in questions:
+            said = await service.answer(question)
+            assert isinstance(said, Failed)
+            assert "is not asked about" in said.reason
+
+
+SIGNER = Signer(subject="security@example.com", issuer="https://issuer.example.com")
+EXCUSED = Suppressed(id="CVE-2026-1", package="openssl", status="not_affected", source="security", signer=SIGNER)
+
+
+@pytest.mark.parametrize(
+    ("statements", "kept"),
+    [((SIGNER,), (EXCUSED,)), ((None,), ()), ((Signer(subject="somebody"),), ()), ((), ())],
+    ids=["by who signed", "by nobody", "by somebody else", "nothing said"],
+)
+async def test_an_excuse_that_nobody_signed_is_none(tmp_path: Path, statements: tuple[Signer | None, ...], kept: object) -> None:
+    """The worker, which reads layers, may have been taken over; whose word there is says the verifier."""
+
+    async def work() -> object:
+        return msgspec.structs.replace(SCAN, suppressed=(EXCUSED,))
+
+    said = tuple(
+        Statement(
+            ids=frozenset({"CVE-2026-1"}),
+            status="not_affected",
+            justification="unused",
+            at=SCAN.scanned_at,
+            images=frozenset({DIGEST}),
+            packages=(PackageURL("deb", "debian", "openssl", "3", (("arch", "amd64"),), ""),),
+            signer=signer,
+        )
+        for signer in statements
+    )
+    async with worker(tmp_path, work) as agent:
+        scan = await agent.scan((f"x@{DIGEST}",), documents=(Document(source="security", statements=said),))
+    assert scan.suppressed == kept
+
+
+async def test_the_state_is_that_of_both_and_trust_roots_are_the_verifiers(tmp_path: Path) -> None:
+    states = {
+        "s": State(trivy="0.72.0", database_at=None, canary_at=SCAN.scanned_at, scans=2, roots={"own": "forged"}),
+        "v": State(trivy="", database_at=None, canary_at=SCAN.scanned_at - timedelta(hours=1), unfit="cosign", roots={"own": "true"}),
+    }
+
+    def says(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.write(encode(states[name]))
+            writer.close()
+
+        return talk
+
+    both = Worker(str(tmp_path / "s"), verifier=str(tmp_path / "v"), timeout=5)
+    async with await asyncio.start_unix_server(says("s"), tmp_path / "s"):
+        with pytest.raises(TransientError, match="verifier cannot be reached"):
+            await both.state()
+        async with await asyncio.start_unix_server(says("v"), tmp_path / "v"):
+            found = await both.state()
+    assert (found.trivy, found.scans, found.unfit, found.roots) == ("0.72.0", 2, "cosign", {"own": "true"})
+    assert found.canary_at == SCAN.scanned_at - timedelta(hours=1)
 
 
 def test_scratch_of_the_dead_is_removed_and_of_the_living_kept(tmp_path: Path) -> None:

@@ -69,3 +69,13 @@ livenessProbe:
   verbs: [get]
 {{- end }}
 {{- end }}
+
+{{- define "mlwarden.registryOptions" -}}
+- --registries=/etc/mlwarden/registries/registries.yaml
+{{- range .Values.scanner.plainHTTP }}
+- --plain-http={{ . }}
+{{- end }}
+{{- if .Values.scanner.pullSecret }}
+- --docker-config=/etc/mlwarden/pull/.dockerconfigjson
+{{- end }}
+{{- end }}

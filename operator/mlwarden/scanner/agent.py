@@ -19,6 +19,7 @@ from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.store import Compared, ImageEvidence, Requester, SecondLook
+from mlwarden.evidence.vex import Document
 from mlwarden.model.evidence import SIGNATURES, Phase, Scan
 from mlwarden.model.reference import parse
 from mlwarden.model.signing import MAX_PROOFS, Proof, Proven
@@ -369,7 +370,11 @@ class Agent:
 
     async def _looked(self, known: ImageEvidence, credentials: tuple[PullCredential, ...], *, fresh: bool = False) -> Scan:
         vex, _ = await self._keys.filled(self._demands.excuses)
-        return await self._worker.scan(order(known), credentials, vex, fresh=fresh)
+        documents: tuple[Document, ...] = ()
+        if vex:
+            with contextlib.suppress(GatherError):  # what cannot be had excuses nothing
+                documents = await self._worker.documents(order(known), vex, credentials)
+        return await self._worker.scan(order(known), credentials, documents, fresh=fresh)
 
     async def _proven(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> tuple[Proof, ...]:
         """What can be proven of what stands there: what could not be asked is left out."""

@@ -1,7 +1,7 @@
 """`mlwarden scanner`: options and wiring.
 
-`mlwarden scanner agent` and `mlwarden scanner worker` are the two containers of the chart's pod. `mlwarden scanner` alone runs both: the
-worker as a child with a clean environment, on a socket in a directory of its own, started again when it dies.
+`mlwarden scanner agent`, `worker` and `verifier` are the containers of the chart's pod. `mlwarden scanner` alone runs all three: worker and
+verifier as children with a clean environment, on sockets in a directory of its own, started again when they die.
 """
 
 import argparse
@@ -45,18 +45,20 @@ from mlwarden.scanner.worker import Scratch, Service, keep_database, serve
 
 LOG = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
+_CHILDREN = ("worker", "verifier")
+_MODES = ("agent", *_CHILDREN)
 _KEPT = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR", "MLWARDEN_LOG", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
-"""What the worker, as a child, inherits of the environment."""
+"""What worker and verifier, as children, inherit of the environment."""
 _EXAMPLE = "example: mlwarden scanner --kubeconfig ~/.kube/config --trivy $(which trivy) --plain-http localhost:5000"
 
 
 def main(argv: list[str]) -> int:
-    """Runs agent, worker, or both."""
-    mode = argv[0] if argv and argv[0] in {"agent", "worker"} else ""
+    """Runs agent, worker, verifier, or all of them."""
+    mode = argv[0] if argv and argv[0] in _MODES else ""
     options = _parser(mode).parse_args(argv[1:] if mode else argv)
     start_logging()
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    run = {"agent": _agent, "worker": _worker, "": _both}[mode]
+    run = {"agent": _agent, "worker": _worker, "verifier": _verifier, "": _all}[mode]
     return asyncio.run(_until_signalled(run(options)))
 
 
@@ -67,8 +69,11 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=_positive, default=2, metavar="N", help="images scanned at the same time")
     more = "beyond those: for scans that run for over a minute, and for registries and namespaces with none"
     parser.add_argument("--slow-workers", type=_natural, default=2, metavar="N", help=more)
-    parser.add_argument("--socket", required=bool(mode), default="", metavar="PATH", help="unix socket between agent and worker")
-    if mode != "worker":
+    peer = "worker" if mode in {"", "agent"} else "it"
+    parser.add_argument("--socket", required=bool(mode), default="", metavar="PATH", help=f"unix socket between the agent and {peer}")
+    if mode not in _CHILDREN:
+        text = "unix socket between the agent and what verifies signatures"
+        parser.add_argument("--verifier-socket", required=bool(mode), default="", metavar="PATH", help=text)
         add_options(parser)
         parser.add_argument("--identity", default="", metavar="NAME", help="name in claims; default: POD_NAME, else host and process")
         parser.add_argument("--lease", type=_positive, default=45, metavar="SECONDS", help="what a killed scanner had claimed is free then")
@@ -85,6 +90,9 @@ def _parser(mode: str) -> argparse.ArgumentParser:
 
 
 def _add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Of worker and verifier: each takes those of the other, too, and has no use for them."""
+    group = "the sockets may be connected to by the group of their directory (fsGroup): worker and verifier run as users of their own"
+    parser.add_argument("--shared-socket", action="store_true", help=group)
     parser.add_argument("--trivy", default="trivy", metavar="PROGRAM", help="trivy 0.71 or later")
     parser.add_argument(
         "--trivy-cache", default="", metavar="DIR", help="its cache, with the vulnerability database; default: in --scratch"
@@ -167,7 +175,7 @@ async def _agent(options: argparse.Namespace) -> int:
             agents.VERIFY: Lane(fast=2 * options.workers, total=3 * options.workers),
         }
         keys, secrets = Keys(client, options.key_namespace), PullSecrets(client, allowed=options.pod_pull_secrets)
-        worker = Worker(options.socket)
+        worker = Worker(options.socket, verifier=options.verifier_socket)
         agent = agents.Agent(client=client, worker=worker, terms=terms, lanes=lanes, keys=keys, secrets=secrets)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
@@ -219,55 +227,68 @@ def _cosign(options: argparse.Namespace, scratch: Scratch) -> Cosign | None:
     return Cosign(binary=binary, scratch=scratch.path, ca_file=options.registry_ca, trust_roots=roots, tuf=tuf)
 
 
+def _registry(options: argparse.Namespace) -> Registry:
+    credentials = Credentials.load(Path(options.docker_config)) if options.docker_config else None
+    registries = Registries.load(options.registries, plain_http=frozenset(options.plain_http))
+    return Registry(registries=registries, credentials=credentials, timeout=options.registry_timeout, ca_file=options.registry_ca)
+
+
 async def _worker(options: argparse.Namespace) -> int:
     scratch = Scratch(Path(options.scratch))
     try:
-        trivy, cosign = _trivy(options, scratch), _cosign(options, scratch)
-        LOG.info("trivy %s, cosign %s", await trivy.version(), await cosign.version() if cosign else "none")
-        credentials = Credentials.load(Path(options.docker_config)) if options.docker_config else None
-        plain = frozenset(options.plain_http)
-        registries = Registries.load(options.registries, plain_http=plain)
-        timeout, ca_file = options.registry_timeout, options.registry_ca
-        async with Registry(registries=registries, credentials=credentials, timeout=timeout, ca_file=ca_file) as registry:
+        trivy = _trivy(options, scratch)
+        LOG.info("trivy %s", await trivy.version())
+        async with _registry(options) as registry:
             architectures = options.architecture or ARCHITECTURES
             gatherer = Gatherer(registry=registry, trivy=trivy, architectures=architectures, sboms=_sboms(options))
+            workers = min(options.workers + options.slow_workers, at_once(options.scan_memory << 20))
+            tried = canary.of_trivy(trivy, options.canary)
+            service = Service(gatherer=gatherer, trivy=trivy, canaries=[tried], workers=workers, seconds=options.scan_timeout)
             async with asyncio.TaskGroup() as tasks:
                 if not options.no_database_update:
                     tasks.create_task(keep_database(trivy, every=options.database_every))
-                prover = Prover(registry=registry, verifier=cosign)
-                workers = min(options.workers + options.slow_workers, at_once(options.scan_memory << 20))
-                canaries = [canary.of_trivy(trivy, options.canary), *([canary.of_cosign(cosign)] if cosign else [])]
-                for each in canaries:
-                    tasks.create_task(each.keep())
-                service = Service(
-                    gatherer=gatherer,
-                    trivy=trivy,
-                    prover=prover,
-                    canaries=canaries,
-                    workers=workers,
-                    seconds=options.scan_timeout,
-                    roots=trust_roots(options.trust_root),
-                )
-                tasks.create_task(serve(service, Path(options.socket)))
+                tasks.create_task(tried.keep())
+                tasks.create_task(serve(service, Path(options.socket), shared=options.shared_socket))
     finally:
         scratch.close()
     return 0
 
 
-async def _both(options: argparse.Namespace) -> int:
-    """The agent here, the worker as a child that dies with us."""
+async def _verifier(options: argparse.Namespace) -> int:
+    scratch = Scratch(Path(options.scratch))
+    try:
+        cosign, roots = _cosign(options, scratch), trust_roots(options.trust_root)
+        LOG.info("cosign %s", await cosign.version() if cosign else "none")
+        async with _registry(options) as registry:
+            tried = [canary.of_cosign(cosign)] if cosign else []
+            prover = Prover(registry=registry, verifier=cosign)
+            service = Service(prover=prover, canaries=tried, workers=options.workers, roots=roots)
+            async with asyncio.TaskGroup() as tasks:
+                for each in tried:
+                    tasks.create_task(each.keep())
+                tasks.create_task(serve(service, Path(options.socket), shared=options.shared_socket))
+    finally:
+        scratch.close()
+    return 0
+
+
+async def _all(options: argparse.Namespace) -> int:
+    """The agent here, the others as children that die with us."""
     with tempfile.TemporaryDirectory(prefix="mlwarden-") as directory:
         options.socket = options.socket or f"{directory}/scanner.sock"
+        options.verifier_socket = options.verifier_socket or f"{directory}/verifier.sock"
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_keep_worker(_worker_arguments(options)))
+            for mode in _CHILDREN:
+                tasks.create_task(_keep_child(mode, _child_arguments(mode, options)))
             tasks.create_task(_agent(options))
     return 0
 
 
-def _worker_arguments(options: argparse.Namespace) -> list[str]:
-    """The worker's command line, from what this process was told."""
+def _child_arguments(mode: str, options: argparse.Namespace) -> list[str]:
+    """The command line of worker or verifier, from what this process was told."""
     found: list[str] = []
-    for action in _parser("worker")._actions:  # noqa: SLF001 -- argparse has no other way to list its options
+    options = argparse.Namespace(**{**vars(options), "socket": options.socket if mode == "worker" else options.verifier_socket})
+    for action in _parser(mode)._actions:  # noqa: SLF001 -- argparse has no other way to list its options
         value = getattr(options, action.dest, None)
         if not action.option_strings or action.dest == "help" or value is None or value is False or value in ("", []):
             continue
@@ -279,9 +300,9 @@ def _worker_arguments(options: argparse.Namespace) -> list[str]:
     return found
 
 
-async def _keep_worker(arguments: list[str]) -> None:
+async def _keep_child(mode: str, arguments: list[str]) -> None:
     environment = {name: value for name in _KEPT if (value := os.environ.get(name))}
-    command = [sys.executable, "-c", _CHILD, str(os.getpid()), *arguments]
+    command = [sys.executable, "-c", _CHILD, str(os.getpid()), mode, *arguments]
     while True:
         child = await asyncio.create_subprocess_exec(*command, env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True)
         try:
@@ -290,7 +311,7 @@ async def _keep_worker(arguments: list[str]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
             await asyncio.shield(child.wait())
-        LOG.warning("the worker ended (%s), and is started again", code)
+        LOG.warning("the %s ended (%s), and is started again", mode, code)
         await asyncio.sleep(_RESTART_SECONDS)
 
 
@@ -300,9 +321,9 @@ ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
 from mlwarden.cli.main import main
-sys.exit(main(["scanner", "worker", *sys.argv[2:]]))
+sys.exit(main(["scanner", *sys.argv[2:]]))
 """
-"""The worker as a child: the kernel kills it (PR_SET_PDEATHSIG) when its parent dies."""
+"""Worker or verifier as a child: the kernel kills it (PR_SET_PDEATHSIG) when its parent dies."""
 
 
 async def _until_signalled(work: Coroutine[Any, Any, int]) -> int:

@@ -1,14 +1,13 @@
-"""What agent and worker say to each other: one question and one answer per connection, each a line of JSON on a unix socket.
+"""What agent, worker and verifier say to each other: one question and one answer per connection, each a line of JSON on a unix socket.
 
 The worker may be taken over by an image it reads. So the agent takes nothing from it but these types, of bounded size, and closing the
-connection is all it takes to stop the work. gRPC and HTTP were rejected: two message types need neither.
+connection is all it takes to stop the work. What is asked about signatures goes to the verifier, over a socket that the worker does not
+have: it cannot answer for it. gRPC and HTTP were rejected: two message types need neither.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from datetime import datetime
-from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -16,12 +15,12 @@ import msgspec
 from mlwarden.errors import InputError
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
+from mlwarden.evidence.vex import Document
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import Scan
 from mlwarden.model.signing import Demand, Proof
 
-QUESTION_LIMIT = 1 << 21
-ANSWER_LIMIT = 1 << 24
+QUESTION_LIMIT = ANSWER_LIMIT = 1 << 24
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", forbid_unknown_fields=True):
@@ -48,13 +47,13 @@ class Look(_Message, frozen=True, kw_only=True, tag="scan"):
     Attributes:
         references: `repository@sha256:…`, to try in turn.
         credentials: to pull with.
-        vex: whose documents are wanted, keys filled in.
+        documents: verified, that may speak of it.
         fresh: read the image itself, whatever is kept of it.
     """
 
     references: tuple[str, ...]
     credentials: tuple[PullCredential, ...] = ()
-    vex: dict[str, Demand] = {}
+    documents: tuple[Document, ...] = ()
     fresh: bool = False
 
 
@@ -66,6 +65,14 @@ class LookAgain(_Message, frozen=True, kw_only=True, tag="again"):
 
 class Verify(_Message, frozen=True, kw_only=True, tag="verify"):
     """What can be proven about this digest? `references`: `repository@sha256:…`, to try in turn; `demands`: by id, keys filled in."""
+
+    references: tuple[str, ...]
+    demands: dict[str, Demand]
+    credentials: tuple[PullCredential, ...] = ()
+
+
+class Documents(_Message, frozen=True, kw_only=True, tag="documents"):
+    """What do those who may excuse say about this digest? `demands`: by the source that they are to be called, keys filled in."""
 
     references: tuple[str, ...]
     demands: dict[str, Demand]
@@ -100,11 +107,17 @@ class Verified(_Message, frozen=True, kw_only=True, tag="verified"):
     proofs: tuple[Proof, ...]
 
 
+class Documented(_Message, frozen=True, kw_only=True, tag="documented"):
+    """What they say, signed by them."""
+
+    documents: tuple[Document, ...]
+
+
 class State(_Message, frozen=True, kw_only=True, tag="state"):
-    """How the worker is.
+    """How the worker is, or the verifier.
 
     Attributes:
-        trivy: its version.
+        trivy: its version; `""` of a verifier.
         database_at: age of the vulnerability database; None where there is none yet.
         canary_at: when its tools last found what is known to be there; None where they were not asked yet.
         unfit: what they got wrong since, `""` where nothing.
@@ -128,11 +141,11 @@ class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
     retry_after: float = 0
 
 
-Question = Resolve | Look | LookAgain | Verify | Report
-Answer = Resolved | Scanned | ScannedAgain | Verified | State | Failed
+Question = Resolve | Look | LookAgain | Verify | Documents | Report
+Answer = Resolved | Scanned | ScannedAgain | Verified | Documented | State | Failed
 _ANSWERS: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _QUESTIONS: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
-_T = TypeVar("_T", Resolved, Scanned, ScannedAgain, Verified, State)
+_T = TypeVar("_T", Resolved, Scanned, ScannedAgain, Verified, Documented, State)
 
 
 def shown(credentials: tuple[PullCredential, ...]) -> Credentials:
@@ -157,15 +170,16 @@ class Worker:
 
     Args:
         socket: path of the worker's socket.
-        timeout: seconds for any answer; the worker has shorter limits of its own.
+        verifier: path of the verifier's.
+        timeout: seconds for any answer; the others have shorter limits of their own.
     """
 
-    def __init__(self, socket: str, *, timeout: float = 3600) -> None:
-        self._socket, self._timeout = socket, timeout
+    def __init__(self, socket: str, *, verifier: str, timeout: float = 3600) -> None:
+        self._socket, self._verifier, self._timeout = socket, verifier, timeout
 
     async def resolve(self, reference: str, credentials: tuple[PullCredential, ...] = ()) -> Digest:
         """Raises DefinitiveError, TransientError."""
-        answer = await self._ask(Resolve(reference=reference, credentials=credentials), Resolved)
+        answer = await self._ask(Resolve(reference=reference, credentials=credentials), Resolved, of=self._socket)
         try:
             return digest(answer.digest)
         except InputError:
@@ -175,35 +189,56 @@ class Worker:
         self,
         references: tuple[str, ...],
         credentials: tuple[PullCredential, ...] = (),
-        vex: Mapping[str, Demand] = MappingProxyType({}),
+        documents: tuple[Document, ...] = (),
         *,
         fresh: bool = False,
     ) -> Scan:
-        """Raises DefinitiveError, TransientError. Cancelling it stops the scan."""
-        return (await self._ask(Look(references=references, credentials=credentials, vex=dict(vex), fresh=fresh), Scanned)).scan
+        """Raises DefinitiveError, TransientError. Cancelling it stops the scan. Excuses that nobody signed are left out."""
+        asked = Look(references=references, credentials=credentials, documents=documents, fresh=fresh)
+        scan = (await self._ask(asked, Scanned, of=self._socket)).scan
+        said = {(document.source, each.signer) for document in documents for each in document.statements}
+        excused = tuple(each for each in scan.suppressed if (each.source, each.signer) in said)
+        return scan if excused == scan.suppressed else msgspec.structs.replace(scan, suppressed=excused)
 
     async def scan_again(self, digests: tuple[str, ...]) -> dict[str, Scan]:
         """Raises TransientError. Only of digests that were asked about."""
-        scans = (await self._ask(LookAgain(digests=digests), ScannedAgain)).scans
+        scans = (await self._ask(LookAgain(digests=digests), ScannedAgain, of=self._socket)).scans
         return {of: scan for of, scan in scans.items() if of in digests}
 
     async def verify(
         self, references: tuple[str, ...], demands: dict[str, Demand], credentials: tuple[PullCredential, ...] = ()
     ) -> tuple[Proof, ...]:
         """Raises DefinitiveError, TransientError. One proof per demand, or it is no answer."""
-        proofs = (await self._ask(Verify(references=references, demands=demands, credentials=credentials), Verified)).proofs
+        asked = Verify(references=references, demands=demands, credentials=credentials)
+        proofs = (await self._ask(asked, Verified, of=self._verifier)).proofs
         if sorted(proof.demand for proof in proofs) != sorted(demands):
-            raise TransientError("the scanner's worker answered other demands than it was asked")
+            raise TransientError("the scanner's verifier answered other demands than it was asked")
         return proofs
 
-    async def state(self) -> State:
-        """Raises TransientError while there is no worker."""
-        return await self._ask(Report(), State)
+    async def documents(
+        self, references: tuple[str, ...], demands: dict[str, Demand], credentials: tuple[PullCredential, ...] = ()
+    ) -> tuple[Document, ...]:
+        """Raises DefinitiveError, TransientError. Only of sources that were asked for."""
+        asked = Documents(references=references, demands=demands, credentials=credentials)
+        documents = (await self._ask(asked, Documented, of=self._verifier)).documents
+        return tuple(each for each in documents if each.source in demands)
 
-    async def _ask(self, message: Question, expected: type[_T]) -> _T:
+    async def state(self) -> State:
+        """How both are; what is said of signatures is the verifier's word alone. Raises TransientError while one of them is not there."""
+        worker, verifier = await self._ask(Report(), State, of=self._socket), await self._ask(Report(), State, of=self._verifier)
+        known = [each for each in (worker.canary_at, verifier.canary_at) if each is not None]
+        return msgspec.structs.replace(
+            worker,
+            canary_at=min(known) if len(known) == 2 else None,
+            unfit="; ".join(each for each in dict.fromkeys((worker.unfit, verifier.unfit)) if each),
+            roots=verifier.roots,
+        )
+
+    async def _ask(self, message: Question, expected: type[_T], *, of: str) -> _T:
+        who = "verifier" if of == self._verifier else "worker"
         try:
             async with asyncio.timeout(self._timeout):
-                reader, writer = await asyncio.open_unix_connection(self._socket, limit=ANSWER_LIMIT)
+                reader, writer = await asyncio.open_unix_connection(of, limit=ANSWER_LIMIT)
                 try:
                     writer.write(encode(message))
                     await writer.drain()
@@ -214,15 +249,15 @@ class Worker:
                         await asyncio.shield(writer.wait_closed())
             answer = _ANSWERS.decode(line)
         except TimeoutError:
-            raise TransientError("the scanner's worker did not answer in time") from None
+            raise TransientError(f"the scanner's {who} did not answer in time") from None
         except OSError as error:
-            raise TransientError(f"the scanner's worker cannot be reached ({type(error).__name__})", retry_after=5) from None
+            raise TransientError(f"the scanner's {who} cannot be reached ({type(error).__name__})", retry_after=5) from None
         except (ValueError, RecursionError):  # a line that is too long, cut off or no message
-            raise TransientError("the scanner's worker ended without an answer") from None
+            raise TransientError(f"the scanner's {who} ended without an answer") from None
         if isinstance(answer, Failed):
             raise _failure(answer)
         if not isinstance(answer, expected):
-            raise TransientError("the scanner's worker answered another question")
+            raise TransientError(f"the scanner's {who} answered another question")
         return answer
 
 

@@ -1,7 +1,8 @@
-"""The process that reads hostile bytes: it resolves, pulls and scans, and knows nothing of the cluster.
+"""The processes that meet what anybody may have made: one resolves, pulls and scans, one verifies; both know nothing of the cluster.
 
-It mounts no token and gets a clean environment. Whoever closes a connection stops the work behind it, so that an agent that died leaves
-no scan running.
+They are two because the one reads every byte of an image, with all that may be wrong in the reader, and the other says who signed it:
+whoever takes over the first must not be believed about that. Neither mounts a token, and both get a clean environment. Whoever closes a
+connection stops the work behind it, so that an agent that died leaves no scan running.
 """
 
 import asyncio
@@ -21,20 +22,19 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from mlwarden.errors import Error
-from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.proofs import Prover
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.evidence.vex import Document
 from mlwarden.model.digest import digest
-from mlwarden.model.evidence import Scan
-from mlwarden.model.signing import Demand
 from mlwarden.scanner import protocol
 from mlwarden.scanner.canary import Canary, UnfitError
 from mlwarden.scanner.candidates import in_turn
 from mlwarden.scanner.protocol import (
     Answer,
+    Documented,
+    Documents,
     Failed,
     Look,
     LookAgain,
@@ -54,17 +54,19 @@ _RESOLUTIONS = 32
 _QUESTION_SECONDS = 10
 _VERIFY_SECONDS = 300
 _UPDATE_RETRY_SECONDS = 60
+_DOCUMENTS = 8 << 20
+"""Bytes of all VEX documents about one digest, as they are passed on."""
 _T = TypeVar("_T")
 
 
 class Service:
-    """Answers questions.
+    """Answers questions: those about what is in an image, those about who signed it, or (in tests) both.
 
     Args:
-        gatherer: resolves and scans.
-        trivy: whose state is told.
-        prover: answers demands about a digest, and fetches what was attested.
-        canaries: whether the tools may be believed: what scans, and what verifies where there is something that does.
+        gatherer: resolves and scans; None in the verifier.
+        trivy: whose state is told; None in the verifier.
+        prover: answers demands about a digest, and fetches what was attested; None in the worker.
+        canaries: whether its tools may be believed.
         workers: scans at the same time.
         seconds: for one digest altogether.
         roots: name → file of the trust roots that the prover uses.
@@ -73,9 +75,9 @@ class Service:
     def __init__(
         self,
         *,
-        gatherer: Gatherer,
-        trivy: Trivy,
-        prover: Prover,
+        gatherer: Gatherer | None = None,
+        trivy: Trivy | None = None,
+        prover: Prover | None = None,
         canaries: Sequence[Canary],
         workers: int,
         seconds: float = 900,
@@ -103,40 +105,43 @@ class Service:
             return Failed(definitive=False, reason=f"the scanner failed: {type(error).__name__}")
 
     async def _answer(self, question: Question) -> Answer:
+        if isinstance(question, Report):
+            return await self._state()
+        if self._gatherer is not None and isinstance(question, Resolve | Look | LookAgain):
+            return await self._in_it(self._gatherer, question)
+        if self._prover is not None and isinstance(question, Verify | Documents):
+            return await self._signed(self._prover, question)
+        raise TransientError(f"this process of the scanner is not asked about {type(question).__name__}")
+
+    async def _in_it(self, gatherer: Gatherer, question: Resolve | Look | LookAgain) -> Answer:
         match question:
             case Resolve(reference=reference, credentials=credentials):
                 async with self._resolutions:
-                    return Resolved(digest=await self._gatherer.resolve(reference, protocol.shown(credentials)))
-            case Look(references=references, credentials=credentials, vex=vex, fresh=fresh):
+                    return Resolved(digest=await gatherer.resolve(reference, protocol.shown(credentials)))
+            case Look(references=references, credentials=credentials, documents=documents, fresh=fresh):
+                shown = protocol.shown(credentials)
                 async with self._scans:
-                    looking = self._look(references, protocol.shown(credentials), vex, fresh=fresh)
-                    return Scanned(scan=await self._believed(self._canaries[:1], looking))
+                    looking = in_turn(
+                        references, self._seconds, lambda each: gatherer.scan((each,), shown, documents=documents, fresh=fresh)
+                    )
+                    return Scanned(scan=await self._believed(looking))
             case LookAgain(digests=digests):
                 async with self._again:
-                    found = await self._believed(self._canaries[:1], self._gatherer.reevaluate([digest(of) for of in digests]))
+                    found = await self._believed(gatherer.reevaluate([digest(of) for of in digests]))
                     return ScannedAgain(scans={str(of): scan for of, scan in found.scans.items()})
-            case Verify(references=references, demands=demands, credentials=credentials):
-                proving = self._prover.prove(references, demands, protocol.shown(credentials))
-                async with asyncio.timeout(_VERIFY_SECONDS):
-                    return Verified(proofs=await self._believed(self._canaries[1:], proving))
-            case Report():
-                return await self._state()
 
-    async def _look(self, references: Sequence[str], credentials: Credentials, vex: Mapping[str, Demand], *, fresh: bool) -> Scan:
-        """One digest, in all its repositories and with all that it stands for: in a bounded time."""
-        documents: tuple[Document, ...] = ()
-        if vex:
-            with contextlib.suppress(TimeoutError):  # what cannot be had excuses nothing
-                async with asyncio.timeout(_VERIFY_SECONDS):
-                    documents = await self._prover.documents(references, vex, credentials)
-        return await in_turn(
-            references, self._seconds, lambda reference: self._gatherer.scan((reference,), credentials, documents=documents, fresh=fresh)
-        )
+    async def _signed(self, prover: Prover, question: Verify | Documents) -> Answer:
+        shown = protocol.shown(question.credentials)
+        async with asyncio.timeout(_VERIFY_SECONDS):
+            if isinstance(question, Verify):
+                return Verified(proofs=await self._believed(prover.prove(question.references, question.demands, shown)))
+            found = await self._believed(prover.documents(question.references, question.demands, shown))
+            return Documented(documents=_that_fit(found))
 
-    async def _believed(self, tried: Sequence[Canary], work: Coroutine[Any, Any, _T]) -> _T:
+    async def _believed(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a tool says, where it may be believed before and after."""
         try:
-            for canary in tried:
+            for canary in self._canaries:
                 await canary.ensure()
             found = await work
         finally:
@@ -146,12 +151,14 @@ class Service:
         return found
 
     async def _state(self) -> State:
-        version = await self._trivy.version()
         good = [canary.good_at for canary in self._canaries if canary.good_at is not None]
         unfit = "; ".join(canary.unfit for canary in self._canaries if canary.unfit)
         at = min(good) if len(good) == len(self._canaries) and good else None
         roots = await asyncio.to_thread(_fingerprints, self._roots)
-        state = State(trivy=version, database_at=None, canary_at=at, unfit=unfit, scans=self._workers, roots=roots)
+        state = State(trivy="", database_at=None, canary_at=at, unfit=unfit, scans=self._workers, roots=roots)
+        if self._trivy is None:
+            return state
+        state = msgspec.structs.replace(state, trivy=await self._trivy.version())
         try:
             return msgspec.structs.replace(state, database_at=self._trivy.database().updated_at)
         except TransientError:
@@ -180,6 +187,19 @@ class Service:
                 await writer.wait_closed()
 
 
+def _that_fit(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """As many as fit into an answer and into the next question: what is left out excuses nothing."""
+    kept, room = [], _DOCUMENTS
+    for document in documents:
+        size = len(msgspec.json.encode(document))
+        if size <= room:
+            kept.append(document)
+            room -= size
+        else:
+            LOG.warning("a VEX document of %s is too large (%d KiB), and excuses nothing", document.source, size >> 10)
+    return tuple(kept)
+
+
 def _fingerprints(roots: Mapping[str, Path]) -> dict[str, str]:
     found = {}
     for name, path in roots.items():
@@ -188,20 +208,20 @@ def _fingerprints(roots: Mapping[str, Path]) -> dict[str, str]:
     return found
 
 
-async def serve(service: Service, path: Path) -> None:
-    """Listens until cancelled. The socket is for this user alone."""
-    listener = _listen(path)
+async def serve(service: Service, path: Path, *, shared: bool = False) -> None:
+    """Listens until cancelled. The socket is for this user alone; where it is shared, for the group of its directory as well."""
+    listener = _listen(path, 0o660 if shared else 0o600)
     async with await asyncio.start_unix_server(service.connected, sock=listener, limit=protocol.QUESTION_LIMIT) as server:
         await server.serve_forever()
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, mode: int) -> socket.socket:
     """Binds under another name and renames, so that the socket is never there with other permissions or without a listener."""
     made = path.with_name(f".{path.name}.{os.getpid()}")
     made.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(made))
-    made.chmod(0o600)
+    made.chmod(mode)
     listener.listen(128)
     made.rename(path)
     return listener
