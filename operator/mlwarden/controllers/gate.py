@@ -19,6 +19,7 @@ from mlwarden.controllers.scope import admission, holding, may, validating
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.model.workload import Json
 from mlwarden.policy.account import IS_MIRROR, is_account
+from mlwarden.workloads.volumes import csi_images
 
 HOLD = "mlwarden-hold"
 """Name of the gating policy and of its binding."""
@@ -38,6 +39,7 @@ _PODS: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["*"], "resources": 
 _IMAGES = (
     "{0}.spec.?initContainers.orValue([]).map(c, c.?image.orValue('')) + {0}.spec.containers.map(c, c.?image.orValue(''))"
     " + {0}.spec.?volumes.orValue([]).filter(v, has(v.image)).map(v, v.image.?reference.orValue(''))"
+    f" + {csi_images('{0}.spec.?volumes.orValue([])')}"
 )
 # Of every subresource that a pod has in Kubernetes 1.37, those that cannot bring in code.
 _HARMLESS = "['', 'status', 'binding', 'eviction', 'resize', 'exec', 'attach', 'portforward', 'proxy', 'log']"

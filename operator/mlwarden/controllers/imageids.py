@@ -16,6 +16,7 @@ from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest
 from mlwarden.model.workload import Json
+from mlwarden.workloads.volumes import image_of
 
 _FIELDS = (
     ("containers", "containerStatuses"),
@@ -33,7 +34,7 @@ def digests(pod: Json) -> tuple[str, ...]:
         found.update(_reported(pod, status).values())
         found.update(_pinned(container.get("image")) for container in _list(spec, field))
     for name, volume in _volumes(spec):
-        found.update((_pinned(volume.get("reference")), _mounted(pod).get(name)))
+        found.update((_pinned(volume), _mounted(pod).get(name)))
     return tuple(sys.intern(each) for each in sorted(each for each in found if each))
 
 
@@ -83,10 +84,12 @@ def _mounted(pod: Json) -> dict[str, str]:
     return found
 
 
-def _volumes(spec: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str, Json]]]:
+def _volumes(spec: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    """Name and image of every volume that is one. Of an inline CSI volume no status says what was pulled."""
     for volume in _list(spec, "volumes"):
-        if isinstance(volume.get("image"), dict):
-            yield str(volume.get("name")), volume["image"]
+        found = image_of(volume)
+        if found is not None:
+            yield str(volume.get("name")), found[0]
 
 
 def _pinned(reference: Json) -> str:

@@ -34,6 +34,7 @@ from mlwarden.model.policy import PROFILE_LABEL, Each, Expression, LabelSelector
 from mlwarden.model.workload import Json
 from mlwarden.policy.account import IS_MIRROR, is_account
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
+from mlwarden.workloads.volumes import csi_images
 
 PREFIX = "mlwarden-policy-"
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -101,6 +102,7 @@ _ELEMENTS: Mapping[Each, Mapping[str, str]] = {
         "images": _each(
             lambda listed, _role: f"{listed}.map(each, each.?image.orValue(''))",
             "variables.pod.spec.?volumes.orValue([]).filter(each, has(each.image)).map(each, each.image.?reference.orValue(''))",
+            csi_images("variables.pod.spec.?volumes.orValue([])"),
         ),
     },
 }

@@ -7,6 +7,7 @@ script that calls `kubectl`, JSON in an annotation) is out of scope, with one ex
 Rejected: a recursive walk (an object nested a thousand deep must not end in an exception), and looking only where the table says.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from mlwarden.model.workload import Container, Image, Json, Pod, Resource, Role, Workload
 from mlwarden.workloads.kinds import KINDS, SCALE, Kind, Shape
+from mlwarden.workloads.volumes import image_of
 
 _LISTS = (("initContainers", Role.INIT), ("containers", Role.CONTAINER), ("ephemeralContainers", Role.EPHEMERAL))
 _LIST_NAMES = tuple(name for name, _ in _LISTS)
@@ -148,17 +150,11 @@ def _of_spec(path: str, bare: bool, metadata: Mapping[str, Json], spec: Mapping[
     volumes = spec.get("volumes")
     if isinstance(volumes, list):
         for index, volume in enumerate(volumes):
-            source = _map(volume).get("image")
-            if isinstance(source, dict):
-                where = _join(base, "volumes")
-                images.append(
-                    Image(
-                        reference=_text(source.get("reference")),
-                        path=f"{where}[{index}].image.reference",
-                        owner=_text(_map(volume).get("name")),
-                        role=Role.VOLUME,
-                    )
-                )
+            found = image_of(volume)
+            if found is not None:
+                reference, steps = found
+                where = functools.reduce(_join, steps, f"{_join(base, 'volumes')}[{index}]")
+                images.append(Image(reference=reference, path=where, owner=_text(_map(volume).get("name")), role=Role.VOLUME))
     return Pod(path=path, bare=bare, metadata=metadata, spec=spec, containers=containers, images=tuple(images))
 
 
@@ -167,11 +163,11 @@ def _image(container: Container) -> Image:
 
 
 def _runs(value: Mapping[str, Any]) -> bool:
-    """Has the shape of a pod spec: containers of some kind, or an image volume."""
+    """Has the shape of a pod spec: containers of some kind, or a volume that is an image."""
     if any(isinstance(value.get(name), list) and any(isinstance(each, dict) for each in value[name]) for name in _LIST_NAMES):
         return True
     volumes = value.get("volumes")
-    return isinstance(volumes, list) and any(isinstance(_map(volume).get("image"), dict) for volume in volumes)
+    return isinstance(volumes, list) and any(image_of(volume) is not None for volume in volumes)
 
 
 def _walk(obj: Json, base: str, seen: set[str]) -> Iterator[Pod]:
