@@ -63,3 +63,9 @@ def test_private_networks_and_names_are_where_registries_are(address: str) -> No
 def test_loopback_is_allowed_where_the_administrator_listed_the_host() -> None:
     assert not forbidden("127.0.0.1", loopback=True)
     assert forbidden("169.254.169.254", loopback=True)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "192.168.1.2", "172.16.0.1", "100.64.0.1", "fd12::1", "::ffff:10.0.0.5", "127.0.0.1"])
+def test_where_a_registry_leads_is_no_private_network(address: str) -> None:
+    assert forbidden(address, public=True)
+    assert not any(forbidden(each, public=True) for each in ("8.8.8.8", "2606:4700::1", "registry.example"))

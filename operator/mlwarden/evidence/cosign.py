@@ -114,6 +114,10 @@ class Cosign:
     async def _find(self, pull: Pull, demand: Demand) -> tuple[Asked, tuple[Outcome, ...]]:
         if not pull.image.endswith(f"@{pull.digest}"):
             raise DefinitiveError("signatures are looked for under a digest only")
+        async with pull.reachable() as own:
+            return await self._found(own, demand)
+
+    async def _found(self, pull: Pull, demand: Demand) -> tuple[Asked, tuple[Outcome, ...]]:
         number = accepted(await self.version())
         asked = await asyncio.to_thread(ask, demand.authority, roots=self._roots, chains=number >= _CHAINS)
         found: tuple[Outcome, ...] = (Outcome(outcome=Proven.MISSING),)
@@ -175,7 +179,10 @@ class Cosign:
 
     async def _run(self, arguments: list[str], pull: Pull, question: Question | None) -> process.Completed:
         timeout = f"--timeout={max(int(self._limits.seconds), 1)}s"
-        more = {"TUF_ROOT": str(self._tuf)} if question is not None and question.public and self._tuf is not None else {}
+        # Sigstore's own services are elsewhere; nothing that a registry says leads to them, or anywhere.
+        more = {"HTTPS_PROXY": ""} if question is not None and question.public else {}
+        if more and self._tuf is not None:
+            more["TUF_ROOT"] = str(self._tuf)
         command = [*arguments[:-1], "--verbose", timeout, arguments[-1]]
         files = question.files if question else {}
         done = await self._tool.run(command, self._limits, pull=pull, files=files, more=more)

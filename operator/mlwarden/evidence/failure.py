@@ -17,11 +17,12 @@ class GatherError(EvidenceError):
         message: what and why, one sentence. Text from outside must have gone through `one_line`.
         hint: what to do next.
         retry_after: seconds after which another try makes sense, 0 for the caller's own back-off.
+        status: what a registry answered, 0 where it is not about that.
     """
 
-    def __init__(self, message: str, *, hint: str = "", retry_after: float = 0) -> None:
+    def __init__(self, message: str, *, hint: str = "", retry_after: float = 0, status: int = 0) -> None:
         super().__init__(message, hint=hint)
-        self.retry_after = retry_after
+        self.retry_after, self.status = retry_after, status
 
 
 class DefinitiveError(GatherError):

@@ -1,9 +1,10 @@
 """Which addresses the registry client may connect to.
 
 Whoever writes a manifest chooses the host, so the scanner would connect anywhere it is told: to the metadata service of the cloud, to
-itself, to the node. A NetworkPolicy says the same; this is for clusters that do not enforce one. Private networks are allowed, because
-that is where many registries are. Resolving a name once for the check and once for the connection was rejected: the answer may differ
-(DNS rebinding), so the check is inside the resolver that the connection uses.
+itself, to the node. A NetworkPolicy says the same; this is for clusters that do not enforce one. Private networks are allowed to whom an
+image names, because that is where many registries are; not to where a registry that nobody listed leads. Resolving a name once for the
+check and once for the connection was rejected: the answer may differ (DNS rebinding), so the check is inside the resolver that the
+connection uses.
 """
 
 import re
@@ -27,8 +28,10 @@ class ForbiddenAddressError(OSError):
     """The name leads to an address that no registry has."""
 
 
-def forbidden(address: str, *, loopback: bool = False) -> bool:
-    """Whether no registry may be there. `loopback`: the administrator listed this host, so that loopback is meant.
+def forbidden(address: str, *, loopback: bool = False, public: bool = False) -> bool:
+    """Whether no registry may be there.
+
+    `loopback`: the administrator listed this host, so that loopback is meant. `public`: a private network is not meant.
 
     Names are not forbidden: they are judged by what they resolve to. An address in another spelling than its own (decimal, hexadecimal,
     octal, short, with a dot behind it) is: HTTP libraries take some of these for addresses, and ask no resolver.
@@ -41,6 +44,8 @@ def forbidden(address: str, *, loopback: bool = False) -> bool:
         ip = inner
     if ip.is_loopback:
         return not loopback
+    if public and not ip.is_global:
+        return True
     return ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in _METADATA
 
 
@@ -56,17 +61,18 @@ class GuardedResolver(AbstractResolver):
 
     Args:
         listed: hosts, as `host` or `host:port`, that may be on loopback. One port of this machine says nothing of its others.
+        public: the others may not be in a private network, either.
     """
 
-    def __init__(self, listed: frozenset[str]) -> None:
+    def __init__(self, listed: frozenset[str], *, public: bool = False) -> None:
         self._inner = ThreadedResolver()
-        self._listed = listed
+        self._listed, self._public = listed, public
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Raises ForbiddenAddressError beside what resolving raises."""
         found = await self._inner.resolve(host, port, family)
-        loopback = f"{host}:{port}" in self._listed or (port in {80, 443} and host in self._listed)
-        if any(forbidden(result["host"], loopback=loopback) for result in found):
+        listed = f"{host}:{port}" in self._listed or (port in {80, 443} and host in self._listed)
+        if any(forbidden(result["host"], loopback=listed, public=self._public and not listed) for result in found):
             raise ForbiddenAddressError(f"{host} leads to an address where no registry may be")
         return found
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 
 from mlwarden.errors import InputError
+from mlwarden.evidence.relay import PassOn
 from mlwarden.model import reference as references
 from mlwarden.model.reference import Reference
 from mlwarden.policy import yaml_loads
@@ -85,6 +86,12 @@ class Registries:
             raise InputError(f"{path} cannot be used: {error}", hint=_HINT) from None
         raise InputError(f"{path}: more than one document", hint=_HINT)
 
+    @property
+    def listed(self) -> frozenset[str]:
+        """Every host that the administrator named, mirrors included."""
+        mirrors = {mirror.partition("/")[0] for settings in self._by_host.values() for mirror in settings.mirrors}
+        return frozenset({*self._by_host, *mirrors, *self.plain})
+
     def realms(self, host: str) -> frozenset[str]:
         """Hosts of token services that may see this registry's credentials."""
         return frozenset(self._of(host).realms)
@@ -122,9 +129,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         plain_http: the administrator listed that registry.
         docker_config: content of the docker `config.json` it is to find: the credential that registry accepted, and no other.
         ca: PEM of all it is to trust; empty for the system's own.
+        through: passes requests on to that repository: see `relay`.
     """
 
     repository: str
+    through: PassOn | None = None
     plain_http: bool = False
     docker_config: bytes = b'{"auths":{}}'
     ca: bytes = b""

@@ -6,6 +6,7 @@ image" and "try again". What this one trusts is little: the registry says what a
 """
 
 import copy
+import functools
 import hashlib
 import logging
 import time
@@ -23,6 +24,7 @@ from mlwarden.evidence.challenge import Challenge
 from mlwarden.evidence.credentials import Credential, Credentials, docker_config
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.registries import HOSTS, Access, Registries, system_authorities
+from mlwarden.evidence.relay import Asked, Take
 from mlwarden.evidence.transport import Answer, Deadline, Transport
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
@@ -40,6 +42,8 @@ MAX_MANIFEST = 4 << 20
 _MAX_TOKEN_BODY = 1 << 16
 _SLOWEST = 1 << 20
 """Bytes a second at which a blob has to come, beside the timeout."""
+_LONGEST = 3600.0
+"""Seconds for one request that is passed on."""
 _MAX_TOKENS = 1024
 _MAX_CREDENTIALS = 9
 """Credentials that are tried for one image, the most specific first."""
@@ -95,7 +99,8 @@ class Registry:
         self._registries = registries or Registries()
         self._plain = self._registries.plain | plain_http
         authorities = {HOSTS.get(host, host): pem for host, pem in self._registries.authorities.items()}
-        self._transport = Transport(plain_http=self._plain, authorities=authorities, ca_file=ca_file)
+        listed = frozenset(HOSTS.get(host, host) for host in self._registries.listed | plain_http)
+        self._transport = Transport(plain_http=self._plain, authorities=authorities, ca_file=ca_file, listed=listed)
         self._keys: tuple[Credentials, ...] = (credentials or Credentials(),)
         self._timeout, self._ca = timeout, Path(ca_file).read_bytes() if ca_file else b""
         self._passes: dict[tuple[str, str], _Pass] = {}
@@ -219,14 +224,28 @@ class Registry:
             plain_http=place.registry in self._plain,
             docker_config=docker_config(place.registry, credential),
             ca=self._bundle(place.registry),
+            through=functools.partial(self._pass_on, place),
         )
+
+    async def _pass_on(self, place: Reference, asked: Asked, take: Take) -> None:
+        """One request of a program that has no way of its own; how long it may take is that program's business."""
+        async with Deadline(_LONGEST, _name(place)):
+            await self._call(asked.method, place, asked.what, cap=0, kind=asked.kind, asked=asked, take=take)
 
     def _bundle(self, registry: str) -> bytes:
         own = self._registries.authorities.get(references.same_host(registry), "").encode()
         return b"\n".join(filter(None, (system_authorities(), self._ca, own))) if own or self._ca else b""
 
     async def _call(
-        self, method: str, place: Reference, what: str, *, cap: int, kind: str = "manifests"
+        self,
+        method: str,
+        place: Reference,
+        what: str,
+        *,
+        cap: int,
+        kind: str = "manifests",
+        asked: Asked | None = None,
+        take: Take | None = None,
     ) -> tuple[Answer, Credential | None]:
         """One request for a manifest or a blob, and where the registry wants it one more with each credential that is meant for it.
 
@@ -234,13 +253,15 @@ class Registry:
         """
         url = self._base(place.registry).joinpath("v2", *place.repository.split("/"), kind, what)
         accept = {"Accept": ", ".join(MEDIA_TYPES)}
+        if asked is not None:
+            url, accept = url.with_query(asked.query), {"Accept": asked.accept}
         known = self._passes.get((place.registry, place.repository))
         if known is not None and known.until > time.monotonic():
-            answer = await self._transport.request(method, url, {**accept, "Authorization": known.value}, cap=cap)
+            answer = await self._transport.request(method, url, {**accept, "Authorization": known.value}, cap=cap, take=take)
             if answer.status not in {401, 403}:
                 return _good(answer, place), known.credential
             self._passes.pop((place.registry, place.repository), None)
-        answer = await self._transport.request(method, url, accept, cap=cap)
+        answer = await self._transport.request(method, url, accept, cap=cap, take=take)
         if answer.status != 401:
             return _good(answer, place), None
         challenges = {found.scheme: found for header in answer.headers.getall("WWW-Authenticate", []) for found in challenge.parse(header)}
@@ -248,7 +269,7 @@ class Registry:
         for credential in self._candidates(place):
             try:
                 shown = await self._authorize(place, challenges, credential)
-                answer = await self._transport.request(method, url, {**accept, "Authorization": shown.value}, cap=cap)
+                answer = await self._transport.request(method, url, {**accept, "Authorization": shown.value}, cap=cap, take=take)
                 return _good(answer, place), shown.credential
             except DefinitiveError as error:
                 self._passes.pop((place.registry, place.repository), None)
@@ -326,15 +347,15 @@ def _good(answer: Answer, place: Reference) -> Answer:
         case 200:
             return answer
         case 404:
-            raise DefinitiveError(f"{name}: no such image in the registry", hint="push it, or correct the name")
+            raise DefinitiveError(f"{name}: no such image in the registry", hint="push it, or correct the name", status=404)
         case 401 | 403:
-            raise DefinitiveError(f"{name}: the registry denies access ({answer.status})", hint=_PULL_HINT)
+            raise DefinitiveError(f"{name}: the registry denies access ({answer.status})", hint=_PULL_HINT, status=answer.status)
         case 429:
-            raise TransientError(f"{name}: the registry's rate limit is reached (429)", retry_after=wait or 60)
+            raise TransientError(f"{name}: the registry's rate limit is reached (429)", retry_after=wait or 60, status=429)
         case status if status >= 500:
-            raise TransientError(f"{name}: the registry answers {status}", retry_after=wait)
+            raise TransientError(f"{name}: the registry answers {status}", retry_after=wait, status=status)
         case status:
-            raise DefinitiveError(f"{name}: the registry answers {status}")
+            raise DefinitiveError(f"{name}: the registry answers {status}", status=status)
 
 
 def _name(reference: Reference) -> str:

@@ -5,10 +5,11 @@ is asked, and what its words mean, stands with each.
 """
 
 import asyncio
+import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,8 +17,9 @@ import msgspec
 
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import process
-from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
+from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
 from mlwarden.evidence.registries import Access
+from mlwarden.evidence.relay import PassOn, relayed
 from mlwarden.model.digest import Digest
 
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:\+[0-9A-Za-z.-]+)?", re.ASCII)
@@ -27,6 +29,7 @@ _NO_PLAIN_HTTP = {"HTTP_PROXY": "http://127.0.0.1:0"}
 """trivy and cosign (go-containerregistry, `name.Registry.Scheme`) try plain HTTP after HTTPS for private addresses and names in `.local`,
 without being told to, and send the credential there; and they follow redirects to it, a metadata service's included. A proxy for plain HTTP
 that nobody can reach keeps them from both; the loopback is exempt."""
+_NOTHING = {**_NO_PLAIN_HTTP, "HTTPS_PROXY": "http://127.0.0.1:0"}
 Number = tuple[int, int, int]
 
 
@@ -41,6 +44,8 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
         size: of its layers in the registry, in bytes; 0 where it is not known.
         docker_config: content of the docker `config.json` it finds: the credential of this registry alone.
         ca: PEM of all that its TLS trusts; empty for what is configured for every registry.
+        through: passes its requests on: it then pulls from nowhere itself.
+        alone: it reaches nothing but this machine.
     """
 
     image: str
@@ -50,6 +55,8 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
     plain_http: bool = False
     docker_config: bytes = b'{"auths":{}}'
     ca: bytes = b""
+    through: PassOn | None = None
+    alone: bool = False
 
     @classmethod
     def by(cls, access: Access, digest: Digest, platform: str = "") -> "Pull":
@@ -62,12 +69,30 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
             plain_http=access.plain_http,
             docker_config=access.docker_config,
             ca=access.ca,
+            through=access.through,
         )
+
+    @contextlib.asynccontextmanager
+    async def reachable(self) -> AsyncIterator["Pull"]:
+        """The same image where the program finds it while the body runs, and all that it is to reach; a failure there says why."""
+        if self.through is None:
+            yield self
+            return
+        async with relayed(self.through) as relay:
+            image = f"{relay.repository}@{self.digest}"
+            own = Pull(image=image, digest=self.digest, platform=self.platform, size=self.size, plain_http=True, alone=True)
+            try:
+                yield own
+            except GatherError as error:
+                if relay.trouble is not None:
+                    raise relay.trouble from None
+                message = relay.named(error.message, self.image.partition("@")[0])
+                raise type(error)(message, hint=error.hint, retry_after=error.retry_after) from None
 
     def equip(self, home: Path) -> dict[str, str]:
         """Writes what the program reads into a directory of its own; returns the environment variables that name it."""
         (home / "config.json").write_bytes(self.docker_config)
-        environment = {"DOCKER_CONFIG": str(home), **({} if self.plain_http else _NO_PLAIN_HTTP)}
+        environment = {"DOCKER_CONFIG": str(home), **(_NOTHING if self.alone else {} if self.plain_http else _NO_PLAIN_HTTP)}
         if self.ca:
             (home / "ca.pem").write_bytes(self.ca)
             environment["SSL_CERT_FILE"] = str(home / "ca.pem")
@@ -143,12 +168,13 @@ class Tool:
         """
         home = self._make_home(files)  # not in a thread: a cancellation would leave behind what the thread had made
         environment = {name: str(home / below) for name, below in {"HOME": "", "TMPDIR": "", "DOCKER_CONFIG": "", **self._below}.items()}
-        environment |= {"PATH": "", **self._always, **more}
+        environment |= {"PATH": "", **self._always}
         if self._ca_file:
             environment["SSL_CERT_FILE"] = self._ca_file
         try:
             if pull is not None:
                 environment |= pull.equip(home)
+            environment |= more
             return await process.run([str(self._binary), *arguments], environment=environment, directory=home / "work", limits=limits)
         except process.TimedOutError as error:
             raise TransientError(str(error), hint=self._slow) from None

@@ -19,6 +19,7 @@ from yarl import URL
 
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.evidence.network import ForbiddenAddressError, GuardedResolver, forbidden
+from mlwarden.evidence.relay import Take
 
 _MAX_REDIRECTS = 3
 _SSL = re.compile(r" ssl:(?:<[^>]*>|\w+)")
@@ -60,22 +61,28 @@ class Transport:
         plain_http: hosts (`host` or `host:port`) that are spoken to in plain HTTP.
         authorities: host → PEM of certificate authorities that are trusted for that host alone, beside the system's.
         ca_file: PEM file of certificate authorities that are trusted for every host beside the system's.
+        listed: every host that the administrator named: to these, and from these, redirects into private networks are followed.
 
-    Hosts that the administrator listed in either may be on loopback.
+    Hosts that the administrator listed in the first two may be on loopback.
     """
 
-    def __init__(self, *, plain_http: frozenset[str], authorities: Mapping[str, str], ca_file: str = "") -> None:
-        self._plain = plain_http
+    def __init__(
+        self, *, plain_http: frozenset[str], authorities: Mapping[str, str], ca_file: str = "", listed: frozenset[str] = frozenset()
+    ) -> None:
+        self._plain, self._listed = plain_http, listed
         self._tls = _context(ca_file)
         self._own_tls = {host: _context(ca_file, pem) for host, pem in authorities.items()}
         self._session: aiohttp.ClientSession | None = None
+        self._public: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
         """To be called in an event loop, and `close` later."""
-        connector = aiohttp.TCPConnector(
-            resolver=GuardedResolver(self._plain | self._own_tls.keys()), ssl=self._tls, limit=64, use_dns_cache=False
-        )
-        self._session = aiohttp.ClientSession(
+        self._session, self._public = self._opened(public=False), self._opened(public=True)
+
+    def _opened(self, *, public: bool) -> aiohttp.ClientSession:
+        resolver = GuardedResolver(self._plain | self._own_tls.keys(), public=public)
+        connector = aiohttp.TCPConnector(resolver=resolver, ssl=self._tls, limit=64, use_dns_cache=False)
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a digest is of the bytes as sent, and a small body must not become a large one
@@ -86,10 +93,11 @@ class Transport:
 
     async def close(self) -> None:
         """Ends every connection."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._public):
+            if session is not None:
+                await session.close()
 
-    def guard(self, url: URL) -> None:
+    def guard(self, url: URL, *, public: bool = False) -> None:
         """Raises DefinitiveError unless a URL is HTTPS, or HTTP to a listed host, and not to a literal address that is forbidden."""
         host = url.host or ""
         listed = authority(url) in self._plain
@@ -100,11 +108,18 @@ class Transport:
             )
         if url.user or url.password or not host:
             raise DefinitiveError(f"{one_line(authority(url), 100)} is not a plain URL")
-        if forbidden(host, loopback=listed or authority(url) in self._own_tls):
+        if forbidden(host, loopback=listed or authority(url) in self._own_tls, public=public):
             raise DefinitiveError(f"{one_line(host, 100)} is an address where no registry may be")
 
     async def request(
-        self, method: str, url: URL, headers: Mapping[str, str], *, cap: int, data: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        *,
+        cap: int,
+        data: Mapping[str, str] | None = None,
+        take: Take | None = None,
     ) -> Answer:
         """One request, its redirects followed without credentials and nowhere `guard` would not go.
 
@@ -114,15 +129,22 @@ class Transport:
             headers: an `Authorization` among them is for this host alone.
             cap: bytes of body that are read; more is a failure.
             data: a form; what carries one is not redirected.
+            take: is given an answer with status 200 as it comes; the body is not read here then.
         """
-        if self._session is None:
+        if self._session is None or self._public is None:
             raise RuntimeError("Registry is used outside of its context")
+        first = url
         for _ in range(_MAX_REDIRECTS + 1):
-            self.guard(url)
-            tls = self._own_tls.get(authority(url), self._tls)
-            async with self._session.request(method, url, headers=headers, allow_redirects=False, data=data, ssl=tls) as response:
+            # A registry that anybody may have named leads nobody into the networks behind us.
+            public = url.host != first.host and self._listed.isdisjoint({authority(url), authority(first)})
+            self.guard(url, public=public)
+            tls, session = self._own_tls.get(authority(url), self._tls), self._public if public else self._session
+            async with session.request(method, url, headers=headers, allow_redirects=False, data=data, ssl=tls) as response:
                 location = response.headers.get("Location", "")
                 if response.status not in _REDIRECTS or not location:
+                    if take is not None and response.status == 200:
+                        await take(response)
+                        return Answer(status=200, headers=response.headers, body=b"")
                     body = await _read(response, cap, url) if response.status == 200 else b""
                     return Answer(status=response.status, headers=response.headers, body=body)
             if data is not None:

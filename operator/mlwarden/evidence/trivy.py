@@ -202,7 +202,8 @@ class Trivy:
         """
         version = await self.version()
         with self._room.held(pull.size):
-            return await self._scan(pull, version)
+            async with pull.reachable() as own:
+                return await self._scan(own, version)
 
     async def _scan(self, pull: Pull, version: str) -> report.Findings:
         done = await self._image(pull, skip=())
