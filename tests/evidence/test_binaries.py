@@ -59,7 +59,7 @@ def layer(files: dict[str, bytes], mode: int = 0o755) -> bytes:
 
 
 def opaque(*layers: dict[str, bytes], seen: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    return binaries.opaque([layer(files) for files in layers], seen=seen)
+    return binaries.unseen([layer(files) for files in layers], seen=seen).programs
 
 
 @pytest.mark.parametrize("program", [STATIC, PIE])
@@ -73,7 +73,7 @@ def test_what_a_loader_starts_and_what_is_no_program_is_not(program: bytes) -> N
 
 
 def test_what_cannot_be_executed_is_not_a_program() -> None:
-    assert binaries.opaque([layer({"app/server": STATIC}, mode=0o644)], seen=frozenset()) == ()
+    assert binaries.unseen([layer({"app/server": STATIC}, mode=0o644)], seen=frozenset()).programs == ()
 
 
 def test_a_real_program_that_a_loader_starts_is_not() -> None:
@@ -157,7 +157,7 @@ def header_bomb() -> bytes:
     ],
 )
 def test_of_an_image_that_was_not_seen_whole_nothing_is_said(bad: bytes) -> None:
-    assert binaries.opaque([layer({"app/server": STATIC}), bad], seen=frozenset()) == ()
+    assert binaries.unseen([layer({"app/server": STATIC}), bad], seen=frozenset()) == binaries.Unseen()
 
 
 def test_of_an_image_that_unpacks_to_too_much_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,3 +199,65 @@ async def test_a_blob_of_other_bytes_is_a_failure(serve: Callable[[Handler], Awa
     async with Registry(plain_http=frozenset({host})) as client:
         with pytest.raises(DefinitiveError, match="served other bytes"):
             await client.blob(references.parse(f"{host}/x:1"), Digest(f"sha256:{'a' * 64}"), cap=100)
+
+
+SITE = "usr/lib/python3.12/site-packages"
+INFO = f"{SITE}/torch-2.5.1.dist-info"
+TORCH = b"Metadata-Version: 2.1\nName: torch\nVersion: 2.5.1\n\nAbout it.\n"
+
+
+def linked(files: "Files") -> bytes:
+    """A layer in which a value `(type, target)` is a link."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                entry.type, entry.linkname = content
+                archive.addfile(entry)
+            else:
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+HARD, SYMBOLIC = tarfile.LNKTYPE, tarfile.SYMTYPE
+
+
+DPKG = {"var/lib/dpkg/info/python3-torch.list": f"/{INFO}/METADATA\n/{INFO}/RECORD\n".encode()}
+Files = dict[str, bytes | tuple[bytes, str]]
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden"),
+    [
+        ([{"opt/data": TORCH, f"{INFO}/METADATA": (HARD, "opt/data")}], {f"{INFO}/METADATA", INFO}),
+        ([{"opt/data": TORCH, f"{INFO}/METADATA": (SYMBOLIC, "/opt/data")}], {f"{INFO}/METADATA", INFO}),
+        ([{f"{INFO}/METADATA": TORCH, f"{INFO}/RECORD": b"x"}, {f"{INFO}/.wh.METADATA": b""}], {INFO}),
+        ([{f"{INFO}/METADATA": TORCH.replace(b"Name: torch\n", b"")}], {INFO}),
+        ([{"app/node_modules/x/package.json": (SYMBOLIC, "../../data")}], {"app/node_modules/x/package.json"}),
+        ([{"app/log4j.jar": (HARD, "app/data"), "app/data": b"PK"}], {"app/log4j.jar"}),
+    ],
+    ids=["a hard link", "a symbolic link", "a whiteout", "without a name", "of Node.js", "of Java"],
+)
+def test_a_package_whose_description_trivy_does_not_read_is_hidden(layers: list[Files], hidden: set[str]) -> None:
+    assert set(binaries.unseen([linked(each) for each in layers], seen=frozenset(), known=frozenset({"numpy"})).packages) == hidden
+
+
+@pytest.mark.parametrize(
+    ("layers", "known"),
+    [
+        ([{f"{INFO}/METADATA": TORCH, f"{INFO}/RECORD": b"x"}], "torch"),
+        ([{f"{SITE}/Ruamel.Yaml_clib-0.2.dist-info/METADATA": TORCH}], "ruamel-yaml-clib"),
+        ([{f"{INFO}/METADATA": (HARD, f"root/.cache/uv/a/{INFO}/METADATA"), f"root/.cache/uv/a/{INFO}/METADATA": TORCH}], "torch"),
+        ([{f"{INFO}/METADATA": TORCH, f"{INFO}/RECORD": b"x"}, {f"{SITE}/.wh.torch-2.5.1.dist-info": b""}], ""),
+        ([{**DPKG, f"{INFO}/METADATA": TORCH, f"{INFO}/RECORD": b"x"}], ""),
+        ([{"var/lib/rpm/rpmdb.sqlite": b"x", f"{INFO}/METADATA": TORCH}], ""),
+        ([{"app/node_modules/x/package.json": (SYMBOLIC, "../.pnpm/x@1/node_modules/x/package.json")}], ""),
+        ([{"usr/share/java/log4j.jar": (SYMBOLIC, "log4j-2.1.jar")}], ""),
+        ([{"app/METADATA.txt": (SYMBOLIC, "data"), "etc/mtab": (SYMBOLIC, "../proc/mounts")}], ""),
+    ],
+    ids=["pip", "another spelling", "uv", "uninstalled", "of Debian", "of Red Hat", "pnpm", "Java of Debian", "other links"],
+)
+def test_what_installers_do_hides_nothing(layers: list[Files], known: str) -> None:
+    assert binaries.unseen([linked(each) for each in layers], seen=frozenset(), known=frozenset({known})).packages == ()

@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -156,6 +156,27 @@ async def test_a_static_program_of_no_package_is_a_blind_spot_and_one_of_go_is_n
     scan = await gatherer.scan([f"{registry}/team/static@{digest}"])
     assert scan.packages > 10
     assert scan.blind == ("1 statically linked program without build information: app/server",)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "blind"),
+    [(b"Metadata-Version: 2.1\nName: torch\nVersion: 2.5.1\n", False), (b"Metadata-Version: 2.1\nVersion: 2.5.1\n", True)],
+    ids=["as pip writes it", "without its name"],
+)
+async def test_a_package_that_trivy_does_not_list_is_a_blind_spot(
+    gatherer: Gatherer, registry: str, attack: Callable[[str, str, str], None], *, metadata: bytes, blind: bool
+) -> None:
+    folder = "usr/lib/python3.12/site-packages/torch-2.5.1.dist-info"
+    files = {f"{folder}/METADATA": metadata, f"{folder}/RECORD": b"torch/__init__.py,,\n"}
+    digest = images.push_image(registry, "team/described:1", alpine=ALPINE, files=files)
+    scan = await gatherer.scan([f"{registry}/team/described@{digest}"])
+    assert scan.counts.get("CRITICAL", 0) == (0 if blind else 1)
+    assert scan.blind == ((f"1 description of a package is hidden from trivy: {folder}",) if blind else ())
+    attack(
+        "packages hidden by a link, a whiteout or a METADATA without a name",
+        "clean",
+        "Unknown, up to 64 MiB; larger images: said in the docs",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
-"""Programs that trivy cannot see into: statically linked, without build information, of no package.
+"""What trivy cannot see in an image: programs of no package, linked statically, and packages whose description is hidden from it.
 
 Trivy takes what it finds in package databases, lock files, Go's build information and Rust's. A C program linked against a vulnerable
 OpenSSL is none of these, and a report about an image of nothing else reads like a clean bill. Trivy's own list of executables does not
 help: it is for looking up attestations, and is in no report. So the layers are read a second time, once, in order.
+
+A package is what its description says, and trivy reads regular files alone: one that is a link to a file of another name, that a later
+layer has deleted, or that names nothing, is a package that is not in its report, and is there for Python all the same. Whoever deletes the
+whole description hides a package from everybody; nobody can tell that from code of one's own.
 
 It must not cry wolf, because what it says is `Unknown` and holds a pod. So it speaks of a program only where it has seen the whole image as
 it runs (every layer, what later ones delete and replace) and can tell whose the file is: Alpine's and Debian's lists of files, directories
@@ -14,6 +18,7 @@ programs, not for libraries: an ELF file that the kernel would start without a l
 import gzip
 import io
 import posixpath
+import re
 import struct
 import tarfile
 import time
@@ -34,6 +39,8 @@ _LAYERS = frozenset({"application/vnd.oci.image.layer.v1.tar+gzip", "application
 _PACKAGED = ("/site-packages/", "/dist-packages/", "/node_modules/", "/gems/")
 """Directories in which every file is some package's, and advisories about the package are about it."""
 _RPM = ("var/lib/rpm/", "usr/lib/sysimage/rpm/", "usr/share/rpm/")
+_DESCRIPTION, _PARTS = ".dist-info", frozenset({"METADATA", "RECORD", "WHEEL", "INSTALLER"})
+"""Python's folder with the description of a package, and what every installer writes there (PEP 376, PEP 427)."""
 _EXECUTABLE, _SHARED = 2, 3
 _DYNAMIC, _INTERPRETER = 2, 3
 _NEEDED, _FLAGS_1, _PIE = 1, 0x6FFFFFFB, 0x08000000
@@ -48,20 +55,33 @@ def pullable(layers: Sequence[tuple[str, int]]) -> bool:
     return all(kind in _LAYERS and size >= 0 for kind, size in layers) and sum(size for _, size in layers) <= LARGEST
 
 
-def opaque(layers: Iterable[bytes], *, seen: frozenset[str]) -> tuple[str, ...]:
-    """Returns the paths of programs that nobody can see into, sorted; none where that cannot be told.
+class Unseen(msgspec.Struct, frozen=True, kw_only=True):
+    """What is not in trivy's report, sorted.
+
+    Attributes:
+        programs: paths of programs that nobody can see into.
+        packages: paths of what describes a package, and does not to trivy.
+    """
+
+    programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+def unseen(layers: Iterable[bytes], *, seen: frozenset[str], known: frozenset[str] = frozenset()) -> Unseen:
+    """Returns what trivy does not see; nothing where that cannot be told.
 
     Args:
         layers: as pulled, gzipped, the lowest first.
         seen: files that trivy found build information in.
+        known: normalised names of the Python packages that it found.
     """
     tree = _Tree()
     try:
         for layer in layers:
             tree.lay(layer)
-        return tree.opaque(seen)
+        return Unseen(programs=tree.opaque(seen), packages=tree.hidden(known))
     except (_TooMuchError, tarfile.TarError, OSError, EOFError, ValueError, RecursionError):
-        return ()  # what is wrong with a layer is for trivy to say
+        return Unseen()  # what is wrong with a layer is for trivy to say
 
 
 class _Header(tarfile.TarInfo):
@@ -103,8 +123,19 @@ class _Bounded(io.RawIOBase):
 
 
 class _File(msgspec.Struct, frozen=True):
+    """What matters of a file.
+
+    Attributes:
+        static: it is a program that the kernel starts without a loader.
+        owns: files that it lists as a package's.
+        target: where a link with the name of a description leads.
+        part: of the folder that describes a Python package.
+    """
+
     static: bool = False
     owns: tuple[str, ...] = ()
+    target: str = ""
+    part: bool = False
 
 
 class _Tree:
@@ -149,12 +180,52 @@ class _Tree:
         found = (path for path, file in self._files.items() if file.static and _usr(path) not in owned)
         return tuple(sorted(path for path in found if not any(part in f"/{path}" for part in _PACKAGED)))
 
+    def hidden(self, known: frozenset[str]) -> tuple[str, ...]:
+        """Returns what describes packages, and not to who reads regular files by their names. `known`: Python's that trivy found."""
+        found = self._unowned(path for path, file in self._files.items() if file.target and _kind(file.target) != _kind(path))
+        if not self._rpm:  # those of the system's own packages are not in its report
+            parts = self._unowned(path for path, file in self._files.items() if file.part)
+            found |= {folder for folder in map(posixpath.dirname, parts) if _package(folder) not in known}
+        return tuple(sorted(found))
+
+    def _unowned(self, paths: Iterable[str]) -> set[str]:
+        owned = {_usr(path) for file in self._files.values() for path in file.owns}
+        return {path for path in paths if _usr(path) not in owned}
+
+
+def normalised(name: str) -> str:
+    """Returns the name of a Python package as it is compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _package(folder: str) -> str:
+    """Of `torch-2.5.1.dist-info`, the name."""
+    whole = posixpath.basename(folder).removesuffix(_DESCRIPTION)
+    return normalised(whole.rpartition("-")[0] or whole)
+
+
+def _kind(path: str) -> str:
+    """By which name trivy takes a file for the description of a package, `""` for any other."""
+    name = posixpath.basename(path)
+    if name in {"METADATA", "PKG-INFO"} or (name == "package.json" and "node_modules/" in path):
+        return name
+    return next((suffix for suffix in (".jar", ".war", ".gemspec") if name.endswith(suffix)), "")
+
+
+def _led(path: str, member: tarfile.TarInfo) -> str:
+    """Where a link leads, as a path of the image: a hard link's is one, a symbolic link's is relative to it."""
+    start = "/" if member.islnk() else posixpath.join("/", posixpath.dirname(path))
+    return posixpath.normpath(posixpath.join(start, member.linkname)).lstrip("/")
+
 
 def _file(path: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> _File:
     """What matters of a file: nothing, for most."""
-    if not member.isreg():
-        return _File()
     folder, name = posixpath.split(path)
+    part = folder.endswith(_DESCRIPTION) and name in _PARTS
+    if member.islnk() or member.issym():
+        return _File(target=_led(path, member) if _kind(path) else "", part=part)
+    if part or not member.isreg():
+        return _File(part=part and member.isreg())
     listing = path in {"lib/apk/db/installed", "usr/lib/apk/db/installed"} or (folder == "var/lib/dpkg/info" and name.endswith(".list"))
     sums = folder == "var/lib/dpkg/status.d" and name.endswith(".md5sums")
     if not listing and not sums and not member.mode & 0o111:

@@ -167,7 +167,11 @@ class Gatherer:
         parts = []
         for entry, platform in entries:
             manifest = entry if isinstance(entry, Manifest) else await registry.manifest(reference, entry)
-            blind += _unseen_layers(manifest)
+            unseen = _unseen_layers(manifest)
+            blind += unseen
+            if unseen:  # trivy would fetch them from there
+                parts.append(report.Findings(digest=manifest.digest, rereadable=False))
+                continue
             pull = Pull.by(manifest.access, manifest.digest, platform)
             found = await self._trivy.scan(msgspec.structs.replace(pull, size=_size(manifest)))
             blind += _misread_layers(manifest, found.layers)
@@ -198,7 +202,7 @@ class Gatherer:
         )
 
     async def _programs(self, registry: Registry, reference: Reference, manifest: Manifest, found: report.Findings) -> report.Findings:
-        """Adds the programs that trivy cannot see into, where nothing else made it blind and the image is small enough to be read again."""
+        """Adds the programs and packages that trivy cannot see, where it was not blind anyway and the image is small enough."""
         layers = _document(manifest).layers or ()
         if found.blind or not layers or not binaries.pullable([(layer.media_type, layer.size) for layer in layers]):
             return found
@@ -206,12 +210,16 @@ class Gatherer:
             blobs = [await registry.blob(reference, digest(layer.digest), cap=layer.size) for layer in layers]
         except InputError:
             return found
-        paths = await asyncio.to_thread(binaries.opaque, blobs, seen=found.programs)
-        if not paths:
-            return found
-        what = "program" if len(paths) == 1 else "programs"
-        reason = f"{len(paths)} statically linked {what} without build information: {one_line(', '.join(paths[:3]), 200)}"
-        return msgspec.structs.replace(found, blind=(*found.blind, reason), lasting=(*found.lasting, reason))
+        known = frozenset(binaries.normalised(each.name) for each in found.packages if each.type == "python-pkg")
+        unseen = await asyncio.to_thread(binaries.unseen, blobs, seen=found.programs, known=known)
+        reasons = []
+        if unseen.programs:
+            what = "program" if len(unseen.programs) == 1 else "programs"
+            reasons.append(f"{len(unseen.programs)} statically linked {what} without build information: {_few(unseen.programs)}")
+        if unseen.packages:
+            what = "description of a package is" if len(unseen.packages) == 1 else "descriptions of packages are"
+            reasons.append(f"{len(unseen.packages)} {what} hidden from trivy: {_few(unseen.packages)}")
+        return msgspec.structs.replace(found, blind=(*found.blind, *reasons), lasting=(*found.lasting, *reasons)) if reasons else found
 
     async def _keep(self, record: Record, rereadable: bool) -> None:  # noqa: FBT001 -- private
         """Keeps the packages. That they cannot be kept costs another scan later, and is no reason to lose this one."""
@@ -248,6 +256,10 @@ class Gatherer:
         found = [own for own in self._architectures if "" in ours or not ours.isdisjoint((own, *_TOO.get(own, ())))]
         others = dict.fromkeys(_words(each) for each in entries if each and not _could_run(each, self._architectures) and not _nobody(each))
         return tuple(f"linux/{each}" for each in found), tuple(others)[:MAX_UNJUDGED]
+
+
+def _few(paths: Sequence[str]) -> str:
+    return one_line(", ".join(paths[:3]), 200)
 
 
 def _document(manifest: Manifest) -> _Document:
