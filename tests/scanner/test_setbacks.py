@@ -77,7 +77,7 @@ class Server:
 
 
 class Worker:
-    async def scan(self, *_: object) -> Scan:
+    async def scan(self, *_: object, **_options: object) -> Scan:
         return Scan(scanner="trivy 0.72.0", scanned_at=NOW)
 
 

@@ -51,7 +51,9 @@ class Gatherer:
         self.credentials = credentials
         return await self.work()
 
-    async def scan(self, candidates: tuple[str, ...], credentials: Credentials, *, documents: Sequence[object] = ()) -> object:
+    async def scan(
+        self, candidates: tuple[str, ...], credentials: Credentials, *, documents: Sequence[object] = (), fresh: bool = False
+    ) -> object:
         self.credentials = credentials
         return await self.work()
 
