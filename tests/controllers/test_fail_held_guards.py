@@ -329,7 +329,7 @@ class TestEvidence:
         refused(lambda: write(secondLook={**look, "by": "another"}), "carries the name of the pod that writes it")
         refused(lambda: write(claimedBy="another", claimedUntil="2026-11-30T12:00:00Z"), "carries the name of the pod that writes it")
 
-        write(claimedBy=own, claimedUntil="2026-11-30T12:00:00Z")
+        write(phase="Pending", claimedBy=own, claimedUntil="2026-11-30T12:00:00Z")
         write(**failed, answeredBy=own)
         assert write(secondLook={**look, "by": own}, claimedBy=None, claimedUntil=None)["status"]["answeredBy"] == own
         write(reason="what is no answer needs no name", attempts=2)

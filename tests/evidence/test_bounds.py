@@ -74,6 +74,14 @@ def test_beyond_the_bound_what_came_last_goes_first() -> None:
     assert list(bounds.surplus(3)) == [requests[7], requests[6]]
 
 
+def test_what_is_going_already_is_not_taken_away_again() -> None:
+    going = asked(0, "a")
+    going = msgspec.structs.replace(going, metadata=msgspec.structs.replace(going.metadata, deletion_timestamp=T0))
+    bounds = queue(going, asked(1, "a", purpose=Purpose.POD), asked(2, "a", purpose=Purpose.POD), most=1)
+    assert bounds.makes_room("a", by_purpose) is None
+    assert going not in list(bounds.surplus(0))
+
+
 def test_the_objects_of_older_versions_and_what_is_no_evidence_count_for_nobody() -> None:
     bounds = queue(asked(0))
     bounds.changed("x", {"metadata": {"name": "x"}, "spec": {"references": ["x@y"]}})

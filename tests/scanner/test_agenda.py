@@ -2,13 +2,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlwarden.evidence.requests import worth_asking
 from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata, Purpose
 from mlwarden.model.evidence import Phase
 from mlwarden.model.signing import Proof, Proven
-from mlwarden.scanner.agenda import Agenda, Due, Rank, Terms, backoff, due, long_backoff
+from mlwarden.scanner.agenda import AGAIN_SCAN, LONGEST_TRANSIENT, SKEW, Agenda, Due, Rank, Terms, backoff, due, long_backoff
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -257,3 +259,36 @@ def test_signatures_are_looked_at_again_soon_after_somebody_asks() -> None:
     when = due(known, TERMS, {"one": ""})
     assert when is not None
     assert (when.at, when.rank) == (NOW + 5 * SECOND, Rank.HELD)
+
+
+@pytest.mark.parametrize(
+    ("field", "honest", "latest"),
+    [
+        ("claimed_until", TERMS.lease, SKEW + TERMS.lease),
+        ("retry_at", LONGEST_TRANSIENT, SKEW + LONGEST_TRANSIENT),
+    ],
+)
+def test_a_date_that_no_scanner_would_write_puts_work_off_for_no_longer_than_an_honest_one(
+    field: str, honest: timedelta, latest: timedelta
+) -> None:
+    def at(date: datetime) -> datetime:
+        status = msgspec.structs.replace(known.status, claimed_by="another", **{field: date})
+        when = due(msgspec.structs.replace(known, status=status), TERMS, now=NOW)
+        assert when is not None
+        return when.at
+
+    known = evidence()
+    assert at(NOW + honest) == NOW + honest
+    assert at(datetime(9999, 1, 1, tzinfo=UTC)) == NOW + latest
+
+
+def test_an_answer_of_tomorrow_is_asked_for_again_today() -> None:
+    tomorrow = NOW + timedelta(days=3650)
+    known = evidence(DIGEST, phase=Phase.READY, at=tomorrow, asked=NOW)
+    when = due(known, TERMS, now=NOW)
+    assert when is not None
+    assert when.at <= NOW + SKEW + AGAIN_SCAN
+    answered = evidence(DIGEST, phase=Phase.READY, at=tomorrow, asked=NOW, answered=NOW)
+    assert worth_asking(answered, "x", NOW + SECOND)
+    honest = evidence(DIGEST, phase=Phase.READY, at=NOW, asked=NOW, answered=NOW)
+    assert not worth_asking(honest, "x", NOW + SECOND)

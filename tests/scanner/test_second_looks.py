@@ -18,6 +18,7 @@ from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence,
 from mlwarden.model.evidence import SIGNATURES, Phase, Scan, Suppressed
 from mlwarden.model.signing import Demand, Proof, Proven
 from mlwarden.model.signing import Signer as WhoSigned
+from mlwarden.scanner.agenda import Rank
 from mlwarden.scanner.keys import material
 from mlwarden.scanner.provenance import Writer
 from mlwarden.scanner.second import SecondLooks
@@ -257,6 +258,24 @@ def test_dice_decide_about_what_others_wrote_and_are_thrown_once_for_an_answer()
     answers = stored(1, "other"), stored(2, "other")
     assert chosen(second, *answers) == [0]
     assert chosen(second, *answers) == [0]  # the same answers, seen again: no dice are left
+
+
+def test_writing_an_answer_again_does_not_call_off_the_look_that_dice_chose() -> None:
+    second = looks(0.5, 0.4)
+    now = datetime.now(UTC)
+    assert chosen(second, stored(1, "other", at=now)) == [0]
+    for seconds in range(1, 4):
+        assert chosen(second, stored(1, "other", at=now + timedelta(seconds=seconds))) == [0]
+    assert chosen(second, stored(1, "me")) == []  # answered by us, and honestly
+
+
+def test_what_dice_chose_does_not_wait_behind_what_others_want_and_the_rest_of_a_liars_answers_does() -> None:
+    second = looks(0.5, 0.4, 0.9)
+    answers = stored(1, "liar"), stored(2, "liar")
+    chosen(second, *answers)
+    second.suspect("liar", {each.metadata.name: each for each in answers})
+    ranks = [due.rank for each in answers if (due := second.due(each)) is not None]
+    assert ranks == [Rank.HELD, Rank.RENEWAL]
 
 
 def test_several_replicas_share_the_share_and_who_is_alone_looks_at_its_own() -> None:

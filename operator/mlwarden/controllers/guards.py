@@ -180,7 +180,7 @@ def _evidence(settings: Settings) -> list[dict[str, Json]]:
         variables={
             "pod": f"has(request.userInfo.extra) && {_POD} in request.userInfo.extra ? request.userInfo.extra[{_POD}][0] : ''",
             "by": "object.?status.?answeredBy.orValue('')",
-            "answers": " || ".join(f"object.?status.?{field} != oldObject.?status.?{field}" for field in (*_ANSWER, "answeredBy")),
+            "answers": " || ".join(f"{_said('object', each)} != {_said('oldObject', each)}" for each in (*_ANSWER, "answeredBy")),
         },
         validations=[
             {
@@ -205,6 +205,11 @@ def _evidence(settings: Settings) -> list[dict[str, Json]]:
             },
         ],
     )
+
+
+def _said(of: str, field: str) -> str:
+    """CEL for a field of the status; who claims what is new writes `Pending` where nothing stood, which is no answer."""
+    return f"{of}.?status.?phase.orValue('Pending')" if field == "phase" else f"{of}.?status.?{field}"
 
 
 def _signed(field: str, name: str = "") -> str:

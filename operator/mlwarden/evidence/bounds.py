@@ -71,7 +71,7 @@ class Unanswered:
     def makes_room(self, namespace: str, waits: Waits) -> ImageEvidence | None:
         """Returns the oldest request of this namespace alone that no held pod waits for, one that no scanner is at where there is any."""
         own = (self._requests[name] for name in self._namespaces.get(namespace, ()))
-        free = (each for each in own if each.spec.namespaces == (namespace,) and not waits(each))
+        free = (each for each in own if _is_own(each, namespace) and not waits(each))
         return min(free, key=lambda each: (bool(each.status.claimed_by), self._age(each)), default=None)
 
     def surplus(self, slack: int) -> Iterator[ImageEvidence]:
@@ -80,7 +80,7 @@ class Unanswered:
             beyond = len(names) - self.most - slack
             if beyond > 0:
                 every = sorted((self._requests[name] for name in names), key=self._age, reverse=True)
-                yield from [each for each in every if each.spec.namespaces == (namespace,)][:beyond]
+                yield from [each for each in every if _is_own(each, namespace)][:beyond]
 
     def _age(self, request: ImageEvidence) -> tuple[bool, float, int]:
         """The lower, the older. Creation has whole seconds; within one it is who was seen first."""
@@ -94,6 +94,11 @@ class Unanswered:
             " held pods wait for all of them: what this one needs is asked for when one was answered; fix: delete held pods whose images"
             " cannot be had"
         )
+
+
+def _is_own(request: ImageEvidence, namespace: str) -> bool:
+    """Whether nobody else asked for it, and it is not going already: a finalizer would have it deleted again and again."""
+    return request.spec.namespaces == (namespace,) and request.metadata.deletion_timestamp is None
 
 
 def by_purpose(request: ImageEvidence) -> bool:

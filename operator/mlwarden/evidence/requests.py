@@ -24,6 +24,8 @@ LOG = logging.getLogger(__name__)
 _ASKED = timedelta(seconds=10)
 _FAILED = timedelta(seconds=60)
 _JUST = timedelta(seconds=5)
+_AHEAD = timedelta(minutes=5)
+"""How far a scanner's clock may be ahead of ours."""
 _REMEMBERED = 10_000
 
 
@@ -146,5 +148,6 @@ def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester
         return adds(stored, requester) or now - stored.asked_last >= INTEREST
     if stored.status.at is None:
         return True
-    # Answered a moment ago: whoever asks has not seen it yet.
-    return now - stored.status.at >= (_FAILED if stored.status.phase is Phase.FAILED else _JUST)
+    # Answered a moment ago: whoever asks has not seen it yet. An answer of tomorrow is no reason to wait for it.
+    age = now - stored.status.at
+    return age >= (_FAILED if stored.status.phase is Phase.FAILED else _JUST) or age < -_AHEAD

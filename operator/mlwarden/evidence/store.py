@@ -66,6 +66,7 @@ class Metadata(_Wire, frozen=True, kw_only=True):
     uid: str = ""
     resource_version: str = ""
     creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
 
 
 class Purpose(StrEnum):

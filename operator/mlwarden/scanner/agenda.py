@@ -26,6 +26,10 @@ AGAIN_SCAN = timedelta(seconds=30)
 """Asking again sooner than that after an answer waits until then."""
 INTEREST = timedelta(hours=1)
 """Who still waits asks again more often than that (`evidence.requests`)."""
+SKEW = timedelta(minutes=5)
+"""How far another scanner's clock may be ahead of ours."""
+LONGEST_TRANSIENT, LONGEST = timedelta(hours=1), timedelta(days=1)
+"""What is waited at most after a transient and after a definitive failure."""
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -81,15 +85,22 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     second_looks: float = 0.0
 
 
-def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = MappingProxyType({})) -> Due | None:
+def due(
+    evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = MappingProxyType({}), *, now: datetime | None = None
+) -> Due | None:
     """Returns when there is work to do for an object, None for never (unless it changes).
+
+    Dates that no scanner would write (a claim until next year, an answer of tomorrow) put nothing off for longer than honest ones do:
+    whoever has a scanner's token could stop all others with them.
 
     Args:
         evidence: the object.
         terms: of this scanner.
         demanded: what policies want proven about it, where it is about signatures: demand → the key it is now to be proven with, `""`
             where that does not change.
+        now: the time; None: every date is believed.
     """
+    evidence = _believed(evidence, terms, now) if now is not None else evidence
     status, asked = evidence.status, evidence.spec.requested_at
     free = _free(status, terms)
     later = max(free, status.retry_at or _EVER)
@@ -111,6 +122,18 @@ def due(evidence: ImageEvidence, terms: Terms, demanded: Mapping[str, str] = Map
     if evidence.is_resolution or not terms.max_age:
         return None
     return renewal(evidence, max(later, status.at + terms.max_age))
+
+
+def _believed(evidence: ImageEvidence, terms: Terms, now: datetime) -> ImageEvidence:
+    """The object, its dates no later than another scanner's clock and ours may make them."""
+    status, ahead = evidence.status, now + SKEW
+    latest = {
+        "at": ahead,
+        "claimed_until": ahead + terms.lease,
+        "retry_at": ahead + (LONGEST_TRANSIENT if status.phase is Phase.PENDING else LONGEST),
+    }
+    late = {name: most for name, most in latest.items() if (at := getattr(status, name)) is not None and at > most}
+    return msgspec.structs.replace(evidence, status=msgspec.structs.replace(status, **late)) if late else evidence
 
 
 def _wanted(evidence: ImageEvidence, *, at: datetime, since: datetime) -> Due:
@@ -150,12 +173,12 @@ def _free(status: EvidenceStatus, terms: Terms) -> datetime:
 
 def backoff(attempts: int) -> timedelta:
     """How long to wait after so many transient failures in a row: 2 s, doubling, at most ten minutes; an hour from the twelfth on."""
-    return timedelta(seconds=min(2.0 * 2 ** (attempts - 1), 600)) if attempts < 12 else timedelta(hours=1)
+    return timedelta(seconds=min(2.0 * 2 ** (attempts - 1), 600)) if attempts < 12 else LONGEST_TRANSIENT
 
 
 def long_backoff(attempts: int) -> timedelta:
     """How long to wait after a definitive failure that nobody asks about again: an hour, doubling, at most a day."""
-    return timedelta(hours=min(2 ** (attempts - 1), 24) if attempts < 6 else 24)
+    return min(timedelta(hours=2 ** (min(attempts, 6) - 1)), LONGEST)
 
 
 _Turns = Callable[[str, str], tuple[int, ...]]

@@ -193,7 +193,7 @@ class Agent:
 
     def _due(self, lane: str, known: ImageEvidence) -> Due | None:
         demands = self._demands.about(known.spec.references) if lane == VERIFY else {}
-        return due(known, self._terms, {demand: self._materials.get(demand, "") for demand in demands})
+        return due(known, self._terms, {demand: self._materials.get(demand, "") for demand in demands}, now=_now())
 
     def _is_second(self, lane: str, known: ImageEvidence) -> bool:
         """Whether it is looked at a second time now, and nobody wants another answer."""
@@ -331,7 +331,7 @@ class Agent:
 
     async def _look_again(self, lane: str, known: ImageEvidence) -> str:
         """Makes an answer a second time, without a claim, and has it compared; returns the outcome for the metrics."""
-        name, slots = known.metadata.name, self._lanes[lane]
+        name, slots, began = known.metadata.name, self._lanes[lane], _now()
         try:
             given = await self._secrets.credentials_for(known) if self._secrets is not None else Given()
             await slots.slot(name)
@@ -347,7 +347,7 @@ class Agent:
             self._second.failed(name)
             return "second look"
         slots.write(name)
-        stored = await self._second.conclude(known, found)
+        stored = await self._second.conclude(known, found, began)
         if stored is not None:
             self._known[name] = stored
             look = stored.status.second_look

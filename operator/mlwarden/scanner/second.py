@@ -4,8 +4,9 @@ Every replica throws dice over every answer that another one wrote, and makes so
 itself. Which ones is known to nobody before, and is written down nowhere until it is done. A replica that is alone looks again at what it
 wrote itself: a worker that an image took over, or a tool that broke, does not always say the same.
 
-A second answer that is worse replaces the first. Then every other answer of the same pod is looked at again, too. It is not claimed: a
-claim would tell whoever forges, and give them something to take away.
+A second answer that is worse replaces the first. Then every other answer of the same pod is looked at again, too, after everything that
+somebody waits for. What dice chose does not wait behind that: whoever can ask for many images could put it off for ever. It is not claimed:
+a claim would tell whoever forges, and give them something to take away. Nor does writing an answer again call it off.
 
 Tags are left out: they move, and what one points at is judged by its digest.
 """
@@ -26,18 +27,28 @@ from mlwarden.evidence.store import Compared, EvidenceStatus, ImageEvidence, Sec
 from mlwarden.model.evidence import Phase, Scan
 from mlwarden.model.signing import Proof, Proven
 from mlwarden.scanner import metrics
-from mlwarden.scanner.agenda import Due, backoff, renewal
+from mlwarden.scanner.agenda import Due, Rank, backoff, renewal
 from mlwarden.scanner.claim import LostError, put
 from mlwarden.scanner.provenance import Writer, answer
 
 LOG = logging.getLogger(__name__)
 _RANDOM = secrets.SystemRandom()
 _TRIES = 8
+_PAUSE = timedelta(seconds=10)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _ATTEMPTS = 5
 """Looks that told nothing (a registry that is away) before it is left to chance again."""
 _COLLEAGUE = timedelta(hours=1)
 """Who answered since then is a replica that looks again at what we write."""
 _Found = Scan | tuple[Proof, ...]
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A second look that is to come: not before when, how many told nothing, and whether it goes before what is only being renewed."""
+
+    at: datetime
+    attempts: int = 0
+    rank: Rank = Rank.HELD
 
 
 class SecondLooks:
@@ -53,7 +64,7 @@ class SecondLooks:
     def __init__(self, client: Client, writer: Writer, share: float, *, draw: Callable[[], float] = _RANDOM.random) -> None:
         self._client, self._writer, self._share, self._draw = client, writer, share, draw
         self._seen: dict[str, bytes] = {}
-        self._wanted: dict[str, tuple[datetime, int]] = {}
+        self._wanted: dict[str, _Wish] = {}
         self._colleagues: dict[str, datetime] = {}
         self._suspects: set[str] = set()
 
@@ -70,14 +81,18 @@ class SecondLooks:
         if self._seen.get(name) == said:
             return
         self._seen[name] = said
-        self._wanted.pop(name, None)
-        if not is_looked_at(known):
+        by, now = known.status.answered_by, _now()
+        if not is_looked_at(known) or (name in self._wanted and by == self._writer.identity):
+            self._wanted.pop(name, None)
             return
-        by, at = known.status.answered_by, known.status.at or _now()
         if by and by != self._writer.identity:
-            self._colleagues[by] = max(at, self._colleagues.get(by, at))
-        if by in self._suspects or self._draw() < self._chance(by):
-            self._wanted[name] = (_now(), 0)
+            self._colleagues[by] = max(min(known.status.at or now, now), self._colleagues.get(by, _EVER))
+        if name in self._wanted:
+            return  # it was written again: that does not call the look off
+        if self._draw() < self._chance(by):
+            self._wanted[name] = _Wish(at=now)
+        elif by in self._suspects:
+            self._wanted[name] = _Wish(at=now, rank=Rank.RENEWAL)
 
     def _chance(self, by: str) -> float:
         """So that all replicas together look again at `share`: of others' answers, and of our own where there is nobody else."""
@@ -88,15 +103,16 @@ class SecondLooks:
         return 1.0 - float((1 - self._share) ** (1 / max(others, 1)))
 
     def due(self, known: ImageEvidence) -> Due | None:
-        """Returns when it is to be looked at again, None where it is not: after everything that somebody waits for."""
-        at, attempts = self._wanted.get(known.metadata.name, (None, 0))
-        return msgspec.structs.replace(renewal(known, at), attempts=attempts) if at is not None else None
+        """Returns when it is to be looked at again, None where it is not. It is on nobody's behalf, and fair among registries."""
+        wish = self._wanted.get(known.metadata.name)
+        return msgspec.structs.replace(renewal(known, wish.at), rank=wish.rank, attempts=wish.attempts) if wish is not None else None
 
     def failed(self, name: str) -> None:
         """It told nothing: again later, a few times."""
-        _, attempts = self._wanted.pop(name, (None, 0))
-        if attempts + 1 < _ATTEMPTS:
-            self._wanted[name] = (_now() + max(backoff(attempts + 1), timedelta(seconds=10)), attempts + 1)
+        wish = self._wanted.pop(name, None)
+        if wish is not None and wish.attempts + 1 < _ATTEMPTS:
+            attempts = wish.attempts + 1
+            self._wanted[name] = msgspec.structs.replace(wish, at=_now() + max(backoff(attempts), _PAUSE), attempts=attempts)
         metrics.SECOND_LOOKS.labels("unknown").inc()
 
     def suspect(self, pod: str, known: Mapping[str, ImageEvidence]) -> list[str]:
@@ -105,47 +121,64 @@ class SecondLooks:
             return []
         self._suspects.add(pod)
         found = [name for name, each in known.items() if each.status.answered_by == pod and is_looked_at(each)]
-        self._wanted |= {name: (_now(), 0) for name in found if name not in self._wanted}
+        for name in found:
+            self._wanted.setdefault(name, _Wish(at=_now(), rank=Rank.RENEWAL))
         return found
 
-    async def conclude(self, known: ImageEvidence, found: _Found) -> ImageEvidence | None:
-        """Compares, and writes what came of it under the answer that was looked at; None where another one stands there by now.
+    async def conclude(self, known: ImageEvidence, found: _Found, began: datetime) -> ImageEvidence | None:
+        """Compares with what stands there now, and writes what came of it; None where that told nothing.
+
+        Args:
+            known: as it was looked at.
+            found: the second answer.
+            began: when that look began.
 
         Raises:
             ApiError: the API server did not take it.
         """
-        name, current = known.metadata.name, known
-        if self._may_be_a_fluke(known, found):
-            self.failed(name)
-            return None
-        self._wanted.pop(name, None)
-        outcome, change, reason = self._compared(known.status, found)
-        if outcome is Compared.WORSE:
-            LOG.error("%s: a second look is worse than the answer of %s: %s", name, known.status.answered_by or "an older version", reason)
-        metrics.SECOND_LOOKS.labels(outcome.value.lower()).inc()
-        look = SecondLook(by=self._writer.identity, of=known.status.answered_by, at=_now(), outcome=outcome, reason=one_line(reason))
+        current: ImageEvidence | None = known
         for _ in range(_TRIES):
+            if current is None or self._tells_nothing(current, found, began):
+                self.failed(known.metadata.name)
+                return None
+            outcome, change, reason = self._compared(current.status, found)
+            of = current.status.answered_by
+            look = SecondLook(by=self._writer.identity, of=of, at=_now(), outcome=outcome, reason=one_line(reason))
+            status = msgspec.structs.replace(current.status, **change, second_look=look)
             try:
-                return await put(self._client, current, msgspec.structs.replace(current.status, **change, second_look=look), self._writer)
+                stored = await put(self._client, current, status, self._writer)
             except LostError:
-                stored = await self._again(known)
-                if stored is None:
-                    return None
-                current = stored
-        raise ApiError(f"{name}: what a second look says cannot be written: it is written over each time", code=409)
+                current = await self._again(known)
+                continue
+            self._wanted.pop(known.metadata.name, None)
+            metrics.SECOND_LOOKS.labels(outcome.value.lower()).inc()
+            if outcome is Compared.WORSE:
+                LOG.error("%s: a second look is worse than the answer of %s: %s", known.metadata.name, of or "an older version", reason)
+            return stored
+        raise ApiError(f"{known.metadata.name}: what a second look says cannot be written: it is written over each time", code=409)
 
     async def _again(self, known: ImageEvidence) -> ImageEvidence | None:
-        """The object as it is stored now, where the answer is still the one that was looked at."""
+        """The object as it is stored now, where somebody else's answer stands there."""
         try:
             stored = store.read(await self._client.get(IMAGE_EVIDENCE, known.metadata.name))
         except Error:
             return None
-        return stored if answer(stored.status) == answer(known.status) else None
+        ours = stored.status.answered_by == self._writer.identity and answer(stored.status) != answer(known.status)
+        return stored if is_looked_at(stored) and not ours else None
 
-    def _may_be_a_fluke(self, known: ImageEvidence, found: _Found) -> bool:
+    def _tells_nothing(self, current: ImageEvidence, found: _Found, began: datetime) -> bool:
+        """Whether it may be a fluke: proofs that were looked for before the present answer was made. Not more than once or twice."""
+        wish = self._wanted.get(current.metadata.name)
+        if wish is None or wish.attempts > 1:
+            return False
+        if not isinstance(found, Scan):
+            return current.status.at is not None and current.status.at > began
+        return self._may_be_a_fluke(current, found)
+
+    def _may_be_a_fluke(self, current: ImageEvidence, found: Scan) -> bool:
         """Whether only an excuse was not found, for the first time: a registry that is slow hides one."""
-        first, (_, attempts) = known.status.scan, self._wanted.get(known.metadata.name, (None, 0))
-        if attempts or first is None or not isinstance(found, Scan):
+        first, wish = current.status.scan, self._wanted.get(current.metadata.name)
+        if first is None or wish is None or wish.attempts:
             return False
         return bool(disagreement.unexcused(first, found)) and not disagreement.worse(first, found)
 
