@@ -128,3 +128,16 @@ def test_the_budget_is_per_evaluation(value: Callable[..., Any]) -> None:
         assert program({"x": [1] * 10}) is True
     with pytest.raises(cel.EvaluationError, match="100 units"):
         program({"x": [1] * 100})
+
+
+def test_a_metered_program_has_one_budget_for_all_its_evaluations() -> None:
+    program = cel.compile("x.all(a, a > 0)", variables=["x"], expect=bool, budget=1000)
+    metered = program.metered()
+    for _ in range(10):
+        assert metered({"x": [1] * 10}) is True
+    with pytest.raises(cel.EvaluationError, match="1000 units"):
+        metered({"x": [1] * 150})
+    with pytest.raises(cel.EvaluationError, match="1000 units"):
+        metered({"x": [1] * 10})
+    assert program({"x": [1] * 10}) is True
+    assert program.metered()({"x": [1] * 10}) is True

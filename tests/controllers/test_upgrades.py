@@ -112,11 +112,11 @@ class TestUpgraded:
         assert refused(upgraded, space, opens(good_pod("p"), 8080)) == ""
         assert refused(upgraded, space, good_pod("p", hostPID=True)) == ""
 
-    def test_in_the_api_server_what_is_new_or_stricter_warns(self, upgraded: "Running") -> None:
+    def test_in_the_api_server_what_is_new_or_stricter_denies_nothing(self, upgraded: "Running") -> None:
         found = bindings(upgraded)
         assert found[f"mlwarden-policy-{STRICTER}"] == {"Deny", "Audit"}
-        assert found[f"mlwarden-policy-{STRICTER}{NEXT}"] == {"Warn", "Audit"}
-        assert found[f"mlwarden-policy-{NEW}"] == {"Warn", "Audit"}
+        assert found[f"mlwarden-policy-{STRICTER}{NEXT}"] == {"Audit"}
+        assert found[f"mlwarden-policy-{NEW}"] == {"Audit"}
         assert f"mlwarden-policy-{EDITED}{NEXT}" not in found
 
     def test_the_policies_say_so_themselves(self, upgraded: "Running") -> None:

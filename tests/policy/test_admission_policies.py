@@ -49,7 +49,7 @@ def test_a_namespace_gets_the_action_of_its_profile_once(profiles: dict[str, Act
     objects = made(Settings(default_profile=default), profiles={name: action.value for name, action in profiles.items()})
     action = profiles.get(default if label is None else label, profiles.get("*"))
     labels = {} if label is None else {PROFILE_LABEL: label}
-    expected = {None: [], Action.DENY: [["Deny", "Audit"]], Action.WARN: [["Warn", "Audit"]], Action.AUDIT: [["Audit"]]}
+    expected = {None: [], Action.DENY: [["Deny", "Audit"]], Action.WARN: [["Audit"]], Action.AUDIT: [["Audit"]]}
     assert bound(objects, labels) == expected[action]
 
 
@@ -67,11 +67,11 @@ def test_exempt_namespaces_are_excluded_by_a_label_nobody_can_take_off() -> None
     assert row in found["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"]
 
 
-def test_auditing_turns_every_denial_into_a_warning() -> None:
+def test_auditing_leaves_the_api_server_nothing_to_deny_and_the_warnings_to_the_webhook() -> None:
     objects = policy.admission_policies(policy.shipped(), Settings(rollout="audit"))
     actions = [obj["spec"]["validationActions"] for obj in objects if obj["kind"] == "ValidatingAdmissionPolicyBinding"]
     assert actions
-    assert all("Deny" not in each and "Audit" in each for each in actions)
+    assert all(each == ["Audit"] for each in actions)
 
 
 def test_a_stored_word_about_exceptions_does_not_take_a_policy_out_of_the_api_server() -> None:
@@ -127,7 +127,9 @@ def test_a_message_names_the_containers_that_fail() -> None:
     (found, *_) = made()
     (validation,) = found["spec"]["validations"]
     assert validation["message"].startswith("container … is bad (p); fix: do …;")
-    assert validation["messageExpression"].startswith('"container " + variables.containers.filter(container, !(container.image !=')
+    named = '"container " + variables.containers.filter(container, !(container.image !='
+    assert validation["messageExpression"].startswith("variables.large != '' ? ((variables.large")
+    assert named in validation["messageExpression"]
 
 
 def test_roles_are_only_spelled_out_where_they_are_asked_for() -> None:
@@ -147,7 +149,9 @@ def test_what_passes_is_a_match_condition_and_costs_no_message() -> None:
             (condition,) = obj["spec"]["matchConditions"]
             assert condition["name"] == "violated"
             assert "variables." not in condition["expression"]
-            assert [each["expression"] for each in obj["spec"]["validations"]] == ["false"]
+            (validation,) = obj["spec"]["validations"]
+            long = validation["expression"].startswith('variables.large == "the environment is too long')
+            assert (long and "env-credentials" in obj["metadata"]["name"]) or validation["expression"] == "false"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,26 @@ def test_a_policy_that_looks_at_the_namespace_is_a_validation_because_conditions
     assert validation["expression"] != "false"
 
 
-def test_conditions_of_a_policy_that_does_not_are_part_of_the_match_condition() -> None:
+def test_a_policy_of_the_clusters_own_is_a_validation_with_a_sentence_where_it_has_no_value() -> None:
     (found, *_) = made(match={"conditions": [{"name": "mine", "expression": "request.operation == 'UPDATE'"}]})
-    (condition,) = found["spec"]["matchConditions"]
-    assert "!((request.operation == 'UPDATE')) ||" in condition["expression"]
+    (condition,), (validation,) = found["spec"]["matchConditions"], found["spec"]["validations"]
+    assert condition["name"] == "asked"
+    question, _, sentence = validation["expression"].partition(" // ")
+    assert question == "variables.large != '' ? false : variables.satisfied"
+    assert sentence.startswith("The policy p could not be evaluated on this object")
+    variables = {each["name"]: each["expression"] for each in found["spec"]["variables"]}
+    assert "(request.operation == 'UPDATE')" in variables["applies"]
+    assert variables["satisfied"].startswith("!variables.applies || ")
+
+
+def test_what_a_policy_walks_over_is_measured_first_and_nothing_else() -> None:
+    large = {}
+    for obj in policy.admission_policies(policy.shipped(), Settings()):
+        if obj["kind"] == "ValidatingAdmissionPolicy":
+            variables = {each["name"]: each["expression"] for each in obj["spec"].get("variables", [])}
+            large[obj["metadata"]["name"].removeprefix("mlwarden-policy-")] = variables.get("large", "")
+    assert "ports" in large["host-ports"]
+    assert "env" not in large["host-ports"]
+    assert "more than 1000 containers" in large["privileged-containers"]
+    assert large["host-namespaces"] == ""
+    assert "sysctls" in large["sysctls"]

@@ -1,7 +1,7 @@
 """Both engines give the same answer: ours, and the real API server with the same policies compiled.
 
-Every policy is bound with Warn, so that one dry-run create tells about all of them by its warnings. As a third opinion the API server's own
-Pod Security admission judges the same objects.
+Every policy is bound with Warn here, so that one dry-run create tells about all of them by its warnings. As a third opinion the API
+server's own Pod Security admission judges the same objects.
 """
 
 import copy
@@ -104,6 +104,8 @@ def quiet(objects: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
             selector["matchExpressions"].append({"key": label, "operator": "Exists"})
             obj["spec"]["validations"][0]["message"] = "-"
             obj["spec"]["validations"][0].pop("messageExpression", None)
+        else:
+            obj["spec"]["validationActions"] = ["Warn", "Audit"]
     return objects
 
 

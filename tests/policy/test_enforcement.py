@@ -156,7 +156,7 @@ def test_a_refusal_names_the_image_and_never_the_credential(api: Any, build: Bui
         api, build({"container": {"image": "registry.example.com/train"}})
     )
     said = refused(api, build({"container": {"env": [{"name": "TOKEN", "value": "hunter2hunter2"}]}}))
-    assert "container main has a credential" in said
+    assert "variable TOKEN has a credential" in said
     assert "hunter2" not in said
 
 

@@ -37,9 +37,39 @@ def test_the_patch_is_recommended_exactly_where_it_helps(
     *, name: str, kind: str, sample: dict[str, Any], shipped: Mapping[str, CompiledPolicy], build: Build, judge: Judge
 ) -> None:
     """The check shows the patch only where the patched element was judged again and passes, else the text."""
-    text = shipped[name].policy.spec.fix.text
+    text, _, _ = shipped[name].policy.spec.fix.text.partition("{name}")
     fixes = [answer.fix for answer in judge(shipped[name], build(sample)) if answer.outcome is Outcome.FAIL]
-    assert any(fix != text for fix in fixes) == sample.get("patch", False)
+    assert any(not fix.startswith(text) for fix in fixes) == sample.get("patch", False)
+
+
+def test_each_credential_is_a_finding_that_names_its_variable(shipped: Mapping[str, CompiledPolicy], build: Build, judge: Judge) -> None:
+    env = [("A", "x"), ("MLFLOW_TRACKING_PASSWORD", "hunter2"), ("B", "y"), ("HF_TOKEN", "$HF_TOKEN")]
+    pod = build({"container": {"env": [{"name": name, "value": value} for name, value in env]}})
+    failing = [answer for answer in judge(shipped["env-credentials"], pod) if answer.outcome is Outcome.FAIL]
+    assert [(answer.path, answer.message) for answer in failing] == [
+        (f"spec.containers[0].env[{index}].value", f"variable {name} has a credential in plain text")
+        for index, name in ((1, "MLFLOW_TRACKING_PASSWORD"), (3, "HF_TOKEN"))
+    ]
+    assert "key: HF_TOKEN" in failing[1].fix
+
+
+@pytest.mark.parametrize(
+    ("pod", "container", "shown"),
+    [
+        ({}, {}, "runAsNonRoot: true, runAsUser: 1000"),
+        ({}, {"runAsUser": 2000}, "runAsNonRoot: true"),
+        ({"runAsUser": 2000}, {}, "runAsNonRoot: true"),
+        ({}, {"runAsUser": 0}, "runAsNonRoot: true, runAsUser: 1000"),
+        ({"runAsUser": 0}, {"runAsNonRoot": False}, "runAsNonRoot: true, runAsUser: 1000"),
+    ],
+)
+def test_non_root_is_advised_with_a_number_unless_there_is_one(
+    *, pod: dict[str, Any], container: dict[str, Any], shown: str, shipped: Mapping[str, CompiledPolicy], build: Build, judge: Judge
+) -> None:
+    """Without one the kubelet starts no container of an image whose user is root, or a name."""
+    spec = {"securityContext": {"runAsNonRoot": None, **pod}}
+    (answer,) = judge(shipped["run-as-non-root"], build({"spec": spec, "container": {"securityContext": container}}))
+    assert answer.fix == f"set securityContext: {{{shown}}} in spec.containers[0]"
 
 
 def test_every_patch_has_a_sample_that_it_helps(shipped: Mapping[str, CompiledPolicy], table: Table) -> None:

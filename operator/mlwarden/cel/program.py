@@ -24,15 +24,30 @@ class Program:
         budget: what one evaluation may cost.
     """
 
-    __slots__ = ("_closure", "_frame", "budget", "expect", "source", "variables")
+    __slots__ = ("_closure", "_frame", "_metered", "budget", "expect", "source", "variables")
 
-    def __init__(self, *, source: str, variables: frozenset[str], expect: type, closure: Closure, slots: int, budget: int) -> None:
+    def __init__(
+        self, *, source: str, variables: frozenset[str], expect: type, closure: Closure, slots: int, budget: int, metered: bool = False
+    ) -> None:
         self.source = source
         self.variables = variables
         self.expect = expect
         self.budget = budget
         self._closure = closure
         self._frame: Frame = [budget, None, *([None] * slots)]
+        self._metered = metered
+
+    def metered(self) -> "Program":
+        """Returns the program with one budget for all its evaluations. Not to be shared between threads."""
+        return Program(
+            source=self.source,
+            variables=self.variables,
+            expect=self.expect,
+            closure=self._closure,
+            slots=len(self._frame) - 2,
+            budget=self.budget,
+            metered=True,
+        )
 
     def __call__(self, env: Mapping[str, Any]) -> Any:
         """Evaluates the expression.
@@ -54,6 +69,9 @@ class Program:
             raise EvaluationError(f"the expression cost more than {self.budget} units on this object") from None
         except RecursionError:
             raise EvaluationError("the stack was too deep to evaluate the expression") from None
+        finally:
+            if self._metered:
+                self._frame[0] = frame[0]
         if type(value) is not self.expect:
             raise EvaluationError(f"the expression returned a {type(value).__name__}, not a {self.expect.__name__}")
         return value

@@ -11,7 +11,8 @@ from mlwarden.cel.errors import BudgetExceeded, EvaluationError
 Frame: TypeAlias = list[Any]
 """One evaluation: [budget left, the variables, slot of a macro variable, …]."""
 
-BUDGET: Final = 1_000_000
+BUDGET: Final = 5_000_000
+"""Of one evaluation: enough to read everything in the largest pod that etcd takes, some half a second at worst."""
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
 _DOUBLE_MAX: Final = 2**1023

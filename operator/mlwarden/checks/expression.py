@@ -17,7 +17,7 @@ from mlwarden.checks.text import clean, fill
 from mlwarden.checks.view import LISTS, Element, View
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
-from mlwarden.model.policy import Each, Expression, PolicySpec
+from mlwarden.model.policy import Each, Expression, Fix, PolicySpec
 from mlwarden.model.workload import Json, Role
 from mlwarden.policy import CompiledPolicy
 
@@ -33,9 +33,9 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
     """Yields an answer per element: Pass, Fail with a fix, or Unknown with the reason."""
     spec = compiled.policy.spec
     requirement = spec.requirement.expression
-    program = compiled.programs[REQUIREMENT]
     if requirement is None:
         return
+    program = compiled.programs[REQUIREMENT].metered()  # for all elements together: many of them cost no more than one that is large
     failed = 0
     for element in view.elements(requirement.for_each):
         try:
@@ -54,7 +54,7 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
 
 
 def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: cel.Program | None) -> Answer:
-    change = _helping(element, spec.fix.patch, program) if program else {}
+    change = _helping(element, spec.fix, program) if program else {}
     field = _blamed(element, change, requirement.path)
     value = value_at(element.body, field)
     path = element.place(field)
@@ -82,11 +82,19 @@ def _debugged(element: Element, view: View, spec: PolicySpec, program: cel.Progr
     return debugging.fix(element, view.workload, spec.severity, passes)
 
 
-def _helping(element: Element, change: Mapping[str, Any], program: cel.Program) -> Mapping[str, Any]:
+def _helping(element: Element, fix: Fix, program: cel.Program) -> Mapping[str, Any]:
     """As much of the policy's patch as it takes; nothing where it does not help."""
+    change = fix.patch
     if not change or not _passes(element, change, program):
         return {}
-    return patch.smallest(change, lambda less: _passes(element, less, program))
+    return patch.smallest(change, lambda less: _passes(element, less, program) and (not fix.complete or _all_set(element, change, less)))
+
+
+def _all_set(element: Element, change: Mapping[str, Any], less: Mapping[str, Any]) -> bool:
+    """Whether what a patch leaves out is there already: in the element or, for a container, where its pod says it for all of them."""
+    pod = element.env["object"].get("spec")
+    left_out = set(patch.leaves(change)) - set(patch.leaves(less))
+    return all(any(value_at(body, ".".join(leaf)) for body in (element.body, pod)) for leaf in left_out)
 
 
 def _blamed(element: Element, change: Mapping[str, Any], field: str) -> str:
@@ -116,8 +124,8 @@ def _shown(element: Element, change: Mapping[str, Any]) -> str:
 
 def _passes(element: Element, change: Mapping[str, Any], program: cel.Program) -> bool:
     """Whether the element passes once patched: seen as itself and as a part of its pod."""
-    if element.each is Each.IMAGE:
-        return False  # a string cannot be merged
+    if element.each in {Each.IMAGE, Each.VARIABLE}:
+        return False  # a string cannot be merged, and of a variable's value nothing is right
     if element.each is Each.POD and element.pod is not None and element.pod.bare and ("metadata" in change or element.is_container):
         return False  # there is no metadata to set, or no pod spec
     body = patch.merged(element.body, change)

@@ -80,6 +80,8 @@ class View:
                 return self.pods
             case Each.CONTAINER:
                 return self.containers
+            case Each.VARIABLE:
+                return self.variables
             case Each.VOLUME:
                 return self.volumes
             case Each.IMAGE:
@@ -96,6 +98,24 @@ class View:
     def containers(self) -> tuple[Element, ...]:
         """Each container of every role."""
         return tuple(self._containers())
+
+    @cached_property
+    def variables(self) -> tuple[Element, ...]:
+        """Each environment variable of every container."""
+        return tuple(
+            Element(
+                each=Each.VARIABLE,
+                path=(path := f"{container.path}.env[{index}]"),
+                passed=_passed(path),
+                name=text(variable.get("name")) if isinstance(variable, Mapping) else "",
+                body=variable,
+                image="",
+                pod=container.pod,
+                env={**container.env, "variable": variable},
+            )
+            for container in self.containers
+            for index, variable in enumerate(_list(container.body, "env"))
+        )
 
     @cached_property
     def volumes(self) -> tuple[Element, ...]:

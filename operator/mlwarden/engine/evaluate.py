@@ -22,15 +22,13 @@ from mlwarden.model.finding import Action, Finding, OnUnknown, Outcome, Severity
 from mlwarden.model.nodes import Nodes
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Each, Settings
 from mlwarden.model.workload import Json, Resource, Workload
-from mlwarden.policy import CompiledPolicy
+from mlwarden.policy import CompiledPolicy, size
 from mlwarden.workloads import nodes as places
 
 PROFILE = "mlwarden-profile"
 """Name under which a profile that does not exist is reported; no policy."""
 SIZE = "mlwarden-size"
 """Name under which an object is refused that is too large to be judged; no policy."""
-LARGEST = 1000
-"""How many containers, images and volumes an object may have together. The largest pipelines have a few hundred."""
 
 _NO_EXCEPTION = "none: this policy allows no exceptions"
 _NUMBER = re.compile(r"(\d+)")
@@ -58,8 +56,8 @@ def evaluate(
         broken: policies that do not compile, name → reason.
     """
     situation = Situation(waiting=_waiting(workload, facts, settings, holdable), audit=settings.rollout == "audit")
-    if _size(workload) > LARGEST:
-        finding = _too_large(workload, situation)
+    if too_large := size.too_large(workload):
+        finding = _too_large(workload, too_large, situation)
         return Verdict(decision=decision([finding]), findings=(finding,))
     view = View(workload, facts)
     before = Before(workload, facts, _answers)
@@ -201,13 +199,7 @@ def _not_in_force(
         )
 
 
-def _size(workload: Workload) -> int:
-    volumes = (pod.spec.get("volumes") for pod in workload.pods)
-    listed = sum(len(found) for found in volumes if isinstance(found, list))
-    return listed + sum(len(pod.containers) + len(pod.images) for pod in workload.pods)
-
-
-def _too_large(workload: Workload, situation: Situation) -> Finding:
+def _too_large(workload: Workload, what: str, situation: Situation) -> Finding:
     """An object of a few bytes per container would keep a process busy for minutes, and everybody else waiting."""
     return Finding(
         policy=SIZE,
@@ -216,7 +208,7 @@ def _too_large(workload: Workload, situation: Situation) -> Finding:
         severity=Severity.HIGH,
         resource=workload.resource,
         path="",
-        message=f"it has {_size(workload)} containers, images and volumes, and more than {LARGEST} are not judged",
+        message=what,
         why="what takes minutes to judge keeps every other workload of the cluster waiting",
         fix="split it into several objects",
         exception="none",

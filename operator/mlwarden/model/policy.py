@@ -41,6 +41,7 @@ class Each(StrEnum):
 
     `pod`: once per pod; `object` is the pod template, shaped as a Pod (`object.metadata`, `object.spec`), whatever the workload's kind.
     `container`: once per container of every role; adds `container` and `role` ("container", "initContainer", "ephemeralContainer").
+    `variable`: once per environment variable of every container; adds `variable` (its name and its value).
     `volume`: once per volume of the pod; adds `volume`.
     `image`: once per image reference, image volumes included; adds `image` (the reference as written, a string).
     `object`: once; `object` is the whole object, unchanged.
@@ -49,6 +50,7 @@ class Each(StrEnum):
 
     POD = "pod"
     CONTAINER = "container"
+    VARIABLE = "variable"
     VOLUME = "volume"
     IMAGE = "image"
     OBJECT = "object"
@@ -224,11 +226,13 @@ class Fix(Wire, frozen=True, kw_only=True):
 
     Attributes:
         patch: an RFC 7386 merge patch on the element the expression was evaluated over. Shown only where the patched element was evaluated
-            again and passes.
+            again and passes, and as little of it as helps.
+        complete: of the patch everything is shown that is not set yet, also what the expression does not ask for.
         text: otherwise a command or a sentence.
     """
 
     patch: dict[str, object] = msgspec.field(default_factory=dict)
+    complete: bool = False
     text: Sentence
 
     def __post_init__(self) -> None:

@@ -14,10 +14,10 @@ Only a pure `expression` can be compiled: evidence is not in the API server. Dec
   them on generated pods.
 - **The question is a match condition, `violated`**, and the validation behind it is `false`. The API server evaluates every variable and
   message expression of a policy that it validates, also where all is well, and the message asks the same question again to name what fails:
-  a pod that passes cost nearly twice as much that way. Match conditions see no `namespaceObject`: a policy that looks at it is a
-  validation, asked whenever the request is a reason to (`asked`).
-- **Profiles are bindings.** A namespaceSelector can say "absent or not one of", and "present and one of", but not "absent or one of"; the
-  profile of namespaces without a label needs a binding of its own where its action is not that of `*`.
+  a pod that passes cost nearly twice as much that way. Only of shipped policies, whose expressions have a value for every pod: a match
+  condition without one is refused with all of its text. One of the cluster's own is a validation, asked whenever the request is a reason
+  to (`asked`), whose text is a variable's name and a sentence.
+- **Nothing is cut off half way**: what is too large to be judged within the budget is refused with a sentence first (`policy.size`).
 - **Names start with `mlwarden-policy-`**: the gate and the guards are called `mlwarden-…`, and a policy named `gate` must not replace them.
 - `apiVersion`, `kind`, `metadata` and `spec` are what `object` has; the `status` of a pod is not policy's business.
 """
@@ -29,17 +29,17 @@ from typing import Any
 
 from mlwarden import cel
 from mlwarden.errors import PolicyError
-from mlwarden.model.finding import Action
 from mlwarden.model.policy import PROFILE_LABEL, Each, Expression, LabelSelector, Policy, ResourceRule, Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy import size
 from mlwarden.policy.account import IS_MIRROR, is_account
+from mlwarden.policy.bindings import PREFIX, bindings, generated
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
+from mlwarden.policy.loader import shipped
 from mlwarden.workloads.volumes import csi_images
 
-PREFIX = "mlwarden-policy-"
 NAME_LABEL = "kubernetes.io/metadata.name"
 """Set by the API server on every namespace; nobody can take it off."""
-MANAGED_BY = {"app.kubernetes.io/managed-by": "mlwarden"}
 
 WORKLOADS: Mapping[str, tuple[str, ...]] = {
     "": ("pods", "replicationcontrollers"),
@@ -92,13 +92,20 @@ def _each(of: Callable[[str, str], str], *more: str) -> str:
     return f"variables.debugged ? {of('variables.added', 'ephemeralContainer')} : {every}"
 
 
+_CONTAINERS = _each(lambda listed, _role: listed)
 _ELEMENTS: Mapping[Each, Mapping[str, str]] = {
     Each.POD: {},
     Each.OBJECT: {},
-    Each.CONTAINER: {**_ADDED, "containers": _each(lambda listed, _role: listed)},
+    Each.CONTAINER: {**_ADDED, "containers": _CONTAINERS},
+    Each.VARIABLE: {
+        **_ADDED,
+        "containers": _CONTAINERS,
+        "variables": "variables.containers.map(each, each.?env.orValue([])).flatten()",
+    },
     Each.VOLUME: {"volumes": "variables.pod.spec.?volumes.orValue([])"},
     Each.IMAGE: {
         **_ADDED,
+        "containers": _CONTAINERS,
         "images": _each(
             lambda listed, _role: f"{listed}.map(each, each.?image.orValue(''))",
             "variables.pod.spec.?volumes.orValue([]).filter(each, has(each.image)).map(each, each.image.?reference.orValue(''))",
@@ -108,6 +115,15 @@ _ELEMENTS: Mapping[Each, Mapping[str, str]] = {
 }
 _ROLES = _each(lambda listed, role: f"{listed}.map(each, {{'container': dyn(each), 'role': dyn('{role}')}})")
 _ROLE_VARIABLE = "mlwarden_each"
+_LISTED = tuple(f"variables.pod.spec.?{field}.orValue([])" for field in _LISTS.values())
+_NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LARGE = "large"
+"""Variable: what is too large to be judged, as text."""
+_UNEVALUATED = (
+    "The policy {} could not be evaluated on this object, and is not passed by without an answer: "
+    "mlwarden check FILE says which field it stumbles over; whoever wrote the policy makes the field optional (.?field)"
+)
+"""A comment: the API server puts a validation's expression into the refusal where it had no value."""
 _PLACEHOLDER = re.compile(r"\{(name|value|image)\}")
 _VARIABLE = re.compile(r"variables\.([A-Za-z]+)")
 _BOUND = {"template": "mlwarden_template", "pod": "mlwarden_pod", "before": "mlwarden_before"}
@@ -129,7 +145,7 @@ def admission_policies(policies: Iterable[Policy | CompiledPolicy], settings: Se
         if not_compiled(policy):
             continue
         made.append(_policy(policy, settings))
-        made.extend(_bindings(policy, settings))
+        made.extend(bindings(policy, settings))
     return made
 
 
@@ -163,19 +179,22 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
     }
     if spec.match.object_selector != LabelSelector():
         constraints["objectSelector"] = _selector(spec.match.object_selector)
-    asked = _asked(requirement, settings)
+    asked, variables = _asked(requirement, settings), _variables(policy, requirement)
     validation = _validation(policy, requirement)
-    if _sees_namespace(policy, requirement):
-        condition = {"name": "asked", "expression": asked}
-    else:
+    left = _left(settings) if size.TOO_LONG in variables.get(LARGE, "") else "false"
+    if _is_total(policy):
         condition = {"name": "violated", "expression": f"{asked} && !({_satisfied(policy, requirement)})"}
-        validation["expression"] = "false"
+        validation["expression"] = left
+    else:
+        condition = {"name": "asked", "expression": asked}
+        variables["satisfied"] = validation["expression"]
+        question = f"variables.{LARGE} != '' ? {left} : variables.satisfied" if LARGE in variables else "variables.satisfied"
+        validation["expression"] = f"{question} // {_UNEVALUATED.format(policy.name)}"
     body: dict[str, Json] = {"failurePolicy": "Fail", "matchConstraints": constraints, "matchConditions": [condition]}
-    variables = _variables(policy, requirement)
     if variables:
         body["variables"] = [{"name": name, "expression": expression} for name, expression in variables.items()]
     body["validations"] = [validation]
-    return _object("ValidatingAdmissionPolicy", PREFIX + policy.name, body)
+    return generated("ValidatingAdmissionPolicy", PREFIX + policy.name, body)
 
 
 def _asked(requirement: Expression, settings: Settings) -> str:
@@ -190,10 +209,19 @@ def _asked(requirement: Expression, settings: Settings) -> str:
     return " && ".join(f"({condition})" for condition in conditions)
 
 
-def _sees_namespace(policy: Policy, requirement: Expression) -> bool:
-    """Whether it looks at the namespace, which a match condition cannot."""
-    written = (requirement.expression, *(condition.expression for condition in policy.spec.match.conditions))
-    return any(cel.rename_root(each, {"namespaceObject": "_"}) != each for each in written)
+def _is_total(policy: Policy) -> bool:
+    """Whether its expression has a value for every pod that is not too large, which the tests show of the shipped ones only."""
+    return not policy.spec.match.conditions and any(each.spec.requirement == policy.spec.requirement for each in shipped())
+
+
+def _left(settings: Settings) -> str:
+    """CEL: what this policy does not judge here, the webhook does, and pods wait until the controller has."""
+    long = f"variables.{LARGE} == {json.dumps(size.TOO_LONG)}"
+    if settings.rollout == "audit":
+        return long
+    free = sorted(name for name, holds in settings.profiles.items() if not holds)
+    profile = f"namespaceObject.metadata.?labels[?{json.dumps(PROFILE_LABEL)}].orValue({json.dumps(settings.default_profile)})"
+    return f"{long} && !({profile} in {json.dumps(free)})"
 
 
 def _satisfied(policy: Policy, requirement: Expression) -> str:
@@ -213,42 +241,9 @@ def _satisfied(policy: Policy, requirement: Expression) -> str:
     if "before" in variables:
         before = cel.rename_root(requirement.expression, {"object": _BOUND["before"]})
         every = f"({body}) || {spelled('variables.debugged')} && !{bound('before', before)}"
-    if "pod" in variables:
-        every = bound("template", bound("pod", every))
-    return f"!({variables['applies']}) || ({every})" if "applies" in variables else every
-
-
-def _bindings(policy: Policy, settings: Settings) -> Iterable[dict[str, Json]]:
-    profiles = policy.spec.profiles
-    star = profiles.get("*")
-    default = profiles.get(settings.default_profile, star)
-    for action in sorted(set(profiles.values())):
-        if action is star:
-            requirements: list[Json] = []
-            others = sorted(name for name, other in profiles.items() if name != "*" and other is not action)
-            if others:
-                requirements.append({"key": PROFILE_LABEL, "operator": "NotIn", "values": others})
-            if default is not action:
-                requirements.append({"key": PROFILE_LABEL, "operator": "Exists"})
-            yield _binding(policy, action, "", requirements, settings)
-        else:
-            named = sorted(name for name, other in profiles.items() if name != "*" and other is action)
-            yield _binding(policy, action, "", [{"key": PROFILE_LABEL, "operator": "In", "values": named}], settings)
-            if default is action:
-                yield _binding(policy, action, ".default", [{"key": PROFILE_LABEL, "operator": "DoesNotExist"}], settings)
-
-
-def _binding(policy: Policy, action: Action, suffix: str, requirements: list[Json], settings: Settings) -> dict[str, Json]:
-    body: dict[str, Json] = {"policyName": PREFIX + policy.name, "validationActions": _actions(action, settings)}
-    if requirements:
-        body["matchResources"] = {"namespaceSelector": {"matchExpressions": requirements}}
-    return _object("ValidatingAdmissionPolicyBinding", f"{PREFIX}{policy.name}.{action.value.lower()}{suffix}", body)
-
-
-def _actions(action: Action, settings: Settings) -> list[str]:
-    if action is Action.DENY and settings.rollout == "audit":
-        action = Action.WARN
-    return ["Audit"] if action is Action.AUDIT else [action.value, "Audit"]
+    if LARGE in variables:
+        every = f"({spelled(variables[LARGE])}) == '' && ({every})"
+    return bound("template", bound("pod", every)) if "pod" in variables else every
 
 
 def _rules(policy: Policy, requirement: Expression) -> list[Json]:
@@ -279,7 +274,7 @@ def _rule(groups: list[str], resources: list[str], *operations: str) -> Json:
 def _sees_ephemeral(requirement: Expression) -> bool:
     """Whether an ephemeral container that is added can make a difference."""
     match requirement.for_each:
-        case Each.CONTAINER | Each.IMAGE:
+        case Each.CONTAINER | Each.VARIABLE | Each.IMAGE:
             return True
         case Each.POD:
             return "ephemeralContainers" in requirement.expression
@@ -304,6 +299,13 @@ def _variables(policy: Policy, requirement: Expression) -> dict[str, str]:
             found.update(_BEFORE)
         if _sees_role(requirement):
             found["roles"] = _ROLES
+        large = size.cel(
+            frozenset(_NAMES.findall(requirement.expression)),
+            "variables.containers" if "containers" in found else f"({' + '.join(_LISTED)})" if requirement.for_each is Each.POD else "",
+            elements=requirement.for_each is not Each.POD,
+        )
+        if large:
+            found[LARGE] = large
     if policy.spec.match.conditions:
         found["applies"] = " && ".join(f"({condition.expression})" for condition in policy.spec.match.conditions)
     return found
@@ -326,10 +328,23 @@ def _validation(policy: Policy, requirement: Expression) -> dict[str, str]:
     }
     subject = _subject(requirement, over, variable, body)
     placeholder = "{image}" if requirement.for_each is Each.IMAGE else "{name}"
-    if subject and placeholder in parts[0]:
+    said = _literal("".join(parts))
+    if placeholder in parts[0]:
         before, _, after = "".join(parts).partition(placeholder)
-        found["messageExpression"] = f"{_literal(before)} + {subject} + {_literal(after)}"
+        said = f"{_literal(before)} + {subject} + {_literal(after)}"
+    if LARGE in _variables(policy, requirement):
+        said = f"variables.{LARGE} != '' ? {_too_large(policy)} : {said}"
+    found["messageExpression"] = said
     return found
+
+
+def _too_large(policy: Policy) -> str:
+    """CEL for the refusal of what this policy does not judge for its size."""
+    more = f" ({policy.name}); fix: {{}}; mlwarden check FILE shows all findings at once"
+    split = more.format("split it into several objects")
+    mounted = more.format("keep what is long in a ConfigMap or a volume")
+    is_long = f"variables.{LARGE} == {json.dumps(size.TOO_LONG)}"
+    return f"(({is_long} ? '' : 'it ') + variables.{LARGE} + ({is_long} ? {_literal(mounted)} : {_literal(', and is not judged' + split)}))"
 
 
 def _loop(requirement: Expression) -> tuple[str, str, dict[str, str]]:
@@ -385,12 +400,3 @@ def _selector(selector: LabelSelector, *more: Mapping[str, Any]) -> dict[str, Js
     if expressions:
         found["matchExpressions"] = expressions
     return found
-
-
-def _object(kind: str, name: str, spec: dict[str, Json]) -> dict[str, Json]:
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": kind,
-        "metadata": {"name": name, "labels": dict(MANAGED_BY)},
-        "spec": spec,
-    }

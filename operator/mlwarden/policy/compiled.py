@@ -19,6 +19,7 @@ VARIABLES: Mapping[Each, tuple[str, ...]] = MappingProxyType(
     {
         Each.POD: ("object", "namespaceObject"),
         Each.CONTAINER: ("object", "namespaceObject", "container", "role"),
+        Each.VARIABLE: ("object", "namespaceObject", "variable"),
         Each.VOLUME: ("object", "namespaceObject", "volume"),
         Each.IMAGE: ("object", "namespaceObject", "image"),
         Each.OBJECT: ("object", "namespaceObject"),
