@@ -178,7 +178,8 @@ def main() -> int:
         held = release_times(cluster, "bench", ready, total=1000, rate=50)
         seconds, freed = outage(cluster, kubelet, load, "bench", 1000)
         load.run(clients=20, count=20000)
-        memory = {name: [round(rss(pid)) for pid in processes(name)] for name in ("webhook", "controller", "releaser", "agent", "worker")}
+        containers = ("webhook", "controller", "releaser", "agent", "worker", "verifier")
+        memory = {name: [round(rss(pid)) for pid in processes(name)] for name in containers}
     _print(rows, held, seconds, freed, memory)
     return 0
 
