@@ -27,8 +27,9 @@ setup: $(STAMP)
 
 # Nothing but this target changes the machine, and no other one calls it.
 packages:
-	apt-get update -q
-	DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends -q $(PACKAGES)
+	@test "$$(dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>&1 | sort -u)" = installed || { \
+		apt-get -o Acquire::Retries=3 update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install --yes --no-install-recommends -q $(PACKAGES); }
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -188,6 +188,8 @@ def obstacle() -> str:
     """Returns why this machine cannot carry a node, with what to do about it, or an empty text. Tries it once, for half a second."""
     if sys.platform != "linux":
         return "a real node needs Linux"
+    if os.environ.get("MLWARDEN_NODE") == "skip":
+        return "no real node is wanted here: MLWARDEN_NODE=skip"
     if os.geteuid() != 0:
         return "a real node needs root: it makes namespaces, mounts and interfaces"
     if missing := [package for tool, package in _PACKAGES.items() if shutil.which(tool) is None]:

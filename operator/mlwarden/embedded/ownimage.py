@@ -88,6 +88,8 @@ def obstacle() -> str:
     """Returns why no image can be built on this machine, in a sentence; empty where it can."""
     if sys.platform != "linux":
         return f"an image is built on Linux only, and this is {sys.platform}"
+    if os.environ.get("MLWARDEN_NODE") == "skip":
+        return "no image is wanted here: MLWARDEN_NODE=skip"
     if os.geteuid() != 0:
         return "building an image needs root (debootstrap and buildah mount and chroot), and this process has none"
     if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
