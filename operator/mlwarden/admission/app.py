@@ -6,7 +6,6 @@ Raw ASGI, no framework: three paths and one method, where a router would cost as
 import functools
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,7 +15,7 @@ from mlwarden.admission import metrics, response, review
 from mlwarden.admission.debug import Told
 from mlwarden.admission.handle import GATE_PATH, NEED_NOTHING, PATHS, VALIDATE, Answer, handle, outage
 from mlwarden.admission.room import UNFINISHED, Body, Receive, Room
-from mlwarden.cluster import Snapshot
+from mlwarden.cluster import Snapshot, clock
 from mlwarden.evidence.store import Requester
 
 Scope = MutableMapping[str, Any]
@@ -106,7 +105,7 @@ class App:
         silence = self._silence()
         if silence > STALE and path not in NEED_NOTHING:
             return outage(body.content, path, snapshot, silence)
-        return handle(body.content, path, snapshot, datetime.now(UTC))
+        return handle(body.content, path, snapshot, clock.now())
 
     async def _send(self, send: Send, status: int, body: bytes, *, again: bool = False) -> None:
         kind = b"application/json" if status == 200 else b"text/plain; charset=utf-8"

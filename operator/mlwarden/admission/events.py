@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from mlwarden.admission import metrics
 from mlwarden.admission.debug import REASON, Told
-from mlwarden.cluster import EVENT, Client
+from mlwarden.cluster import EVENT, Client, clock
 from mlwarden.cluster.errors import ApiError, ConflictError
 from mlwarden.cluster.events import Said, event
 
@@ -34,7 +34,7 @@ class Events:
         now: the clock.
     """
 
-    def __init__(self, client: Client, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, client: Client, *, now: Callable[[], datetime] = clock.now) -> None:
         self._client, self._now = client, now
         self._said = Said()
         self._pods: OrderedDict[str, tuple[datetime, int]] = OrderedDict()

@@ -16,7 +16,6 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
@@ -27,7 +26,7 @@ from mlwarden.admission import certificate, metrics
 from mlwarden.admission.app import STALE, App
 from mlwarden.admission.events import Events
 from mlwarden.admission.listener import Listener
-from mlwarden.cluster import SECRET, Client, Informer, Snapshot, SnapshotSource
+from mlwarden.cluster import SECRET, Client, Informer, Snapshot, SnapshotSource, clock
 from mlwarden.cluster.listening import listen
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
@@ -173,7 +172,7 @@ class Wanted:
         while True:
             references, requester = await self._queue.get()
             try:
-                await self._requests.ensure(references, datetime.now(UTC), requester)
+                await self._requests.ensure(references, clock.now(), requester)
             except Exception:  # one reference must not end the process that everybody else is answered by; it is asked for at release
                 LOG.exception("evidence for %.500s", references)
 

@@ -113,6 +113,8 @@ def _pointed_at(reference: str, facts: Facts) -> tuple[Digest | None, str]:
         return None, "has not been resolved to a digest yet"
     if resolution.digest is None:
         return None, f"cannot be resolved{because(resolution.reason)}"
+    if resolution.at - facts.now > RESOLUTION_AGE:
+        return None, "was resolved in the future, by the scanner's clock: look at NTP on its node"
     if not young(resolution, facts.now):
         return None, "was resolved too long ago and is being resolved again"
     return resolution.digest, ""

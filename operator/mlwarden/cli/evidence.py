@@ -7,7 +7,7 @@ Reads what the cluster keeps and asks nobody else: what is shown is what decides
 import argparse
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
@@ -15,7 +15,7 @@ from mlwarden import policy
 from mlwarden.checks.age import spoken
 from mlwarden.checks.text import clean
 from mlwarden.cli import terminal
-from mlwarden.cluster import IMAGE_EVIDENCE, POD, WARDEN_POLICY, Client, ForbiddenError, NotFoundError
+from mlwarden.cluster import IMAGE_EVIDENCE, POD, WARDEN_POLICY, Client, ForbiddenError, NotFoundError, clock
 from mlwarden.controllers.imageids import as_running
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence import store
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     if options.output == "json":
         terminal.say_json(found)
     else:
-        terminal.say("\n".join(text(found, datetime.now(UTC))))
+        terminal.say("\n".join(text(found, clock.now())))
     return 0 if found.resolution or found.scan or found.signatures else NOTHING
 
 

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -29,6 +28,7 @@ from mlwarden.cluster import (
     ForbiddenError,
     NotFoundError,
     Snapshot,
+    clock,
     kubeconfig,
 )
 from mlwarden.cluster.indexes import Indexes
@@ -178,7 +178,7 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str, policies:
     )
     workload = extract(pod)
     verdict = engine.evaluate(
-        workload, snapshot.policies, snapshot.facts(namespace, datetime.now(UTC)), snapshot.settings, holdable=True, broken=broken
+        workload, snapshot.policies, snapshot.facts(namespace, clock.now()), snapshot.settings, holdable=True, broken=broken
     )
     if verdict.decision is Decision.ADMIT:
         lines = ["By what is known now it is good: it should be released within seconds."]

@@ -7,6 +7,7 @@ resident before its first request); it still reads kubeconfig files and runs cre
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import aiohttp
 import msgspec
 
 from mlwarden.cluster import decode, kubeconfig
+from mlwarden.cluster.clock import CLOCK
 from mlwarden.cluster.errors import ApiError, UnreachableError, error_for
 from mlwarden.cluster.kinds import Kind
 from mlwarden.errors import ClusterError
@@ -132,10 +134,12 @@ class Client:
         if data is not None:
             headers["Content-Type"] = content_type
         limit = aiohttp.ClientTimeout(total=within or self._timeout)
+        sent = time.time()
         try:
             async with self._session.request(
                 method, self._server + path, data=data, params=dict(query or {}), headers=headers, timeout=limit, allow_redirects=False
             ) as answer:
+                CLOCK.heard(answer.headers.get("Date"), sent=sent, received=time.time())
                 content = await answer.read()
                 if answer.status >= 300:
                     raise _refused(method, path, answer.status, content)
@@ -239,10 +243,12 @@ class Client:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
         path = kind.path(namespace=namespace)
         headers = {**self._token.header(), "Accept": "application/json"}
+        sent = time.time()
         try:
             # No API server redirects a watch. Whoever does would be given the token, and be believed what it says.
             request = self._session.get(self._server + path, params=asked, headers=headers, timeout=limit, allow_redirects=False)
             async with request as answer:
+                CLOCK.heard(answer.headers.get("Date"), sent=sent, received=time.time())
                 if answer.status >= 300:
                     raise _refused("GET", path, answer.status, await answer.read())
                 yield b""

@@ -13,11 +13,12 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
 from mlwarden import __version__, policy
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ConflictError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
@@ -51,9 +52,7 @@ class Applier:
         gate: where the gate comes from, once known.
     """
 
-    def __init__(
-        self, client: Client, settings: Settings, source: SnapshotSource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, client: Client, settings: Settings, source: SnapshotSource, *, now: Callable[[], datetime] = clock.now) -> None:
         self._client, self._settings, self._source, self._now = client, settings, source, now
         self._gating = Gating(client, settings)
         self._wake = asyncio.Event()

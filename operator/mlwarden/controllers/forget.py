@@ -13,11 +13,12 @@ import contextlib
 import heapq
 import logging
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from prometheus_client import Counter
 
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE
@@ -84,7 +85,7 @@ class Forgetter:
                 await asyncio.wait_for(self._many.wait(), _ROUND)
             self._many.clear()
             try:
-                count = await forget(self._client, now=datetime.now(UTC))
+                count = await forget(self._client, now=clock.now())
             except ApiError as error:
                 LOG.warning("old evidence could not be removed: %s", error)
                 await asyncio.sleep(_AGAIN)

@@ -13,12 +13,14 @@ import logging
 import random
 import zlib
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import msgspec
 from prometheus_client import Counter, Gauge, Histogram
 
 from mlwarden import workloads
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import STRATEGIC_PATCH, Client
 from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
@@ -74,7 +76,7 @@ class Releaser:
         reporter: Reporter,
         *,
         is_leader: Callable[[], bool],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = clock.now,
         workers: int = 16,
     ) -> None:
         self._client, self._source, self._reporter = client, source, reporter
@@ -209,7 +211,8 @@ class Releaser:
         facts, broken = snapshot.facts(key[0], self._now()), dict(snapshot.broken)
         judgement = judge(pod, snapshot.policies, facts, snapshot.settings, broken=broken, revision=self._policies)
         JUDGED.labels(judgement.decision.value).inc()
-        return judgement
+        note = clock.CLOCK.note() if judgement.decision is Decision.HOLD else ""
+        return replace(judgement, reason=f"{judgement.reason}; {note}") if note else judgement
 
     async def _certain(self, snapshot: Snapshot, namespace: str) -> Snapshot:
         """The snapshot, with the namespace as it is now where the one we know would not hold the pod.

@@ -11,12 +11,13 @@ import itertools
 import logging
 from collections import Counter as Count
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from prometheus_client import Counter
 
 from mlwarden import engine, workloads
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from mlwarden.cluster.events import Said, Subject, event
@@ -58,9 +59,7 @@ class Reporter:
         now: the clock.
     """
 
-    def __init__(
-        self, client: Client, *, component: str = "mlwarden-controller", now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, client: Client, *, component: str = "mlwarden-controller", now: Callable[[], datetime] = clock.now) -> None:
         self._client, self._component, self._now = client, component, now
         self._owners = Owners(client)
         self._said = Said()

@@ -21,7 +21,7 @@ import logging
 import time
 from collections import Counter as Count
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 import msgspec
@@ -29,6 +29,7 @@ from prometheus_client import Gauge
 
 from mlwarden import engine, workloads
 from mlwarden.checks.text import clean
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
@@ -149,7 +150,7 @@ class RunningPods:
         reporter: Reporter,
         evictions: Evictions,
         *,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = clock.now,
     ) -> None:
         self._client, self._source, self._reporter, self._evictions, self._now = client, source, reporter, evictions, now
         unanswered = Unanswered(source.current.settings.evidence_per_namespace)

@@ -21,6 +21,7 @@ import kopf
 import msgspec
 
 from mlwarden import policy
+from mlwarden.cluster import clock
 from mlwarden.controllers.acceptance import KEPT, WAITS
 from mlwarden.controllers.generated import editors, is_shipped
 from mlwarden.errors import ClusterError, Error
@@ -70,7 +71,7 @@ def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
     return {"observedGeneration": generation, "requirement": requirement, "conditions": conditions}
 
 
-async def run(connection: Connection, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+async def run(connection: Connection, *, now: Callable[[], datetime] = clock.now) -> None:
     """Keeps the status of every policy until cancelled.
 
     Args:

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from mlwarden.cluster import IMAGE_EVIDENCE, WARDEN_POLICY, ApiError, Client, ConflictError, Informer, InvalidError
+from mlwarden.cluster import IMAGE_EVIDENCE, WARDEN_POLICY, ApiError, Client, ConflictError, Informer, InvalidError, clock
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
@@ -46,7 +46,7 @@ _KEYS_SECONDS = 30.0
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)
+    return clock.now()
 
 
 _TAKEN_BACK: dict[str, Any] = {
@@ -215,7 +215,7 @@ class Agent:
             metrics.worker(state)
             self._refresh.database(state.database_at)
             self._lanes[SCAN].pools.limit(state.scans)
-            self._good_at, self._roots = state.canary_at or self._good_at, state.roots
+            self._good_at, self._roots = clock.heard_at(state.canary_at) or self._good_at, state.roots
             if state.unfit:
                 await self._distrust(one_line(state.unfit))
             else:

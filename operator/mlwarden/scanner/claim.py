@@ -9,12 +9,12 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, InvalidError, NotFoundError
+from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, InvalidError, NotFoundError, clock
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
@@ -163,4 +163,4 @@ async def _update(client: Client, seen: ImageEvidence, status: EvidenceStatus, w
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)
+    return clock.now()

@@ -10,8 +10,9 @@ rejected: of several scanners each would scan what only one may write.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 
+from mlwarden.cluster import clock
 from mlwarden.evidence.failure import TransientError
 from mlwarden.scanner.agenda import Agenda, Due, Turn
 from mlwarden.scanner.pools import Pools, Running
@@ -137,4 +138,4 @@ def _running(turn: Turn, now: datetime) -> Running:
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)
+    return clock.now()

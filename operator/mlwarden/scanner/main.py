@@ -15,10 +15,11 @@ import socket as sockets
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mlwarden.cluster import clock
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, start_logging
 from mlwarden.evidence.cosign import Cosign
@@ -163,7 +164,7 @@ async def _agent(options: argparse.Namespace) -> int:
     identity = options.identity or os.environ.get("POD_NAME") or f"{sockets.gethostname()}-{os.getpid()}"
     terms = Terms(
         identity=identity[:253],
-        started=datetime.now(UTC),
+        started=clock.now(),
         lease=timedelta(seconds=options.lease),
         max_age=timedelta(hours=options.max_age),
         second_looks=options.second_looks,

@@ -12,11 +12,11 @@ digest that spoils it is left out: whoever pushes images must not keep everybody
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
-from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client
+from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, clock
 from mlwarden.evidence.failure import GatherError
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Purpose, asked_at
 from mlwarden.model.evidence import Phase, Scan
@@ -71,7 +71,7 @@ class Refresh:
 
     def _older(self) -> list[ImageEvidence]:
         """Scans by an older database, that nobody is at."""
-        now = datetime.now(UTC)
+        now = clock.now()
         return [
             known
             for name, known in self._known.items()
@@ -114,7 +114,7 @@ class Refresh:
 
     async def _write(self, known: ImageEvidence, scan: Scan) -> bool:
         before = known.status.scan
-        now = datetime.now(UTC)
+        now = clock.now()
         # Documents were not asked for again: what they say goes on to count of what is still found, until that is done.
         found = {(each.id, each.package, each.installed) for each in scan.vulnerabilities}
         excused = tuple(each for each in before.suppressed if (each.id, each.package, each.installed) in found) if before else ()

@@ -14,12 +14,12 @@ Tags are left out: they move, and what one points at is judged by its digest.
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client
+from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, clock
 from mlwarden.errors import Error
 from mlwarden.evidence import disagreement, store
 from mlwarden.evidence.failure import one_line
@@ -206,4 +206,4 @@ def is_looked_at(known: ImageEvidence) -> bool:
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)
+    return clock.now()
