@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from mlwarden import evidence, policy
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import MERGE_PATCH, STRATEGIC_PATCH, Client
-from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
+from mlwarden.cluster.errors import ApiError, ConflictError, ForbiddenError, NotFoundError
 from mlwarden.cluster.kinds import CLUSTER_ROLE, CRD, LEASE, POD
 from mlwarden.controllers import generated
 from mlwarden.controllers import main as controller
@@ -69,17 +70,17 @@ async def free(client: Client, settings: Settings, *, say: Say, patience: float 
     Raises:
         ClusterError: pods are still held in the end.
     """
-    await _take_lease(client, settings)
     deadline = time.monotonic() + patience
-    released, quiet = 0, 0
+    released, quiet, taken = 0, 0, False
     while quiet < _QUIET:
+        taken = taken or await _take_lease(client, settings)
         removed = await delete_all(client, (kind for kind in generated.KINDS if kind != "WardenPolicy"))
         held = await _held(client)
         freed = await _release_all(client, held)
         released += freed
         if removed or freed:
             say(f"removed {removed} generated objects, released {freed} pods")
-        quiet = quiet + 1 if not removed and not held else 0
+        quiet = quiet + 1 if taken and not removed and not held else 0
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"{len(held)} pods are still held",
@@ -126,8 +127,11 @@ def _established(crd: Json) -> bool:
     return any(condition.get("type") == "Established" and condition.get("status") == "True" for condition in conditions)
 
 
-async def _take_lease(client: Client, settings: Settings) -> None:
-    """Takes the Lease from whoever has it. From now on the anchor owns it: it goes with the chart, and a new install need not wait."""
+async def _take_lease(client: Client, settings: Settings) -> bool:
+    """Takes the Lease from whoever has it. From now on the anchor owns it: it goes with the chart, and a new install need not wait.
+
+    Returns whether it did: after an upgrade that got stuck a guard of the version before does not know this account, and has to go first.
+    """
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = {
         "holderIdentity": f"{HOLDER}-{socket.gethostname()}",
@@ -145,6 +149,10 @@ async def _take_lease(client: Client, settings: Settings) -> None:
         await client.patch(LEASE, controller.LEASE, body, namespace=settings.namespace, content_type=MERGE_PATCH)
     except NotFoundError:
         LOG.info("nobody leads")
+    except ForbiddenError as error:
+        LOG.warning("the Lease cannot be taken yet: %s", error)
+        return False
+    return True
 
 
 async def _held(client: Client) -> list[Json]:
@@ -158,7 +166,7 @@ async def _release_all(client: Client, pods: Sequence[Json]) -> int:
 
     async def release(pod: Json) -> bool:
         metadata = pod["metadata"]
-        patch = bare_release(pod, why="mlwarden is being uninstalled", now=datetime.now(UTC))
+        patch = bare_release(pod, why="mlwarden is being uninstalled", now=clock.now())
         async with limit:
             try:
                 await client.patch(POD, metadata["name"], patch, namespace=metadata["namespace"], content_type=STRATEGIC_PATCH)

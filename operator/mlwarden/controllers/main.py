@@ -81,11 +81,12 @@ class Controller:
             tasks.create_task(self._report_gained())
 
     def ready(self) -> str:
-        """Why this replica is not ready: a leader is when everything it generates is in force, a follower when it could take over."""
+        """Why this replica is not ready: a leader is when everything it generates is in force, a follower when it could take over.
+
+        Not that policies are missing: in an upgrade it is a follower of the version before, which will never apply them.
+        """
         if not self.source.ready.is_set():
             return "policies, namespaces and evidence have not been read yet"
-        if self.source.current.missing and not self.lease.is_leader:
-            return f"policies that come with mlwarden are missing: {', '.join(self.source.current.missing)}"
         if self.source.age > _SILENT:
             return f"nothing heard from the API server for {self.source.age:.0f} s"
         if self.lease.is_leader and not self.applier.applied.is_set():
