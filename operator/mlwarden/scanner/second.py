@@ -14,7 +14,7 @@ Tags are left out: they move, and what one points at is judged by its digest.
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
