@@ -332,7 +332,7 @@ class TestEvidence:
         write(phase="Pending", claimedBy=own, claimedUntil="2026-11-30T12:00:00Z")
         write(**failed, answeredBy=own)
         assert write(secondLook={**look, "by": own}, claimedBy=None, claimedUntil=None)["status"]["answeredBy"] == own
-        write(reason="what is no answer needs no name", attempts=2)
+        write(reason="what is no answer needs no name", attempts=2, at="2026-11-30T12:01:00Z")
         held.admin.delete(f"{path}/{name}")
         attack(
             "a scanner's stolen token writes an answer, a second look or a claim in another pod's name",

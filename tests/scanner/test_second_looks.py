@@ -293,12 +293,22 @@ def test_everything_of_a_pod_that_lied_is_looked_at_again() -> None:
     assert chosen(second, stored(4, "liar")) == [0]
 
 
+def test_who_could_not_reach_a_registry_does_not_put_its_name_under_what_another_one_said() -> None:
+    writer, theirs = Writer("me"), stored(1, "other")
+    later = msgspec.structs.replace(theirs.status, at=datetime.now(UTC), reason="no such image", attempts=1)
+    with writer.writing(theirs, later) as signed:
+        assert signed.answered_by == "other"
+    tag = msgspec.structs.replace(theirs, metadata=Metadata(name="tag-" + "a" * 40))
+    with writer.writing(tag, later) as signed:
+        assert signed.answered_by == "me"
+
+
 def test_an_answer_in_our_name_is_ours_where_we_wrote_it_or_found_it_when_we_started() -> None:
     writer, mine = Writer("me"), stored(1, "me")
     assert writer.disowns(mine)
     writer.adopt(mine)
     assert not writer.disowns(mine)
-    asked = msgspec.structs.replace(mine, status=msgspec.structs.replace(mine.status, attempts=3, claimed_by="other"))
+    asked = msgspec.structs.replace(mine, status=msgspec.structs.replace(mine.status, attempts=3, claimed_by="other", at=NOW))
     assert not writer.disowns(asked)
     changed = msgspec.structs.replace(mine, status=msgspec.structs.replace(mine.status, scan=scan(counts={"HIGH": 0})))
     assert writer.disowns(changed)

@@ -18,8 +18,8 @@ WEBHOOKS = "mlwarden"
 
 _POD = "'authentication.kubernetes.io/pod-name'"
 _STATUS = "request.?subResource.orValue('') == 'status'"
-_ANSWER = ("phase", "digest", "at", "scan", "proofs")
-"""Of evidence's status, what judges go by: `scanner.provenance.answer`."""
+_ANSWER = ("phase", "digest", "scan", "proofs")
+"""Of evidence's status, what judges go by; of a tag the time, too (`scanner.provenance.answer`)."""
 _CORE: dict[str, Json] = {"apiGroups": [""], "apiVersions": ["*"]}
 _KUBERNETES = (
     "(request.userInfo.username.startsWith('system:serviceaccount:kube-system:')"
@@ -180,7 +180,8 @@ def _evidence(settings: Settings) -> list[dict[str, Json]]:
         variables={
             "pod": f"has(request.userInfo.extra) && {_POD} in request.userInfo.extra ? request.userInfo.extra[{_POD}][0] : ''",
             "by": "object.?status.?answeredBy.orValue('')",
-            "answers": " || ".join(f"{_said('object', each)} != {_said('oldObject', each)}" for each in (*_ANSWER, "answeredBy")),
+            "answers": " || ".join(f"{_said('object', each)} != {_said('oldObject', each)}" for each in (*_ANSWER, "answeredBy"))
+            + f" || object.metadata.name.startsWith('tag-') && {_said('object', 'at')} != {_said('oldObject', 'at')}",
         },
         validations=[
             {

@@ -21,9 +21,12 @@ _LAST = 4
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
-def answer(status: EvidenceStatus) -> bytes:
-    """Returns what tells this answer from every other: all that judges go by, and when it was made."""
-    said = [status.phase, status.digest, status.at, status.scan, status.proofs]
+def answer(name: str, status: EvidenceStatus) -> bytes:
+    """Returns what tells an answer about an object from every other: all that judges go by.
+
+    Of a tag that is the time, too. Elsewhere time alone is no answer: who could not reach a registry has not said again what others said.
+    """
+    said = [status.phase, status.digest, status.scan, status.proofs, status.at if name.startswith("tag-") else None]
     return hashlib.sha256(_ENCODER.encode(said)).digest()[:16]
 
 
@@ -43,7 +46,7 @@ class Writer:
     def writing(self, seen: ImageEvidence, status: EvidenceStatus) -> Iterator[EvidenceStatus]:
         """The body writes what this yields: the same status, or, where it is another answer than was seen, one with our name in it."""
         name = seen.metadata.name
-        if answer(status) == answer(seen.status):
+        if answer(name, status) == answer(name, seen.status):
             yield status
             return
         look = status.second_look if status.second_look is not seen.status.second_look else None  # one about the answer before is over
@@ -71,9 +74,9 @@ class Writer:
         name = stored.metadata.name
         if stored.status.answered_by != self.identity or name in self._writing:
             return False
-        return answer(stored.status) not in self._written.get(name, ())
+        return answer(name, stored.status) not in self._written.get(name, ())
 
     def _remember(self, name: str, status: EvidenceStatus) -> None:
         known = self._written.setdefault(name, deque(maxlen=_LAST))
-        if (said := answer(status)) not in known:
+        if (said := answer(name, status)) not in known:
             known.append(said)

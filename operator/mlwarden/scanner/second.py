@@ -77,7 +77,7 @@ class SecondLooks:
             self._seen.pop(name, None)
             self._wanted.pop(name, None)
             return
-        said = answer(known.status)
+        said = answer(name, known.status)
         if self._seen.get(name) == said:
             return
         self._seen[name] = said
@@ -163,7 +163,8 @@ class SecondLooks:
             stored = store.read(await self._client.get(IMAGE_EVIDENCE, known.metadata.name))
         except Error:
             return None
-        ours = stored.status.answered_by == self._writer.identity and answer(stored.status) != answer(known.status)
+        name = known.metadata.name
+        ours = stored.status.answered_by == self._writer.identity and answer(name, stored.status) != answer(name, known.status)
         return stored if is_looked_at(stored) and not ours else None
 
     def _tells_nothing(self, current: ImageEvidence, found: _Found, began: datetime) -> bool:
