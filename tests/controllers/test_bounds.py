@@ -8,6 +8,7 @@ import pytest
 
 from mlwarden import evidence
 from mlwarden.controllers.gate import is_gated
+from mlwarden.evidence.bounds import NEW
 from mlwarden.evidence.store import Purpose, Requester
 
 if TYPE_CHECKING:
@@ -102,12 +103,15 @@ def test_requests_by_a_token_of_ours_beyond_the_bound_do_not_stay(
     thief = bounded.held.account(bounded.settings.webhook)
     for _ in range(60):
         thief.create(PATH, evidence.pending(by_digest(), Requester(purpose=Purpose.POD, namespace=space)))
+    for _ in range(2 * NEW):
+        thief.create(PATH, evidence.pending(by_digest(), Requester(purpose=Purpose.POD, namespace="made-up")))
     bounded.held.until(lambda: len(waiting(bounded, space)) <= 2 * MOST)
+    bounded.held.until(lambda: len(waiting(bounded, "made-up")) <= NEW)
     assert evidence.name_for(honest) in {each["metadata"]["name"] for each in waiting(bounded, space)}
     bounded.answer(honest, scan=CLEAN)
     bounded.held.until(lambda: not is_gated(bounded.held.pods(space)[0]))
     attack(
         "a stolen token of the webhook asks for evidence in a tenant's name",
         "60 objects stayed, a thousand in half a minute would have",
-        f"{2 * MOST} stayed of 60, the tenant's own among them, and its pod started",
+        f"{2 * MOST} stayed of 60, the tenant's own among them, and its pod started; {NEW} of a namespace that does not exist",
     )

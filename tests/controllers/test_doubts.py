@@ -35,7 +35,7 @@ def looked_at(running: "Running", **look: str) -> str:
 
 def test_an_answer_that_a_second_look_took_back_is_said_with_whose_it_was_and_one_that_stands_is_not(running: "Running") -> None:
     stands = looked_at(running, of="scanner-x", outcome="Agrees")
-    newer = looked_at(running, of="scanner-x", outcome="Newer", reason="with a fix 1 HIGH instead of 0")
+    corrected = looked_at(running, of="scanner-x", outcome="Corrected", reason="with a fix 1 HIGH instead of 0")
     worse = looked_at(running, of="scanner-x", outcome="Worse", reason="with a fix 1 CRITICAL instead of 0")
     forged = looked_at(running, of="scanner-y", outcome="Forged", reason="it stands under the name of scanner-y, which did not write it")
     (said,) = running.held.until(lambda: events(running, worse))
@@ -45,4 +45,4 @@ def test_an_answer_that_a_second_look_took_back_is_said_with_whose_it_was_and_on
     assert said["involvedObject"]["kind"] == "ImageEvidence"
     (said,) = running.held.until(lambda: events(running, forged))
     assert "delete pod scanner-y, which ends its token" in said["message"]
-    assert events(running, stands) == events(running, newer) == []
+    assert events(running, stands) == events(running, corrected) == []

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from mlwarden.evidence.bounds import Unanswered, by_purpose
+from mlwarden.evidence.bounds import NEW, Unanswered, by_purpose
 from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata, Purpose, name_for
 from mlwarden.model.evidence import Phase
 
@@ -71,7 +71,14 @@ def test_what_others_wait_for_too_is_nobodys_to_take_away() -> None:
 def test_beyond_the_bound_what_came_last_goes_first() -> None:
     requests = [asked(number, "a") for number in range(8)]
     bounds = queue(*requests, *(asked(number, "b") for number in range(10, 14)))
-    assert list(bounds.surplus(3)) == [requests[7], requests[6]]
+    assert list(bounds.surplus(3, lambda _: True)) == [requests[7], requests[6]]
+
+
+def test_a_namespace_that_nobody_has_seen_has_a_few_and_not_five_hundred() -> None:
+    requests = [asked(number, "made-up") for number in range(NEW + 2)]
+    bounds = queue(*requests, asked(100, "a"), most=500)
+    assert list(bounds.surplus(500, lambda namespace: namespace == "a")) == [requests[-1], requests[-2]]
+    assert list(bounds.surplus(500, lambda _: True)) == []
 
 
 def test_what_is_going_already_is_not_taken_away_again() -> None:
@@ -79,7 +86,7 @@ def test_what_is_going_already_is_not_taken_away_again() -> None:
     going = msgspec.structs.replace(going, metadata=msgspec.structs.replace(going.metadata, deletion_timestamp=T0))
     bounds = queue(going, asked(1, "a", purpose=Purpose.POD), asked(2, "a", purpose=Purpose.POD), most=1)
     assert bounds.makes_room("a", by_purpose) is None
-    assert going not in list(bounds.surplus(0))
+    assert going not in list(bounds.surplus(0, lambda _: True))
 
 
 def test_the_objects_of_older_versions_and_what_is_no_evidence_count_for_nobody() -> None:

@@ -13,8 +13,8 @@ from mlwarden import policy
 from mlwarden.embedded import images
 from mlwarden.embedded.processes import free_port, wait_until
 from mlwarden.embedded.signer import KeyPair, Signer
-from mlwarden.evidence.disagreement import by_as_old_a_database, unexcused, unproven, worse
-from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata
+from mlwarden.evidence.disagreement import is_comparable, unexcused, unproven, unscanned, worse
+from mlwarden.evidence.store import Compared, EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata, SecondLook
 from mlwarden.model.evidence import SIGNATURES, Phase, Scan, Suppressed
 from mlwarden.model.signing import Demand, Proof, Proven
 from mlwarden.model.signing import Signer as WhoSigned
@@ -189,8 +189,6 @@ def scan(**changes: Any) -> Scan:
         ({}, {"eol": True}, "no more updates"),
         ({}, {"packages": 0}, "no packages"),
         ({}, {"blind": ("conda",)}, "does not see everything"),
-        ({"platforms": ("linux/amd64", "linux/arm64")}, {"platforms": ("linux/amd64",)}, "not scanned for linux/arm64"),
-        ({}, {"unjudged": ("windows/amd64",)}, "not scanned for windows/amd64"),
     ],
 )
 def test_a_second_scan_that_finds_more_is_worse_and_one_that_finds_less_is_not(
@@ -205,12 +203,39 @@ def test_what_was_not_looked_for_the_first_time_is_no_lie() -> None:
     assert worse(scan(), scan(scanners=("vuln", "secret"), secret_counts={"HIGH": 1})) == ""
 
 
-def test_a_newer_database_may_find_more() -> None:
+def test_a_newer_database_or_another_version_may_find_more() -> None:
     older, newer = scan(database_at=NOW - timedelta(hours=6)), scan()
-    assert not by_as_old_a_database(older, newer)
-    assert by_as_old_a_database(newer, older)
-    assert by_as_old_a_database(newer, newer)
-    assert by_as_old_a_database(scan(database_at=None), newer)
+    assert not is_comparable(older, newer)
+    assert is_comparable(newer, older)
+    assert is_comparable(newer, newer)
+    assert is_comparable(scan(database_at=None), newer)
+    assert not is_comparable(newer, scan(scanner="trivy 0.73.0"))
+
+
+def test_platforms_that_the_second_scan_leaves_out_are_named() -> None:
+    both, one = scan(platforms=("linux/amd64", "linux/arm64")), scan(platforms=("linux/amd64",), unjudged=("windows/amd64",))
+    assert unscanned(both, one) == "not scanned for linux/arm64, windows/amd64"
+    assert unscanned(one, both) == unscanned(one, one) == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "of", "noticed"),
+    [
+        ({}, "other", True),
+        ({}, "me", False),
+        ({"counts": {"HIGH": 1}}, "other", False),
+        ({"database_at": NOW - timedelta(hours=1)}, "other", False),
+        ({"scanner": "trivy 0.71.0"}, "other", False),
+    ],
+)
+def test_the_next_scan_notices_that_the_one_before_was_too_good(first: dict[str, Any], of: str, noticed: bool) -> None:  # noqa: FBT001
+    known = stored(1, of)
+    known = msgspec.structs.replace(known, status=msgspec.structs.replace(known.status, scan=scan(**first)))
+    second = looks(0.0, 0.9)
+    look = second.noticed(known, scan(counts={"HIGH": 1}))
+    assert (look is not None) is noticed
+    if look is not None:
+        assert (look.of, look.outcome) == ("other", Compared.WORSE)
 
 
 def test_an_excuse_that_nobody_signed_is_found_and_one_that_is_there_is_not() -> None:
@@ -240,6 +265,13 @@ def stored(number: int, by: str, *, at: datetime | None = None) -> ImageEvidence
         spec=EvidenceSpec(references=(f"r.example/team/x@sha256:{number:064x}",)),
         status=EvidenceStatus(phase=Phase.READY, at=at, scan=scan(scanned_at=at), answered_by=by),
     )
+
+
+def found_out(of: str, *, by: str = "me") -> ImageEvidence:
+    """An answer that `by` took back."""
+    look = SecondLook(by=by, of=of, at=NOW, outcome=Compared.WORSE)
+    found = stored(9, by)
+    return msgspec.structs.replace(found, status=msgspec.structs.replace(found.status, second_look=look))
 
 
 def chosen(looks: SecondLooks, *answers: ImageEvidence) -> list[int]:
@@ -273,7 +305,7 @@ def test_what_dice_chose_does_not_wait_behind_what_others_want_and_the_rest_of_a
     second = looks(0.5, 0.4, 0.9)
     answers = stored(1, "liar"), stored(2, "liar")
     chosen(second, *answers)
-    second.suspect("liar", {each.metadata.name: each for each in answers})
+    second.suspect(found_out("liar"), {each.metadata.name: each for each in answers})
     ranks = [due.rank for each in answers if (due := second.due(each)) is not None]
     assert ranks == [Rank.HELD, Rank.RENEWAL]
 
@@ -288,8 +320,9 @@ def test_everything_of_a_pod_that_lied_is_looked_at_again() -> None:
     second = looks(0.0, *[0.9] * 4)
     known = {each.metadata.name: each for each in (stored(1, "liar"), stored(2, "liar"), stored(3, "honest"))}
     assert chosen(second, *known.values()) == []
-    assert len(second.suspect("liar", known)) == 2
-    assert second.suspect("me", known) == []
+    assert len(second.suspect(found_out("liar"), known)) == 2
+    assert second.suspect(found_out("me"), known) == []
+    assert second.suspect(found_out("honest", by="somebody else"), known) == []
     assert chosen(second, stored(4, "liar")) == [0]
 
 

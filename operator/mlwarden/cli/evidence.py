@@ -220,7 +220,7 @@ def _signatures(evidence: ImageEvidence | None, policies: Mapping[str, Sequence[
 _COMPARED = {
     Compared.AGREES: "looked again and found nothing worse",
     Compared.WORSE: "looked again and found worse, which stands here now",
-    Compared.NEWER: "looked again with a newer database and found worse, which stands here now",
+    Compared.CORRECTED: "looked again, with a newer database, version or settings, and found worse, which stands here now",
     Compared.FORGED: "did not write what stood here under its name, and took it back",
 }
 

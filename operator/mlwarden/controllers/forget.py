@@ -61,7 +61,8 @@ class Forgetter:
     """
 
     def __init__(self, client: Client, source: SnapshotSource) -> None:
-        self._client, self._unanswered = client, Unanswered(source.current.settings.evidence_per_namespace)
+        self._client, self._source = client, source
+        self._unanswered = Unanswered(source.current.settings.evidence_per_namespace)
         self._names: set[str] = set()
         self._grew, self._many = asyncio.Event(), asyncio.Event()
         source.read_evidence(self._changed)
@@ -78,6 +79,9 @@ class Forgetter:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._rounds())
             tasks.create_task(self._surplus())
+
+    def _exists(self, namespace: str) -> bool:
+        return not self._source.ready.is_set() or namespace in self._source.current.namespaces
 
     async def _rounds(self) -> None:
         while True:
@@ -99,7 +103,7 @@ class Forgetter:
             self._grew.clear()
             try:
                 count = 0
-                for each in self._unanswered.surplus(self._unanswered.most * (_SLACK - 1)):
+                for each in self._unanswered.surplus(self._unanswered.most * (_SLACK - 1), self._exists):
                     count += await _removed(self._client, each.metadata.name, each.metadata.resource_version)
             except ApiError as error:
                 LOG.warning("requests for evidence beyond the bound of their namespace could not be removed: %s", error)

@@ -18,6 +18,8 @@ from mlwarden.evidence.store import ImageEvidence, Purpose, read
 from mlwarden.model.evidence import Phase
 from mlwarden.model.workload import Json
 
+NEW = 20
+"""Requests in the name of a namespace that nobody has seen yet."""
 Waits = Callable[[ImageEvidence], bool]
 """Whether a held pod waits for what is asked there."""
 
@@ -74,10 +76,15 @@ class Unanswered:
         free = (each for each in own if _is_own(each, namespace) and not waits(each))
         return min(free, key=lambda each: (bool(each.status.claimed_by), self._age(each)), default=None)
 
-    def surplus(self, slack: int) -> Iterator[ImageEvidence]:
-        """Yields what is there beyond `most` and `slack` for a namespace, the newest first: what came last pushes nothing out."""
+    def surplus(self, slack: int, exists: Callable[[str], bool]) -> Iterator[ImageEvidence]:
+        """Yields what is there beyond `most` and `slack` for a namespace, the newest first: what came last pushes nothing out.
+
+        Args:
+            slack: how many more than `most`.
+            exists: whether a namespace is known. One that is not may have been made a moment ago, and has no more than `NEW`.
+        """
         for namespace, names in list(self._namespaces.items()):
-            beyond = len(names) - self.most - slack
+            beyond = len(names) - (self.most + slack if exists(namespace) else NEW)
             if beyond > 0:
                 every = sorted((self._requests[name] for name in names), key=self._age, reverse=True)
                 yield from [each for each in every if _is_own(each, namespace)][:beyond]

@@ -3,8 +3,8 @@
 The same bytes and the same database give the same answer, so a first answer that was better was not made from them: somebody wrote it with
 a scanner's token, or the tools that made it were not what they should be. A first answer that was worse is none of that; it stays.
 
-With a newer database more may be found honestly, and a signature may be taken out of a registry. What is worse is believed in any case:
-only what is said about it differs.
+A newer database or another version may find more honestly, and a signature may be taken out of a registry. What is worse is believed in any
+case: only what is said about it differs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +15,10 @@ from mlwarden.model.signing import Proof, Proven
 _SHOWN = 3
 
 
-def by_as_old_a_database(first: Scan, second: Scan) -> bool:
-    """Whether the second scan used the same database as the first, or an older one."""
-    return first.database_at is None or (second.database_at is not None and second.database_at <= first.database_at)
+def is_comparable(first: Scan, second: Scan) -> bool:
+    """Whether the second scan was made by the same version of the scanner, and by the same database as the first or an older one."""
+    newer = first.database_at is not None and (second.database_at is None or second.database_at > first.database_at)
+    return first.scanner == second.scanner and not newer
 
 
 def worse(first: Scan, second: Scan) -> str:
@@ -35,14 +36,20 @@ def worse(first: Scan, second: Scan) -> str:
         found.append("its operating system gets no more updates")
     if second.packages <= 0 < first.packages:
         found.append("no packages recognised")
-    unseen = [each for each in first.platforms if each not in second.platforms]
-    unseen += [each for each in second.unjudged if each not in (*first.unjudged, *unseen)]
-    if unseen:
-        found.append(f"not scanned for {', '.join(unseen[:_SHOWN])}")
     blind = [each for each in second.blind if each not in first.blind]
     if blind:
         found.append(f"the scanner does not see everything in it: {blind[0]}")
     return "; ".join(found)
+
+
+def unscanned(first: Scan, second: Scan) -> str:
+    """Returns for which platforms the first scan speaks and the second does not, one line, `""` where there are none.
+
+    The scanner's settings say which are scanned, so this alone is no lie.
+    """
+    unseen = [each for each in first.platforms if each not in second.platforms]
+    unseen += [each for each in second.unjudged if each not in (*first.unjudged, *unseen)]
+    return f"not scanned for {', '.join(unseen[:_SHOWN])}" if unseen else ""
 
 
 def unexcused(first: Scan, second: Scan) -> str:

@@ -117,7 +117,7 @@ class Compared(StrEnum):
 
     AGREES = "Agrees"
     WORSE = "Worse"  # and is what stands there now
-    NEWER = "Newer"  # worse by a newer database, which proves nothing; it stands there now
+    CORRECTED = "Corrected"  # worse, as a newer database, another version or other settings explain; it stands there now
     FORGED = "Forged"  # whoever it names did not write it
 
 

@@ -326,7 +326,7 @@ class Agent:
             LOG.warning("%s: the answer was refused: %s", known.metadata.name, error)
             outcome = "refused"
             await claim.finish(_transient(known, TransientError("the API server refused the worker's answer"), _now()))
-        self._known[known.metadata.name] = claim.current
+        self._take_in(claim.current)
         return outcome
 
     async def _look_again(self, lane: str, known: ImageEvidence) -> str:
@@ -349,12 +349,14 @@ class Agent:
         slots.write(name)
         stored = await self._second.conclude(known, found, began)
         if stored is not None:
-            self._known[name] = stored
-            look = stored.status.second_look
-            if look is not None and look.outcome is Compared.WORSE:
-                for each in self._second.suspect(look.of, self._known):
-                    self._plan(each)
+            self._take_in(stored)
         return "second look"
+
+    def _take_in(self, stored: ImageEvidence) -> None:
+        """What we have written is known before the watch brings it."""
+        self._known[stored.metadata.name] = stored
+        for each in self._second.suspect(stored, self._known):
+            self._plan(each)
 
     async def _resolve(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
@@ -366,7 +368,9 @@ class Agent:
     async def _scan(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
         scan, now = await self._looked(known, credentials), _now()
-        return {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
+        change = {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
+        look = self._second.noticed(known, scan)
+        return {**change, "second_look": look} if look is not None else change
 
     async def _looked(self, known: ImageEvidence, credentials: tuple[PullCredential, ...], *, fresh: bool = False) -> Scan:
         vex, _ = await self._keys.filled(self._demands.excuses)

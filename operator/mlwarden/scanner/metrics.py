@@ -19,7 +19,7 @@ WORKER_UP = Gauge("mlwarden_scanner_worker_up", "1 while the worker answers.")
 CANARY_OK = Gauge("mlwarden_scanner_canary_ok", "1 while the scanner finds what is known to be there; 0: nothing it says may be believed.")
 SECOND_LOOKS = Counter(
     "mlwarden_scanner_second_looks_total",
-    "Answers made a second time, by outcome: agrees, worse (the first is taken back), newer (worse by a newer database), unknown.",
+    "Answers made a second time, by outcome: agrees, worse (the first is taken back), corrected (worse, and explained), unknown.",
     ("outcome",),
 )
 FORGED = Counter("mlwarden_scanner_forged_answers_total", "Answers in this scanner's name that it did not write: its token is stolen.")

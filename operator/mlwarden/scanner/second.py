@@ -115,8 +115,10 @@ class SecondLooks:
             self._wanted[name] = msgspec.structs.replace(wish, at=_now() + max(backoff(attempts), _PAUSE), attempts=attempts)
         metrics.SECOND_LOOKS.labels("unknown").inc()
 
-    def suspect(self, pod: str, known: Mapping[str, ImageEvidence]) -> list[str]:
-        """Everything that a pod answered is to be looked at again; returns the names."""
+    def suspect(self, stored: ImageEvidence, known: Mapping[str, ImageEvidence]) -> list[str]:
+        """Everything of the pod whose answer turned out too good is to be looked at again; returns the names."""
+        look = stored.status.second_look
+        pod = look.of if look is not None and look.outcome is Compared.WORSE and look.by == self._writer.identity else ""
         if not pod or pod == self._writer.identity or pod in self._suspects:
             return []
         self._suspects.add(pod)
@@ -151,11 +153,24 @@ class SecondLooks:
                 current = await self._again(known)
                 continue
             self._wanted.pop(known.metadata.name, None)
-            metrics.SECOND_LOOKS.labels(outcome.value.lower()).inc()
-            if outcome is Compared.WORSE:
-                LOG.error("%s: a second look is worse than the answer of %s: %s", known.metadata.name, of or "an older version", reason)
+            self._tell(known.metadata.name, outcome, of, reason)
             return stored
         raise ApiError(f"{known.metadata.name}: what a second look says cannot be written: it is written over each time", code=409)
+
+    def noticed(self, known: ImageEvidence, found: Scan) -> SecondLook | None:
+        """Returns what is to be written where a scan that was due anyway shows that the one before was too good; None where it does not."""
+        first, of = known.status.scan, known.status.answered_by
+        if first is None or not is_looked_at(known) or of == self._writer.identity or not disagreement.is_comparable(first, found):
+            return None
+        if not (reason := disagreement.worse(first, found)):
+            return None
+        self._tell(known.metadata.name, Compared.WORSE, of, reason)
+        return SecondLook(by=self._writer.identity, of=of, at=_now(), outcome=Compared.WORSE, reason=one_line(reason))
+
+    def _tell(self, name: str, outcome: Compared, of: str, reason: str) -> None:
+        metrics.SECOND_LOOKS.labels(outcome.value.lower()).inc()
+        if outcome is Compared.WORSE:
+            LOG.error("%s: a second look is worse than the answer of %s: %s", name, of or "an older version", reason)
 
     async def _again(self, known: ImageEvidence) -> ImageEvidence | None:
         """The object as it is stored now, where somebody else's answer stands there."""
@@ -189,16 +204,21 @@ class SecondLooks:
         if isinstance(found, Scan):
             if first.scan is None:
                 return Compared.AGREES, {}, ""
-            reason = "; ".join(filter(None, (disagreement.worse(first.scan, found), disagreement.unexcused(first.scan, found))))
+            lies = _joined(disagreement.worse(first.scan, found), disagreement.unexcused(first.scan, found))
+            reason = _joined(lies, disagreement.unscanned(first.scan, found))
             change: dict[str, Any] = {"scan": msgspec.structs.replace(found, scanned_at=now)}
-            if reason and not disagreement.by_as_old_a_database(first.scan, found):
-                return Compared.NEWER, {**change, "at": now}, reason
+            if reason and not (lies and disagreement.is_comparable(first.scan, found)):
+                return Compared.CORRECTED, {**change, "at": now}, reason
         else:
             reason = disagreement.unproven(first.proofs, found)
             known = {proof.demand: proof for proof in found if proof.outcome is not Proven.UNKNOWN}
             proofs = tuple(known.get(proof.demand, proof) for proof in first.proofs)
             change = {"proofs": proofs, "proven": store.proven(proofs)}
         return (Compared.WORSE, {**change, "at": now}, reason) if reason else (Compared.AGREES, {}, "")
+
+
+def _joined(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))
 
 
 def is_looked_at(known: ImageEvidence) -> bool:
