@@ -40,7 +40,7 @@ def test_an_answer_that_a_second_look_took_back_is_said_with_whose_it_was_and_on
     forged = looked_at(running, of="scanner-y", outcome="Forged", reason="it stands under the name of scanner-y, which did not write it")
     (said,) = running.held.until(lambda: events(running, worse))
     assert "The answer of scanner-x was taken back" in said["message"]
-    assert "1 CRITICAL instead of 0" in said["message"]
+    assert "CRITICAL" not in said["message"]  # the namespace `default` is read by more people than evidence
     assert said["type"] == "Warning"
     assert said["involvedObject"]["kind"] == "ImageEvidence"
     (said,) = running.held.until(lambda: events(running, forged))

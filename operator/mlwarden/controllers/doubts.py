@@ -2,21 +2,26 @@
 
 The scanners find it out and write it down where everybody sees it (`status.secondLook`); they have no right to write Events. The leader
 writes one about the evidence; `controllers.running` judges the pods that run such an image again, as after every change of evidence.
+
+An Event about evidence is in the namespace `default`, where more people read than may read evidence: what was found is not in it.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import msgspec
 from prometheus_client import Counter
 
 from mlwarden.checks.text import VALUE_LENGTH, clean
+from mlwarden.cluster import clock
 from mlwarden.cluster.snapshot import SnapshotSource
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.evidence.store import Compared, SecondLook
 from mlwarden.model.workload import Json
 
 DOUBTS = Counter("mlwarden_answers_taken_back_total", "Answers that a second look took back, by outcome: Worse or Forged.", ["outcome"])
-_MESSAGE = 500
+_LATELY = timedelta(hours=1)
+"""Older than the Events that the API server keeps is no news."""
 
 
 class Doubts:
@@ -35,8 +40,9 @@ class Doubts:
         source.read_evidence(self._changed)
 
     def look_at_everything(self) -> None:
-        """Says what is known already: this replica has just become the leader."""
-        for obj, look in list(self._untold.values()):
+        """Says what was found lately: this replica has just become the leader."""
+        since = clock.now() - _LATELY
+        for obj, look in [each for each in self._untold.values() if each[1].at >= since]:
             self._tell(obj, look)
 
     def _changed(self, name: str, obj: Json | None) -> None:
@@ -62,12 +68,12 @@ class Doubts:
 def said(look: SecondLook) -> str:
     """Returns what an Event says of a second look that took an answer back."""
     of, by = clean(look.of, VALUE_LENGTH) or "an older version", clean(look.by, VALUE_LENGTH)
-    reason = clean(look.reason, _MESSAGE)
+    fix = f"fix: delete pod {of}, which ends its token, and find out who had it; kubectl mlwarden evidence IMAGE says what was found"
     if look.outcome is Compared.FORGED:
-        return f"The answer was taken back: {reason}; fix: delete pod {of}, which ends its token, and find out who had it"
+        return f"The answer was taken back: it stands under the name of {of}, which did not write it: somebody has its token; {fix}"
     return (
-        f"The answer of {of} was taken back: {by} looked again, by no newer a database, and found what is worse: {reason}. Everything else"
-        f" that {of} answered is looked at again; fix: delete pod {of}, which ends its token, and find out who had it"
+        f"The answer of {of} was taken back: {by} looked again, with no newer a database, and found what is worse. Everything else that"
+        f" {of} answered is looked at again; {fix}"
     )
 
 
