@@ -16,8 +16,8 @@ import msgspec
 
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
 
-_LAST = 4
-"""Answers about one object that are remembered: a write whose outcome is not known is tried again."""
+_LAST = 16
+"""Answers about one object that are remembered: a write whose outcome is not known is tried again, and parts may come first."""
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
