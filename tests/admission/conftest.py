@@ -9,6 +9,7 @@ import pytest
 
 from mlwarden import policy
 from mlwarden.admission import Answer, handle
+from mlwarden.admission.sender import API_SERVER, Sender
 from mlwarden.cluster import Snapshot
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 
@@ -36,10 +37,10 @@ def snapshot() -> Snapshot:
 
 @pytest.fixture
 def ask(snapshot: Snapshot) -> Callable[..., tuple[Answer, dict[str, Any]]]:
-    """Asks about an object; returns the answer and its `response`."""
+    """Asks about an object, as the API server unless another sender is named; returns the answer and its `response`."""
 
-    def asked(obj: Any, path: str = "/mutate", **changes: Any) -> tuple[Answer, dict[str, Any]]:
-        answer = handle(json.dumps(review(obj, **changes)).encode(), path, snapshot, NOW)
+    def asked(obj: Any, path: str = "/mutate", *, sender: Sender = API_SERVER, **changes: Any) -> tuple[Answer, dict[str, Any]]:
+        answer = handle(json.dumps(review(obj, **changes)).encode(), path, snapshot, NOW, sender)
         assert answer.status == 200, answer.body
         response = json.loads(answer.body)["response"]
         assert response["uid"] == "1-2-3"

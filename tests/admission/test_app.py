@@ -6,6 +6,7 @@ import pytest
 
 from mlwarden.admission.app import App
 from mlwarden.admission.review import LARGEST
+from mlwarden.admission.sender import ANYBODY, API_SERVER, Sender
 from mlwarden.cluster import Snapshot
 from mlwarden.evidence.pullers import Puller
 
@@ -26,8 +27,8 @@ async def call(app: App, path: str, body: bytes, *, method: str = "POST", query:
     return sent[0]["status"], sent[1]["body"]
 
 
-def application(snapshot: Snapshot | None, wanted: list[Any] | None = None) -> App:
-    return App(snapshot=lambda: snapshot, want=lambda *asked: (wanted if wanted is not None else []).append(asked))
+def application(snapshot: Snapshot | None, wanted: list[Any] | None = None, sender: Sender = ANYBODY) -> App:
+    return App(snapshot=lambda: snapshot, want=lambda *asked: (wanted if wanted is not None else []).append(asked), sender=sender)
 
 
 async def test_an_unknown_path_is_a_404_and_never_an_allow(snapshot: Snapshot, good: dict[str, Any]) -> None:
@@ -54,7 +55,7 @@ async def test_a_review_of_more_than_8_mib_is_answered_with_a_refusal(snapshot: 
 
 async def test_what_is_wanted_is_handed_on(snapshot: Snapshot, good: dict[str, Any]) -> None:
     wanted: list[Any] = []
-    await call(application(snapshot, wanted), "/mutate", json.dumps(review(good)).encode())
+    await call(application(snapshot, wanted, API_SERVER), "/mutate", json.dumps(review(good)).encode())
     ((references, requester),) = wanted
     assert references == ("registry.example.com/team/app:1.0",)
     assert requester.pullers == (Puller(namespace="production", service_account="default"),)
@@ -152,7 +153,7 @@ async def test_of_one_address_eight_unfinished_bodies_are_waited_for_and_of_anot
 
 
 async def test_who_shows_a_certificate_has_room_of_its_own(snapshot: Snapshot, good: dict[str, Any]) -> None:
-    app = App(snapshot=lambda: snapshot, want=lambda _references, _requester: None, authenticated=True)
+    app = App(snapshot=lambda: snapshot, want=lambda _references, _requester: None, sender=API_SERVER)
     body = json.dumps(review(good)).encode()
     many = [await Sender(app).send(body[:9]) for _ in range(50)]
     for each in many:

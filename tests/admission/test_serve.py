@@ -267,7 +267,7 @@ class TestTheApiServer:
 
 class TestEvidence:
     def test_is_asked_for_by_a_pod_that_is_created_and_not_by_a_dry_run(self, installed: Installed, serving: Serving) -> None:
-        serving.serve()
+        serving.serve(f"--client-ca={installed.cluster.webhook_client_ca}")
         tried, created = (f"registry.example/{word}-{secrets.token_hex(4)}:1" for word in ("tried", "created"))
         installed.create(good_pod("p", tried), dryRun="All")
         installed.create(good_pod(f"p-{secrets.token_hex(3)}", created))

@@ -15,6 +15,7 @@ from mlwarden.admission import metrics, response, review
 from mlwarden.admission.debug import Told
 from mlwarden.admission.handle import GATE_PATH, NEED_NOTHING, PATHS, VALIDATE, Answer, handle, outage
 from mlwarden.admission.room import UNFINISHED, Body, Receive, Room
+from mlwarden.admission.sender import ANYBODY, Scarce, Sender
 from mlwarden.cluster import Snapshot, clock
 from mlwarden.evidence.store import Requester
 
@@ -44,7 +45,8 @@ class App:
         leaving: whether the process is about to end: every answer then ends its connection, so that the API server asks another replica.
         room: bytes of unanswered reviews in memory, of senders who prove who they are and again of all others.
         silence: returns the seconds since the quietest watch gave a sign of life.
-        authenticated: whether whoever comes this far has shown a client certificate.
+        bearer: returns who shows this token, calling this path.
+        sender: whoever comes this far; the API server where a client certificate was demanded.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class App:
         leaving: Callable[[], bool] = lambda: False,
         room: int = _ROOM,
         silence: Callable[[], float] = lambda: 0.0,
-        authenticated: bool = False,
+        bearer: Callable[[str, str], Sender] = lambda _token, _path: ANYBODY,
+        sender: Sender = ANYBODY,
     ) -> None:
         self._snapshot, self._want, self._tell, self._leaving = snapshot, want, tell, leaving
-        self._silence, self._authenticated = silence, authenticated
+        self._silence, self._bearer, self._sender, self._scarce = silence, bearer, sender, Scarce()
         self._known, self._anybody = Room(room), Room(room, unfinished=UNFINISHED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,18 +77,22 @@ class App:
         else:
             answer = await self._reviewed(scope, receive, path)
             _counter(path, answer.decision).inc()
-            if answer.wanted:
-                self._want(answer.wanted, answer.requester)
+            wanted = answer.wanted
+            if answer.is_scarce:
+                wanted = self._scarce.let(answer.requester.namespace, wanted, time.monotonic())
+            if wanted:
+                self._want(wanted, answer.requester)
             if answer.told:
                 self._tell(answer.told)
             await self._send(send, answer.status, answer.body, again=answer.status == 503 and path in _CANNOT_WAIT)
 
     async def _reviewed(self, scope: Scope, receive: Receive, path: str) -> Answer:
-        body = Body(self._known if self._authenticated else self._anybody, (scope.get("client") or ("",))[0])
+        sender = self._who(scope, path)
+        body = Body(self._known if sender.groups else self._anybody, (scope.get("client") or ("",))[0])
         try:
             await body.read(receive, _deadline(scope.get("query_string", b"")))
             started = time.perf_counter()
-            answer = self._answer(body, path)
+            answer = self._answer(body, path, sender)
             metrics.SECONDS.observe(time.perf_counter() - started)
         except TimeoutError:
             return _FULL if body.crowded_out else Answer(status=408, body=b"the review did not arrive in time", decision="error")
@@ -94,7 +101,13 @@ class App:
         finally:
             body.forget()
 
-    def _answer(self, body: Body, path: str) -> Answer:
+    def _who(self, scope: Scope, path: str) -> Sender:
+        if self._sender.groups:
+            return self._sender
+        shown = next((value for name, value in scope.get("headers", ()) if name == b"authorization"), b"")
+        return self._bearer(shown[7:].decode("latin-1"), path) if shown[:7].lower() == b"bearer " else self._sender
+
+    def _answer(self, body: Body, path: str, sender: Sender) -> Answer:
         if body.size > review.LARGEST:
             return _too_large(body)
         if body.size > body.held:
@@ -105,7 +118,7 @@ class App:
         silence = self._silence()
         if silence > STALE and path not in NEED_NOTHING:
             return outage(body.content, path, snapshot, silence)
-        return handle(body.content, path, snapshot, clock.now())
+        return handle(body.content, path, snapshot, clock.now(), sender)
 
     async def _send(self, send: Send, status: int, body: bytes, *, again: bool = False) -> None:
         kind = b"application/json" if status == 200 else b"text/plain; charset=utf-8"

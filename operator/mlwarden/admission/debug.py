@@ -2,13 +2,15 @@
 
 A debug container is the one thing that a person starts inside somebody else's judged pod, so it leaves more behind than a decision. The
 person is known in the admission request and nowhere else: whoever watches pods sees that a container was added, and not by whom (the field
-manager is `kubectl-debug` for everybody). So the webhook says it.
+manager is `kubectl-debug` for everybody). So the webhook says it, in the audit log always, and in an Event where it knows that the API
+server is asking: in anybody's review a person's name is anybody's invention. The controller's own Event (`controllers.debugging`) names
+nobody.
 
 - **Audit annotations** `debug-person`, `debug-container`, `debug-image`, `debug-target`, on what is refused and on what is admitted; of
   what is admitted by the validating webhook alone, which sees the image as it is stored.
 - **An Event on the pod**, `DebugContainer`. "admitted" means that mlwarden had nothing against it; another webhook may have.
 
-Rejected: the controller as the one who writes the Event (it would need the person from somewhere that nobody else can write), and an
+Rejected: the controller as the only one who writes it (it would need the person from somewhere that nobody else can write), and an
 annotation on the pod (a webhook cannot write metadata through the subresource, and others could).
 """
 
@@ -17,11 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
-from mlwarden.cluster.events import Subject
+from mlwarden.cluster.events import Subject, debugged
 from mlwarden.model.finding import Decision, Outcome, Verdict
 from mlwarden.model.workload import Json
 
-REASON = "DebugContainer"
 _AUDIT_LENGTH = 1000
 _MESSAGE = 400
 
@@ -48,12 +49,14 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         message: one line.
         warning: somebody should look.
         refused: nothing was added.
+        about: what it has in common with whoever else tells of it.
     """
 
     subject: Subject
     message: str
     warning: bool
     refused: bool
+    about: str = ""
 
 
 def added(pod: Mapping[str, Json], old: Mapping[str, Json] | None, pins: Mapping[str, str]) -> tuple[Added, ...]:
@@ -96,7 +99,13 @@ def told(containers: Sequence[Added], person: str, subject: Subject, verdict: Ve
     )
     who = clean(person, VALUE_LENGTH) or "(somebody unknown)"
     if not refused:
-        return Told(subject=subject, message=f"{who} adds a debug container: {what}; admitted", warning=False, refused=False)
+        return Told(
+            subject=subject,
+            message=f"{who} adds a debug container: {what}; admitted",
+            warning=False,
+            refused=False,
+            about=debugged(each.name for each in containers),
+        )
     worst = verdict.findings[0]
     failed = any(finding.outcome is Outcome.FAIL for finding in verdict.findings)
     message = f"{who} wants a debug container: {what}; refused by {worst.policy}: {clean(worst.message, _MESSAGE)}"

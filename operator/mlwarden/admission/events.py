@@ -13,10 +13,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from mlwarden.admission import metrics
-from mlwarden.admission.debug import REASON, Told
+from mlwarden.admission.debug import Told
 from mlwarden.cluster import EVENT, Client, clock
 from mlwarden.cluster.errors import ApiError, ConflictError
-from mlwarden.cluster.events import Said, event
+from mlwarden.cluster.events import DEBUG, Said, event
 
 LOG = logging.getLogger(__name__)
 COMPONENT = "mlwarden-webhook"
@@ -60,7 +60,7 @@ class Events:
 
     async def _write(self, told: Told) -> None:
         now = self._now()
-        made = event(told.subject, component=COMPONENT, reason=REASON, message=told.message, warning=told.warning, now=now)
+        made = event(told.subject, component=COMPONENT, reason=DEBUG, message=told.message, warning=told.warning, now=now, about=told.about)
         if not self._said.is_new(made, now):
             return
         if told.refused and not self._room(told.subject.uid, now):

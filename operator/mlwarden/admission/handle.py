@@ -24,13 +24,14 @@ import msgspec
 
 from mlwarden import engine, policy
 from mlwarden.admission import debug, response, review
+from mlwarden.admission.sender import ANYBODY, Sender
 from mlwarden.checks.text import clean
 from mlwarden.cluster import Snapshot
 from mlwarden.cluster.events import Subject
 from mlwarden.errors import Error, InputError
-from mlwarden.evidence.pullers import pullers
-from mlwarden.evidence.store import Purpose, Requester
-from mlwarden.model.finding import Action, Decision, Outcome, Verdict
+from mlwarden.evidence.requests import requester_for
+from mlwarden.evidence.store import Requester
+from mlwarden.model.finding import Decision, Verdict
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Workload
 from mlwarden.policy.account import MIRROR
@@ -57,7 +58,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         decision: for metrics: `allow`, `warn`, `hold`, `deny`, `skip`, `error`.
         wanted: image references whose evidence is to be asked for; empty on a dry run.
         requester: for whom.
-        told: an Event to write; None on a dry run.
+        is_scarce: whether anybody could have sent this, so that only a few may be asked for.
+        told: an Event to write; None on a dry run, and where anybody could have sent this.
     """
 
     status: int = 200
@@ -65,10 +67,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     decision: str
     wanted: tuple[str, ...] = ()
     requester: Requester = Requester()
+    is_scarce: bool = False
     told: debug.Told | None = None
 
 
-def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
+def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime, sender: Sender = ANYBODY) -> Answer:
     """Returns the answer to one review. Never raises.
 
     Args:
@@ -76,6 +79,7 @@ def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
         path: one of `PATHS`.
         snapshot: what is known of the cluster.
         now: UTC.
+        sender: who sent it.
     """
     try:
         request = review.read(body)
@@ -85,7 +89,7 @@ def handle(body: bytes, path: str, snapshot: Snapshot, now: datetime) -> Answer:
             return Answer(status=400, body=error.message.encode(), decision="error")
         return Answer(body=response.deny(uid, f"mlwarden refuses what it cannot read: {error.message}", code=400), decision="error")
     try:
-        return _decide(request, path, snapshot, now)
+        return _decide(request, path, snapshot, now, known=sender.speaks_for(request.resource.group))
     except RecursionError:
         return _refuse(request, "mlwarden refuses what it cannot read: the object is nested too deeply", code=400)
     except Exception:  # a defect of ours is a refusal with words; a 500 would be an allow wherever the failurePolicy is Ignore
@@ -116,7 +120,7 @@ def outage(body: bytes, path: str, snapshot: Snapshot, silence: float) -> Answer
     return Answer(status=503, body=said.encode(), decision="error")
 
 
-def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetime) -> Answer:
+def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetime, *, known: bool) -> Answer:
     namespace = request.namespace or ""
     if _passes(request, path, snapshot):
         return Answer(body=response.allow(request.uid), decision="skip")
@@ -137,7 +141,13 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
             request, f"mlwarden has not seen the namespace {namespace!r} yet, and its profile decides: try again in a second", code=503
         )
     facts = snapshot.facts(
-        namespace, now, user=request.user_info or {}, operation=request.operation, old=old, plural=request.resource.resource
+        namespace,
+        now,
+        user=request.user_info or {},
+        operation=request.operation,
+        old=old,
+        plural=request.resource.resource,
+        audience=namespace if known else "",
     )
     verdict = engine.evaluate(
         workload,
@@ -153,19 +163,21 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         record, told = _debugging(request, workload, verdict)
         audit |= record
     # What is refused for what it is asks for nothing: or a thousand refused objects would be a thousand images to scan.
-    refused = any(finding.outcome is Outcome.FAIL and finding.action == Action.DENY for finding in verdict.findings)
-    wanted = () if request.dry_run or refused else verdict.wanted
-    requester = _requester(workload, namespace) if wanted else Requester()
-    if verdict.decision is Decision.DENY:
+    refused, denied = verdict.is_refused, verdict.decision is Decision.DENY
+    # What is stored is asked about by who sees it stored; of what anybody sends, only what is refused until something is known about it.
+    asks = known or (denied and namespace in snapshot.namespaces)
+    wanted = () if request.dry_run or refused or not asks else verdict.wanted
+    requester = requester_for(workload, namespace) if wanted else Requester()
+    if denied:
         again = "" if refused else engine.again(verdict.wanted, facts)
         body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
-        return Answer(body=body, decision="deny", wanted=wanted, requester=requester, told=told)
+        return Answer(body=body, decision="deny", wanted=wanted, requester=requester, is_scarce=not known, told=told if known else None)
     warnings = engine.warnings(verdict) if path == MUTATE else ()
     pinned = {**verdict.pins, **kept}
     patch = [*response.pins(pinned, obj), *response.kept_to(verdict.nodes, obj)] if path == MUTATE and workload.is_pod else []
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
-    return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told)
+    return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told if known else None)
 
 
 def _changed(
@@ -197,11 +209,6 @@ def _is_mirror(request: review.Request) -> bool:
     shown = isinstance(annotations, Mapping) and MIRROR in annotations
     pod = (request.resource.resource, request.sub_resource or "", request.operation) == ("pods", "", "CREATE")
     return pod and shown and isinstance(groups, list) and "system:nodes" in groups
-
-
-def _requester(workload: Workload, namespace: str) -> Requester:
-    purpose = Purpose.POD if workload.is_pod else Purpose.TEMPLATE
-    return Requester(purpose=purpose, namespace=namespace, pullers=pullers(workload, namespace))
 
 
 def _debugging(request: review.Request, workload: Workload, verdict: Verdict) -> tuple[dict[str, str], debug.Told | None]:

@@ -26,11 +26,14 @@ from mlwarden.admission import certificate, metrics
 from mlwarden.admission.app import STALE, App
 from mlwarden.admission.events import Events
 from mlwarden.admission.listener import Listener
+from mlwarden.admission.sender import ANYBODY, API_SERVER
+from mlwarden.admission.tokens import Tokens
 from mlwarden.cluster import SECRET, Client, Informer, Snapshot, SnapshotSource, clock
 from mlwarden.cluster.listening import listen
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
 from mlwarden.errors import Error
+from mlwarden.evidence.bounds import Unanswered
 from mlwarden.evidence.requests import Requests
 from mlwarden.evidence.store import Requester
 
@@ -67,7 +70,7 @@ def main(argv: list[str]) -> int:
     )
     add_options(parser)
     parser.add_argument("--port", type=int, default=_environment_port(), help="for reviews, TLS")
-    parser.add_argument("--client-ca", default="", metavar="FILE", help="PEM: only its clients are answered")
+    parser.add_argument("--client-ca", default="", metavar="FILE", help="PEM: only its clients are answered, and believed")
     parser.add_argument("--drain", type=float, default=5.0, metavar="SECONDS", help="how long to serve on after SIGTERM")
     options = parser.parse_args(argv)
     start_logging()
@@ -87,14 +90,17 @@ async def _run(options: argparse.Namespace) -> None:
     async with await connect(options) as client:
         source = SnapshotSource(client, settings, convert=evidence.to_facts)
         tls = Tls(client, settings.namespace, certificate.server_context(options.client_ca))
-        wanted, events = Wanted(client), Events(client)
+        unanswered = Unanswered(settings.evidence_per_namespace)
+        source.read_evidence(unanswered.changed)
+        wanted, events, tokens = Wanted(client, unanswered), Events(client), Tokens(client, settings)
         app = App(
             snapshot=lambda: source.current if source.ready.is_set() and not source.current.missing else None,
             want=wanted.add,
             tell=events.add,
             leaving=stop.is_set,
             silence=lambda: source.age,
-            authenticated=bool(options.client_ca),
+            bearer=tokens.sender,
+            sender=API_SERVER if options.client_ca else ANYBODY,
         )
         server = _server(options, app, tls.context)
         source.subscribe(_measure)
@@ -115,6 +121,7 @@ async def _run(options: argparse.Namespace) -> None:
             tls.run(),
             wanted.run(),
             events.run(),
+            tokens.run(),
             Probes(ready=ready, healthy=healthy).run(host=options.host, port=options.probe_port),
         ) as failed:
             await _first(stop.wait(), source.ready.wait(), failed)
@@ -158,8 +165,8 @@ class Tls:
 class Wanted:
     """References without evidence, on their way to the scanner's queue. Bounded: what does not fit is asked for at release."""
 
-    def __init__(self, client: Client) -> None:
-        self._requests = Requests(client)
+    def __init__(self, client: Client, unanswered: Unanswered) -> None:
+        self._requests = Requests(client, unanswered=unanswered, waits=None)
         self._queue: asyncio.Queue[tuple[tuple[str, ...], Requester | None]] = asyncio.Queue(_QUEUE)
 
     def add(self, references: tuple[str, ...], requester: Requester | None = None) -> None:

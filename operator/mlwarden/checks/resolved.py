@@ -16,12 +16,15 @@ from mlwarden.checks.view import View
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Facts, Resolution
+from mlwarden.model.evidence import Facts, Phase, Resolution
 from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import PolicySpec
 
 RESOLUTION_AGE = timedelta(seconds=60)
 """How long a resolved tag may be believed."""
+READER = "mlwarden-evidence-reader"
+"""The chart's ClusterRole for those who may read what is known about every image."""
+_ASK = f"the Events of a pod that waits with it say why; or ask an administrator to bind the ClusterRole {READER} to you"
 BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
 
 
@@ -66,13 +69,27 @@ def per_image(
         answer = known.get(reference)
         if answer is None:
             subject = resolved(reference, facts)
-            answer = known[reference] = judged(subject) if isinstance(subject, Subject) else subject
+            answer = subject if isinstance(subject, Answer) else _heard(judged(subject), subject, facts)
+            known[reference] = answer
         message, fix = answer.message, answer.fix
         if answer.outcome is Outcome.FAIL:
             said = fill(spec.message, name=image.owner, value=reference, image=reference, path=image.path)
             message = clean(f"{said}: {answer.message}")
             fix = fix or fill(spec.fix.text, name=image.owner, value=reference, image=reference, path=image.path)
         yield msgspec.structs.replace(answer, element=image.path, path=image.path, message=message, fix=fix)
+
+
+def _heard(answer: Answer, subject: Subject, facts: Facts) -> Answer:
+    """The answer as its audience may hear it: what was found in other people's images is theirs."""
+    if answer.outcome is Outcome.PASS or facts.hears(subject.digest):
+        return answer
+    known = facts.images.get(subject.digest), facts.proofs.get(subject.digest)
+    if answer.outcome is Outcome.FAIL:
+        return msgspec.structs.replace(answer, message=f"it was judged and refused; ask for {READER}", fix=_ASK)
+    if any(each is not None and each.phase is not Phase.PENDING for each in known):
+        message = f"image {subject.name} was looked at and is not known to be good; ask for {READER}"
+        return msgspec.structs.replace(answer, message=message, fix=_ASK)
+    return answer
 
 
 def resolved(reference: str, facts: Facts) -> Subject | Answer:

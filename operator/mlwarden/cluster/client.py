@@ -8,7 +8,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -122,6 +122,7 @@ class Client:
         *,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         within: float | None = None,
     ) -> bytes:
         """Sends one request and returns the body of the answer.
@@ -130,7 +131,7 @@ class Client:
             ApiError: and its kinds; UnreachableError where there was no answer in time.
         """
         data = None if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
-        headers = {**self._token.header(), "Accept": "application/json"}
+        headers = {**self._token.header(), "Accept": accept}
         if data is not None:
             headers["Content-Type"] = content_type
         limit = aiohttp.ClientTimeout(total=within or self._timeout)
@@ -162,13 +163,21 @@ class Client:
                     found.append(obj)
         return found
 
-    async def pages(self, kind: Kind, *, namespace: str = "", query: Mapping[str, str] | None = None) -> AsyncIterator["Page"]:
-        """Yields the pages of a list."""
+    async def pages(
+        self,
+        kind: Kind,
+        *,
+        namespace: str = "",
+        query: Mapping[str, str] | None = None,
+        read: Callable[[msgspec.Raw], tuple[dict[str, Any], str]] = decode.item,
+        limit: int = _PAGE,
+    ) -> AsyncIterator["Page"]:
+        """Yields the pages of a list; `read` says what of an object is kept, and why it cannot be read."""
         more = ""
         while True:
-            asked = {**(query or {}), "limit": str(_PAGE), **({"continue": more} if more else {})}
+            asked = {**(query or {}), "limit": str(limit), **({"continue": more} if more else {})}
             raw = decode.page(await self.request("GET", kind.path(namespace=namespace), query=asked, within=60))
-            yield Page(items=[decode.item(each) for each in raw.items or ()], version=raw.metadata.resource_version or "")
+            yield Page(items=[read(each) for each in raw.items or ()], version=raw.metadata.resource_version or "")
             more = raw.metadata.continue_ or ""
             if not more:
                 return

@@ -9,6 +9,7 @@ to convert).
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -42,15 +43,25 @@ class Subject:
         )
 
 
-def event(subject: Subject, *, component: str, reason: str, message: str, warning: bool, now: datetime) -> dict[str, Json]:
-    """Returns the core/v1 Event to create; `component` is who says it."""
+def event(subject: Subject, *, component: str, reason: str, message: str, warning: bool, now: datetime, about: str = "") -> dict[str, Json]:
+    """Returns the core/v1 Event to create.
+
+    Args:
+        subject: the object it is about.
+        component: who says it.
+        reason: one word.
+        message: one line.
+        warning: somebody should look.
+        now: when.
+        about: what it tells of, where that may be told in several ways and only the first counts; else the message.
+    """
     text = message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
     at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     namespace = subject.namespace or "default"
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": _name(subject, reason, text), "namespace": namespace},
+        "metadata": {"name": _name(subject, reason, about or text), "namespace": namespace},
         "involvedObject": {
             "apiVersion": subject.api_version,
             "kind": subject.kind,
@@ -68,6 +79,15 @@ def event(subject: Subject, *, component: str, reason: str, message: str, warnin
         "lastTimestamp": at,
         "count": 1,
     }
+
+
+DEBUG = "DebugContainer"
+"""The reason of an Event about an ephemeral container, whoever writes it."""
+
+
+def debugged(names: Iterable[str]) -> str:
+    """Returns what two Events have in common that tell of the same debug containers."""
+    return f"added: {' '.join(sorted(names))}"
 
 
 class Said:

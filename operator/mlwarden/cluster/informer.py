@@ -148,9 +148,7 @@ class Informer:
         event = decode.event(line)
         obj, unreadable = decode.item(event.object)
         if event.type == "ERROR":
-            code = obj.get("code", 0)
-            message = f"the watch ended: {obj.get('message') or unreadable}"
-            raise GoneError(message, code=code) if code == 410 else ApiError(message, code=code)
+            raise ended(obj, unreadable)
         if event.type == "DELETED":
             self._deleted(obj)
         elif event.type != "BOOKMARK":
@@ -198,6 +196,13 @@ class Informer:
             self._on_change(key, obj)
         except Exception:  # as above
             LOG.exception("%s %s", self._kind.plural, key)
+
+
+def ended(status: Mapping[str, Any], unreadable: str = "") -> ApiError:
+    """Returns the error that a watch ended with."""
+    code = status.get("code", 0)
+    message = f"the watch ended: {status.get('message') or unreadable}"
+    return GoneError(message, code=code) if code == 410 else ApiError(message, code=code)
 
 
 def _key(obj: Mapping[str, Any]) -> Key | None:

@@ -99,8 +99,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         operation: str = "CREATE",
         old: Mapping[str, object] | None = None,
         plural: str = "",
+        audience: str | None = None,
     ) -> Facts:
-        """Everything from outside that an evaluation in `namespace` may use."""
+        """Everything from outside that an evaluation in `namespace` may use, and who hears of it (as in `Facts`)."""
         metadata = self.namespaces.get(namespace)
         return Facts(
             now=now,
@@ -116,6 +117,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             revoked=self.revoked,
             waits=self.waits,
             nodes=self.nodes,
+            audience=audience,
         )
 
 

@@ -1,8 +1,8 @@
 """`mlwarden controller`: wiring.
 
-Every replica watches; the leader alone applies what is generated, judges again what runs, writes status and Events. It patches no pod:
-that is the releaser's, under an account of its own. A task that ends by an error ends the process: the kubelet starts it again, and
-everything here begins by looking at what is.
+Every replica watches; the leader alone applies what is generated, judges again what runs, asks for what templates will need, writes status
+and Events. It patches no pod: that is the releaser's, under an account of its own. A task that ends by an error ends the process: the
+kubelet starts it again, and everything here begins by looking at what is.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from mlwarden.controllers.forget import Forgetter
 from mlwarden.controllers.gating import Gate
 from mlwarden.controllers.reporter import Reporter, gained
 from mlwarden.controllers.running import RunningPods
+from mlwarden.controllers.templates import Templates
 from mlwarden.errors import Error, InputError
 from mlwarden.model.policy import Settings
 
@@ -58,6 +59,7 @@ class Controller:
     running: RunningPods = field(init=False)
     forgetter: Forgetter = field(init=False)
     doubts: Doubts = field(init=False)
+    templates: Templates = field(init=False)
     _held: dict[str, bool] = field(default_factory=dict)
     _gained: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
@@ -71,6 +73,7 @@ class Controller:
         self.running = RunningPods(self.client, self.source, self.reporter, evictions)
         self.forgetter = Forgetter(self.client, self.source)
         self.doubts = Doubts(self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
+        self.templates = Templates(self.client, self.source)
         self.source.subscribe(self._namespaces_changed)
 
     async def run(self) -> None:
@@ -122,6 +125,7 @@ class Controller:
             tasks.create_task(self._say_gate())
             tasks.create_task(self.forgetter.lead())
             tasks.create_task(self.running.lead())
+            tasks.create_task(self.templates.lead())
             tasks.create_task(status.run(self.connection))
 
     async def _say_gate(self) -> None:

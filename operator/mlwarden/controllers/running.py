@@ -35,6 +35,7 @@ from mlwarden.cluster.errors import ApiError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import POD, REVOKED_ARTIFACT
 from mlwarden.cluster.snapshot import POLICIES, SIGNERS, Snapshot, SnapshotSource
+from mlwarden.controllers.debugging import DebugContainers
 from mlwarden.controllers.eviction import Evictions, kept
 from mlwarden.controllers.imageids import as_running, digests
 from mlwarden.controllers.queue import WorkQueue
@@ -156,6 +157,7 @@ class RunningPods:
         unanswered = Unanswered(source.current.settings.evidence_per_namespace)
         source.read_evidence(unanswered.changed)
         self._requests = Requests(client, unanswered=unanswered, waits=None, again=_AGAIN)
+        self._debugging = DebugContainers(client, now=now)
         self._leads = False
         self._forget_everything()
         source.subscribe(self._snapshot_changed)
@@ -184,6 +186,7 @@ class RunningPods:
         self._leads = True
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._debugging.run())
                 tasks.create_task(self.pods.run())
                 await self._source.ready.wait()
                 await self.pods.synced.wait()
@@ -201,6 +204,7 @@ class RunningPods:
         metadata = pod["metadata"]
         if not self._source.current.governed(metadata["namespace"]):
             return None
+        self._debugging.look(pod)
         return _packed(digests(pod), static=MIRROR in (metadata.get("annotations") or {}))
 
     def _pod_changed(self, key: Key, packed: Json | None) -> None:

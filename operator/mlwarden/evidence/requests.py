@@ -16,9 +16,10 @@ from mlwarden.cluster.kinds import IMAGE_EVIDENCE
 from mlwarden.errors import Error
 from mlwarden.evidence import store as evidence
 from mlwarden.evidence.bounds import Unanswered, Waits, by_purpose
-from mlwarden.evidence.store import INTEREST, ImageEvidence, Requester, adds, canonical, new_pullers, read
+from mlwarden.evidence.pullers import pullers
+from mlwarden.evidence.store import INTEREST, ImageEvidence, Purpose, Requester, adds, canonical, new_pullers, read
 from mlwarden.model.evidence import Phase
-from mlwarden.model.workload import Json
+from mlwarden.model.workload import Json, Workload
 
 LOG = logging.getLogger(__name__)
 _ASKED = timedelta(seconds=10)
@@ -135,6 +136,12 @@ class Requests:
         else:
             self._count(name, pending)
         return True
+
+
+def requester_for(workload: Workload, namespace: str) -> Requester:
+    """Returns who asks on behalf of an object in a namespace: a pod, or a template whose pods are still to come."""
+    purpose = Purpose.POD if workload.is_pod else Purpose.TEMPLATE
+    return Requester(purpose=purpose, namespace=namespace, pullers=pullers(workload, namespace))
 
 
 def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester: Requester | None = None) -> bool:

@@ -352,6 +352,10 @@ def checked(evidence: ImageEvidence) -> ImageEvidence:
     return evidence
 
 
+def _pulled_for(evidence: ImageEvidence) -> frozenset[str]:
+    return frozenset(puller.namespace for puller in evidence.spec.pullers)
+
+
 def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str, Resolution] | tuple[Digest, Proofs]:
     """Returns what an object says: about a digest, about a reference as written, or about a digest's signatures.
 
@@ -363,7 +367,8 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
     if evidence.is_signatures:
         about = evidence.digest
         proofs = {proof.demand: proof for proof in status.proofs}
-        return about, Proofs(digest=about, phase=status.phase, reason=status.reason or _waiting(status.phase), proofs=proofs)
+        reason = status.reason or _waiting(status.phase)
+        return about, Proofs(digest=about, phase=status.phase, reason=reason, proofs=proofs, pulled_for=_pulled_for(evidence))
     asked = evidence.spec.requested_at or evidence.metadata.creation_timestamp
     if not evidence.is_resolution:
         about = evidence.digest
@@ -371,7 +376,15 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
             return about, ImageFacts(digest=about, phase=Phase.FAILED, reason="the evidence says Ready without a scan")
         scan = status.scan if status.phase is Phase.READY else None
         reason = status.reason or _waiting(status.phase)
-        return about, ImageFacts(digest=about, phase=status.phase, reason=reason, scan=scan, asked_at=asked, answered_at=status.at)
+        return about, ImageFacts(
+            digest=about,
+            phase=status.phase,
+            reason=reason,
+            scan=scan,
+            asked_at=asked,
+            answered_at=status.at,
+            pulled_for=_pulled_for(evidence),
+        )
     reference, at = evidence.spec.references[0], status.at or _NEVER
     if status.phase is not Phase.READY:
         return reference, Resolution(digest=None, at=at, reason=status.reason or _waiting(status.phase), asked_at=asked)

@@ -136,6 +136,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
         scan: the summary, where phase is Ready.
         asked_at: when an answer was last asked for, by the clock of whoever asked; None where it is not known.
         answered_at: when the last answer was made.
+        pulled_for: namespaces for whose pods it was pulled.
     """
 
     digest: Digest
@@ -144,6 +145,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     scan: Scan | None = None
     asked_at: datetime | None = None
     answered_at: datetime | None = None
+    pulled_for: frozenset[str] = frozenset()
 
 
 class Proofs(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,12 +156,14 @@ class Proofs(msgspec.Struct, frozen=True, kw_only=True):
         phase: Pending until they were looked at; Failed with `reason` where they cannot be.
         reason: why it is Pending or Failed, one line.
         proofs: by demand.
+        pulled_for: namespaces for whose pods they were looked for.
     """
 
     digest: Digest
     phase: Phase
     reason: str = ""
     proofs: Mapping[str, Proof] = {}
+    pulled_for: frozenset[str] = frozenset()
 
 
 class Resolution(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +199,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         revoked: what must not run any more.
         waits: how long the last answers took, to say when it is worth trying again.
         nodes: name of a node → its platform, `os/architecture`.
+        audience: the namespace whose people hear the answers, `""` for anybody at all; None: whoever may read evidence.
     """
 
     now: datetime
@@ -210,3 +215,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     revoked: Revoked = Revoked()
     waits: Waits = Waits()
     nodes: Mapping[str, str] = {}
+    audience: str | None = None
+
+    def hears(self, digest: Digest) -> bool:
+        """Whether the audience may be told what was found in an image: its own pods pulled it."""
+        if self.audience is None:
+            return True
+        known = self.images.get(digest), self.proofs.get(digest)
+        return any(each is not None and self.audience in each.pulled_for for each in known)

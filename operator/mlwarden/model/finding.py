@@ -100,3 +100,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     wanted: tuple[str, ...] = ()
     pins: dict[str, str] = {}
     nodes: Nodes | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is refused for what it is, not for what is not known."""
+        return any(finding.outcome is Outcome.FAIL and finding.action == Action.DENY for finding in self.findings)
