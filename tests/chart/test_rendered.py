@@ -265,3 +265,33 @@ def _walk(found: dict[str, Any], names: list[str], below: Callable[[dict[str, An
             return False
         found = below(found)[name]
     return True
+
+
+def test_from_where_the_webhook_may_be_asked_is_said_only_where_somebody_knows_and_probes_are_for_all(tmp_path: Path) -> None:
+    def ingress(**values: Any) -> list[dict[str, Any]]:
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump({"networkPolicy": values}))
+        done = subprocess.run(
+            [build.binary("helm"), "template", "mlwarden", chart(), "--values", file], capture_output=True, text=True, check=True
+        )
+        objects = [obj for obj in yaml.safe_load_all(done.stdout) if obj and obj["kind"] == "NetworkPolicy"]
+        (found,) = [obj["spec"]["ingress"] for obj in objects if obj["metadata"]["name"] == "mlwarden-webhook"]
+        return list(found)
+
+    probes = {"ports": [{"protocol": "TCP", "port": 8081}]}
+    reviews = {"ports": [{"protocol": "TCP", "port": 8443}]}
+    control_plane = [{"ipBlock": {"cidr": "10.0.0.0/28"}}]
+    assert ingress() == [probes, reviews]
+    assert ingress(webhookFrom=control_plane) == [probes, {**reviews, "from": control_plane}]
+
+
+def test_templates_of_every_kind_of_the_table_are_seen_by_the_controller_and_by_nobody_else(tmp_path: Path) -> None:
+    objects = rendered(tmp_path)
+    table = {(row.group, row.resource) for row in workloads.KINDS if row.resource not in {"pods", "podtemplates"}}
+
+    def watched(name: str) -> set[tuple[str, str]]:
+        rules = [rule for rule in objects["ClusterRole", name]["rules"] if {"list", "watch"} <= set(rule["verbs"])]
+        return {(group, plural) for rule in rules for group in rule["apiGroups"] for plural in rule["resources"]} & table
+
+    assert watched("mlwarden-controller") == table
+    assert [watched(f"mlwarden-{each}") for each in ("webhook", "releaser", "scanner")] == [set()] * 3
