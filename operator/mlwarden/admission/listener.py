@@ -192,6 +192,9 @@ class Listener(Server):
             except OSError as error:  # no descriptors left, or the client has gone again
                 LOG.warning("a connection could not be accepted: %s", error)
                 await asyncio.sleep(0.05)
+            except Exception:  # whatever one connection makes us stumble over, the next one is accepted
+                LOG.exception("a connection could not be accepted")
+                await asyncio.sleep(0.05)
 
     def _begin(self, connection: socket.socket, address: tuple[str, int]) -> None:
         connection.setblocking(False)
