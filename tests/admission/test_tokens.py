@@ -4,8 +4,8 @@ import asyncio
 import base64
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -115,7 +115,7 @@ async def test_any_other_speaks_for_nothing(issuing: EmbeddedCluster, tokens: To
 async def test_one_is_good_until_it_expires(issuing: EmbeddedCluster, tokens: Tokens) -> None:
     good = token(issuing, group="*", bound=WEBHOOKS)
     assert tokens.sender(good, "/mutate") != ANYBODY
-    tokens._now = lambda: time.time() + 700
+    tokens._now = lambda: datetime.now(UTC) + timedelta(seconds=700)
     assert tokens.sender(good, "/mutate") == ANYBODY
 
 

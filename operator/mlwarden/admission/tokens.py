@@ -15,9 +15,9 @@ import asyncio
 import base64
 import binascii
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from mlwarden.admission.sender import ANYBODY, Sender
-from mlwarden.cluster import Client
+from mlwarden.cluster import Client, clock
 from mlwarden.cluster.errors import ApiError
 from mlwarden.model.policy import Settings
 
@@ -76,10 +76,10 @@ class Tokens:
     Args:
         client: of the API server whose keys count.
         settings: say under which address this webhook is called.
-        now: seconds since 1970.
+        now: the clock.
     """
 
-    def __init__(self, client: Client, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, client: Client, settings: Settings, *, now: Callable[[], datetime] = clock.now) -> None:
         self._client, self._now = client, now
         self._base = settings.webhook_url.rstrip("/") or f"https://{settings.webhook}.{settings.namespace}.svc:443"
         self._issuer = ""
@@ -100,7 +100,7 @@ class Tokens:
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         until, sender = known
-        return sender if self._now() < until + _LEEWAY else ANYBODY
+        return sender if self._now().timestamp() < until + _LEEWAY else ANYBODY
 
     async def run(self) -> None:
         """Reads the keys when a token comes that none of them fits, until cancelled."""
@@ -122,7 +122,7 @@ class Tokens:
 
     def _verified(self, token: str, path: str) -> tuple[float, Sender] | None:
         """Until when it is who; None where that cannot be told yet."""
-        nobody = (self._now() + _AGAIN, ANYBODY)
+        nobody = (self._now().timestamp() + _AGAIN, ANYBODY)
         if token.count(".") != 2:
             return nobody
         signed, _, signature = token.rpartition(".")
@@ -139,7 +139,7 @@ class Tokens:
             return nobody
         bound = {claims.kubernetes.validating_webhook_configuration.name, claims.kubernetes.mutating_webhook_configuration.name}
         audiences = (claims.aud,) if isinstance(claims.aud, str) else claims.aud
-        now, groups = self._now(), frozenset(claims.kubernetes.attestations.groups)
+        now, groups = self._now().timestamp(), frozenset(claims.kubernetes.attestations.groups)
         in_time = claims.nbf - _LEEWAY <= now < claims.exp + _LEEWAY
         if claims.iss != self._issuer or audiences != (self._base + path,) or CONFIGURATION not in bound or not in_time or not groups:
             return nobody

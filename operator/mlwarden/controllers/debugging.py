@@ -9,9 +9,10 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
 from mlwarden.cluster.events import DEBUG, Subject, debugged, event
@@ -36,7 +37,7 @@ class DebugContainers:
         now: the clock.
     """
 
-    def __init__(self, client: Client, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, client: Client, *, now: Callable[[], datetime] = clock.now) -> None:
         self._client, self._now = client, now
         self._known: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._queue: asyncio.Queue[tuple[float, Json, str]] = asyncio.Queue(_QUEUE)

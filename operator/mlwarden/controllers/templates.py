@@ -13,13 +13,13 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from mlwarden import engine, workloads
-from mlwarden.cluster import decode
+from mlwarden.cluster import clock, decode
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, NotFoundError
 from mlwarden.cluster.informer import ended
@@ -83,7 +83,7 @@ class Templates:
         now: the clock.
     """
 
-    def __init__(self, client: Client, source: SnapshotSource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, client: Client, source: SnapshotSource, *, now: Callable[[], datetime] = clock.now) -> None:
         self._client, self._source, self._now = client, source, now
         unanswered = Unanswered(source.current.settings.evidence_per_namespace)
         source.read_evidence(unanswered.changed)
