@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlwarden import __version__, workloads
+from mlwarden import __version__, policy, workloads
 from mlwarden.cli import check
 from mlwarden.controllers.install import crds
 from mlwarden.embedded import build, pki, tables
@@ -37,10 +37,10 @@ def test_its_own_pods_pass_the_production_pack(capsys: pytest.CaptureFixture[str
     assert "Deployment default/mlwarden-webhook" in said  # a note that its image was not scanned yet: it was looked at
 
 
-def rendered(tmp_path: Path, **values: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    """The chart's objects by kind and name."""
+def rendered(tmp_path: Path, /, trusted: Any = None, **values: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """The chart's objects by kind and name; `values` are those of the scanner."""
     file = tmp_path / "values.yaml"
-    file.write_text(yaml.safe_dump({"scanner": values}))
+    file.write_text(yaml.safe_dump({"scanner": values} | ({} if trusted is None else {"trustedRegistries": trusted})))
     done = subprocess.run(
         [build.binary("helm"), "template", "mlwarden", chart(), "--values", file], capture_output=True, text=True, check=False
     )
@@ -238,6 +238,19 @@ def test_who_writes_events_may_read_every_kind_of_the_table_that_a_pod_may_belon
     assert {(row.group, row.resource) for row in workloads.KINDS if row.kind != "PodTemplate"} <= readable
     assert tables.path("owners.yaml").read_text() == tables.owners(), "python -m mlwarden.embedded.tables"
     assert ("", "podtemplates") not in readable
+
+
+@pytest.mark.parametrize("trusted", [[], ["registry.example.com", "docker.io/pytorch", "localhost:5000/team/", "[::1]:5000/a/**"]])
+def test_whose_images_are_trusted_reaches_every_process_as_it_was_written(tmp_path: Path, trusted: list[str]) -> None:
+    settings = yaml.safe_load(rendered(tmp_path, trusted)["ConfigMap", "mlwarden-settings"]["data"]["settings.yaml"])
+    assert settings["trustedRegistries"] == trusted
+    assert policy.shipped(tuple(trusted))
+
+
+@pytest.mark.parametrize("trusted", ["registry.example.com", ["https://r.example.com"], ["r.example.com/Team"], ["r*.example.com"], [""]])
+def test_what_is_no_registry_is_not_installed(tmp_path: Path, trusted: Any) -> None:
+    with pytest.raises(RuntimeError, match="values don't meet the specifications"):
+        rendered(tmp_path, trusted)
 
 
 def test_the_charts_version_is_the_programs(tmp_path: Path) -> None:

@@ -252,3 +252,26 @@ def test_a_secret_in_the_environment_is_never_printed(run: Run) -> None:
         done = run("pod.json", "--profile", "production", "--output", output)
         assert "env-credentials" in done.out
         assert "hunter2" not in done.out + done.err
+
+
+ANYBODYS = POD.replace("registry.example/a:1", "quay.io/anybody/a:1").replace("securityContext: {privileged: true}", "")
+
+
+def test_which_registries_are_trusted_is_said_to_be_undecided_until_it_is(run: Run) -> None:
+    write(pod=ANYBODYS)
+    undecided = run("pod.yaml", "--profile", "production")
+    assert undecided.out.splitlines()[0].startswith("which registries are trusted is not decided here: --trusted-registry PREFIX")
+    assert "warning of trusted-registries: which registries are trusted is not decided" in undecided.out
+    denied = run("pod.yaml", "--profile", "production", "--trusted-registry", "registry.example.com", "--trusted-registry", "docker.io")
+    assert "refused by trusted-registries: image quay.io/anybody/a:1 is not from a registry that is trusted" in denied.out
+    trusted = run("pod.yaml", "--profile", "production", "--trusted-registry", "quay.io/anybody")
+    for done in (denied, trusted):
+        assert "not decided" not in done.out
+    assert "trusted-registries" not in trusted.out
+
+
+def test_a_trusted_registry_that_is_none_cannot_be_read(run: Run) -> None:
+    write(pod=ANYBODYS)
+    done = run("pod.yaml", "--trusted-registry", "https://quay.io")
+    assert done.code == 2
+    assert "'https://quay.io' is not a registry" in done.err

@@ -11,9 +11,11 @@ import pytest
 from mlwarden import checks, policy, workloads
 from mlwarden.checks.answer import Answer
 from mlwarden.model.evidence import Facts
+from mlwarden.model.policy import Policy
 from mlwarden.policy import CompiledPolicy
 
 SAMPLES = Path(__file__).parent / "samples"
+TRUSTED = ("registry.example.com", "localhost:5000/team", "docker.io/pytorch", "docker.io/library", "quay.io/jupyter/")
 TEMPLATES = {
     "Deployment": ("apps/v1", "deployments", ("template",)),
     "StatefulSet": ("apps/v1", "statefulsets", ("template",)),
@@ -104,7 +106,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def shipped() -> dict[str, CompiledPolicy]:
-    return {each.name: policy.compile_policy(each) for each in policy.shipped()}
+    return {each.name: policy.compile_policy(each) for each in policy.shipped(TRUSTED)}
+
+
+@pytest.fixture(scope="session")
+def packs() -> tuple[Policy, ...]:
+    """The shipped policies, where it was decided which registries are trusted."""
+    return policy.shipped(TRUSTED)
 
 
 @pytest.fixture(scope="session")

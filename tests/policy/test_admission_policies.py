@@ -54,7 +54,7 @@ def test_a_namespace_gets_the_action_of_its_profile_once(profiles: dict[str, Act
 
 
 def test_names_are_unique_and_stay_clear_of_the_gate() -> None:
-    objects = policy.admission_policies(policy.shipped(), Settings())
+    objects = policy.admission_policies(policy.shipped(("registry.example.com",)), Settings())
     names = [(obj["kind"], obj["metadata"]["name"]) for obj in objects]
     assert len(set(names)) == len(names)
     assert all(name.startswith("mlwarden-policy-") for _, name in names)
@@ -68,7 +68,7 @@ def test_exempt_namespaces_are_excluded_by_a_label_nobody_can_take_off() -> None
 
 
 def test_auditing_leaves_the_api_server_nothing_to_deny_and_the_warnings_to_the_webhook() -> None:
-    objects = policy.admission_policies(policy.shipped(), Settings(rollout="audit"))
+    objects = policy.admission_policies(policy.shipped(("registry.example.com",)), Settings(rollout="audit"))
     actions = [obj["spec"]["validationActions"] for obj in objects if obj["kind"] == "ValidatingAdmissionPolicyBinding"]
     assert actions
     assert all(each == ["Audit"] for each in actions)
@@ -114,7 +114,7 @@ def test_resources_narrow_to_the_built_in_kinds_among_them() -> None:
 
 
 def test_messages_are_one_line_that_names_what_is_wrong_what_helps_and_what_shows_more() -> None:
-    for obj in policy.admission_policies(policy.shipped(), Settings()):
+    for obj in policy.admission_policies(policy.shipped(("registry.example.com",)), Settings()):
         if obj["kind"] == "ValidatingAdmissionPolicy":
             (validation,) = obj["spec"]["validations"]
             assert "\n" not in validation["message"]
@@ -135,7 +135,7 @@ def test_a_message_names_the_containers_that_fail() -> None:
 def test_roles_are_only_spelled_out_where_they_are_asked_for() -> None:
     (with_roles,) = [
         obj
-        for obj in policy.admission_policies(policy.shipped(), Settings())
+        for obj in policy.admission_policies(policy.shipped(("registry.example.com",)), Settings())
         if obj["metadata"]["name"] == "mlwarden-policy-resource-limits"
     ]
     (without, *_) = made()
@@ -144,7 +144,7 @@ def test_roles_are_only_spelled_out_where_they_are_asked_for() -> None:
 
 
 def test_what_passes_is_a_match_condition_and_costs_no_message() -> None:
-    for obj in policy.admission_policies(policy.shipped(), Settings()):
+    for obj in policy.admission_policies(policy.shipped(("registry.example.com",)), Settings()):
         if obj["kind"] == "ValidatingAdmissionPolicy":
             (condition,) = obj["spec"]["matchConditions"]
             assert condition["name"] == "violated"
@@ -180,9 +180,17 @@ def test_a_policy_of_the_clusters_own_is_a_validation_with_a_sentence_where_it_h
     assert variables["satisfied"].startswith("!variables.applies || ")
 
 
+def test_that_nobody_has_decided_is_left_to_the_webhook_to_say() -> None:
+    def names(trusted: tuple[str, ...]) -> set[str]:
+        return {obj["metadata"]["name"] for obj in policy.admission_policies(policy.shipped(trusted), Settings())}
+
+    decided, undecided = names(("registry.example.com",)), names(())
+    assert {name.partition(".")[0] for name in decided - undecided} == {"mlwarden-policy-trusted-registries"}
+
+
 def test_what_a_policy_walks_over_is_measured_first_and_nothing_else() -> None:
     large = {}
-    for obj in policy.admission_policies(policy.shipped(), Settings()):
+    for obj in policy.admission_policies(policy.shipped(("registry.example.com",)), Settings()):
         if obj["kind"] == "ValidatingAdmissionPolicy":
             variables = {each["name"]: each["expression"] for each in obj["spec"].get("variables", [])}
             large[obj["metadata"]["name"].removeprefix("mlwarden-policy-")] = variables.get("large", "")

@@ -22,7 +22,7 @@ from mlwarden import engine, policy, workloads
 from mlwarden.checks import Answer
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
-from mlwarden.model.policy import Settings
+from mlwarden.model.policy import Policy, Settings
 from mlwarden.policy import CompiledPolicy
 
 pytestmark = pytest.mark.cluster
@@ -128,14 +128,14 @@ def applied(cluster: Any, objects: list[dict[str, Any]]) -> Callable[[], None]:
 
 
 @pytest.fixture(scope="module")
-def server(cluster: Any) -> Iterator[Server]:
-    remove = applied(cluster, quiet(policy.admission_policies(policy.shipped(), Settings(rollout="audit")), "mlwarden-agreement"))
+def server(cluster: Any, packs: tuple[Policy, ...]) -> Iterator[Server]:
+    remove = applied(cluster, quiet(policy.admission_policies(packs, Settings(rollout="audit")), "mlwarden-agreement"))
     for level in ("baseline", "restricted"):
         labels = {"mlwarden-agreement": "", "mlwarden.io/profile": "production", "pod-security.kubernetes.io/warn": level}
         cluster.create_namespace(f"agreement-{level}", labels=labels)
         cluster.api().create(f"/api/v1/namespaces/agreement-{level}/serviceaccounts", {"metadata": {"name": "trainer"}})
     found = Server(cluster)
-    wanted = {each.name for each in policy.shipped() if not policy.not_compiled(each)}
+    wanted = {each.name for each in packs if not policy.not_compiled(each)}
     worst = {
         "apiVersion": "v1",
         "kind": "Pod",

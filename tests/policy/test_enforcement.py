@@ -70,10 +70,10 @@ OWN = [
 
 
 @pytest.fixture(scope="module")
-def api(cluster: Any) -> Iterator[Any]:
+def api(cluster: Any, packs: tuple[Policy, ...]) -> Iterator[Any]:
     """Three labelled namespaces under the shipped policies and a few of our own, as an administrator has them."""
     found = cluster.api()
-    objects = policy.admission_policies([*policy.shipped(), *OWN], Settings(exempt_namespaces=("enforced-exempt",)))
+    objects = policy.admission_policies([*packs, *OWN], Settings(exempt_namespaces=("enforced-exempt",)))
     for obj in objects:
         if obj["kind"] == "ValidatingAdmissionPolicy":  # for these namespaces only: the cluster is shared
             obj["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"].append({"key": LABEL, "operator": "Exists"})

@@ -36,6 +36,12 @@ def test_two_of_one_name_are_refused() -> None:
         policy.load([("a.yaml", text()), ("b.yaml", text())])
 
 
+def test_a_list_as_kubectl_prints_it_is_its_policies() -> None:
+    items = "".join(f"- {text(name=name).replace(chr(10), chr(10) + '  ')}\n" for name in ("one", "two"))
+    found = policy.load([("a.yaml", f"apiVersion: v1\nkind: List\nitems:\n{items}")])
+    assert [each.name for each in found] == ["one", "two"]
+
+
 def test_exceptions_are_refused_while_nobody_can_grant_one() -> None:
     with pytest.raises(PolicyError, match="there are no exceptions yet"):
         policy.load([("a.yaml", text(f"{SPEC}  exceptions: true\n"))])

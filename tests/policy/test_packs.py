@@ -9,11 +9,12 @@ import pytest
 from mlwarden import policy
 from mlwarden.checks import Answer
 from mlwarden.model.finding import Action, Outcome
-from mlwarden.model.policy import Settings
+from mlwarden.model.policy import Policy, Settings
 from mlwarden.policy import CompiledPolicy
 
 Build = Callable[[dict[str, Any]], dict[str, Any]]
 Judge = Callable[[CompiledPolicy, Any], list[Answer]]
+Packs = tuple[Policy, ...]
 Table = list[tuple[str, str, dict[str, Any]]]
 
 PRIVILEGED = {"containers": [{"name": "w", "securityContext": {"privileged": True}}]}
@@ -117,32 +118,32 @@ def test_malformed_fields_of_custom_kinds_are_unknown_and_never_a_pass(shipped: 
     assert answer.outcome is Outcome.UNKNOWN
 
 
-def test_there_are_as_many_pod_security_controls_as_in_the_standard() -> None:
-    controls = policy.pod_security(policy.shipped())
+def test_there_are_as_many_pod_security_controls_as_in_the_standard(packs: Packs) -> None:
+    controls = policy.pod_security(packs)
     assert len(controls) == 18
     assert all(each.spec.profiles["production"] is Action.DENY for each in controls)
 
 
-def test_a_profile_nobody_knows_gets_what_production_gets() -> None:
-    for each in policy.shipped():
+def test_a_profile_nobody_knows_gets_what_production_gets(packs: Packs) -> None:
+    for each in packs:
         assert each.spec.profiles["*"] is each.spec.profiles["production"], each.name
 
 
-def test_every_profile_is_at_least_as_strict_as_the_one_below() -> None:
+def test_every_profile_is_at_least_as_strict_as_the_one_below(packs: Packs) -> None:
     order = [Action.AUDIT, Action.WARN, Action.DENY]
-    for each in policy.shipped():
+    for each in packs:
         ranks = [order.index(each.spec.profiles[profile]) for profile in ("baseline", "experiment", "production")]
         assert ranks == sorted(ranks), each.name
 
 
-def test_the_pack_is_the_first_profile_that_denies() -> None:
-    for each in policy.shipped():
+def test_the_pack_is_the_first_profile_that_denies(packs: Packs) -> None:
+    for each in packs:
         first = next(profile for profile in ("baseline", "experiment", "production") if each.spec.profiles[profile] is Action.DENY)
         assert each.pack == first, each.name
 
 
-def test_texts_teach_without_shouting() -> None:
-    for each in policy.shipped():
+def test_texts_teach_without_shouting(packs: Packs) -> None:
+    for each in packs:
         for text in (each.spec.message, each.spec.why, each.spec.fix.text):
             assert not text.endswith("."), (each.name, text)
             assert not LOUD.search(text), (each.name, text)
@@ -150,12 +151,12 @@ def test_texts_teach_without_shouting() -> None:
         assert "{name}" in each.spec.message or "{image}" in each.spec.message, each.name
 
 
-def test_every_expression_is_compiled_into_the_api_server() -> None:
-    not_compiled = {each.name for each in policy.shipped() if policy.not_compiled(each)}
+def test_every_expression_is_compiled_into_the_api_server(packs: Packs) -> None:
+    not_compiled = {each.name for each in packs if policy.not_compiled(each)}
     assert not_compiled == {"image-scanned"}
 
 
-def test_every_profile_of_the_settings_has_its_action() -> None:
-    for each in policy.shipped():
+def test_every_profile_of_the_settings_has_its_action(packs: Packs) -> None:
+    for each in packs:
         compiled = policy.compile_policy(each)
         assert all(compiled.action(profile) for profile in Settings().profiles)

@@ -16,7 +16,7 @@ from mlwarden import engine, policy, workloads
 from mlwarden.embedded.api import ApiError
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
-from mlwarden.model.policy import Settings
+from mlwarden.model.policy import Policy, Settings
 from mlwarden.policy import CompiledPolicy
 from mlwarden.policy.size import TOO_LONG
 
@@ -92,9 +92,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(cluster: Any) -> Iterator[Server]:
+def server(cluster: Any, packs: tuple[Policy, ...]) -> Iterator[Server]:
     """The shipped policies, each of which warns with what it finds too large; two namespaces, one of which holds its pods."""
-    api, objects = cluster.api(), policy.admission_policies(policy.shipped(), Settings())
+    api, objects = cluster.api(), policy.admission_policies(packs, Settings())
     for obj in objects:
         if obj["kind"] == "ValidatingAdmissionPolicy":
             obj["spec"]["matchConstraints"]["namespaceSelector"]["matchExpressions"].append({"key": LABEL, "operator": "Exists"})

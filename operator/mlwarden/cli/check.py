@@ -34,6 +34,7 @@ from mlwarden.policy.images import demanded, excuses
 DENIED = 1
 UNREADABLE = 2
 
+_UNDECIDED = "which registries are trusted is not decided here: --trusted-registry PREFIX, or --policies with those of the cluster"
 _RED, _YELLOW, _GREEN, _DIM = "\033[31m", "\033[33m", "\033[32m", "\033[2m"
 _WORST = (Decision.ADMIT, Decision.HOLD, Decision.DENY)
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     options = _options(argv)
     problems: list[Problem] = []
     found: list[Manifest] = []
-    rules = _policies(options.policies, problems)
+    rules = _policies(options.policies, options.trusted_registry, problems)
     for item in manifests.read(options.paths, stdin=sys.stdin, values=options.values):
         (problems if isinstance(item, Problem) else found).append(item)  # type: ignore[arg-type]  # the list fits the item
     judged = asyncio.run(_judged(found, rules, options))
@@ -77,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
     if options.output == "json":
         terminal.say_json(report(judged))
     else:
+        if any(each.name == policy.TRUSTED_REGISTRIES and policy.not_compiled(each.policy) for each in rules.compiled):
+            terminal.say(_UNDECIDED)
         _print(judged, unread=len(problems))
     if problems or rules.broken:
         return UNREADABLE
@@ -133,9 +136,9 @@ def judge(
     return judged
 
 
-def shipped() -> Policies:
-    """Returns the policies that come with mlwarden; every one of them compiles."""
-    return Policies(compiled=tuple(map(policy.compile_policy, policy.shipped())), broken={})
+def shipped(trusted: Sequence[str] = ()) -> Policies:
+    """Returns the policies that come with mlwarden, with these registries trusted; every one of them compiles."""
+    return Policies(compiled=tuple(map(policy.compile_policy, policy.shipped(tuple(trusted)))), broken={})
 
 
 def report(judged: Iterable[Judged]) -> Report:
@@ -184,7 +187,7 @@ def _namespace_name(obj: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _policies(paths: Sequence[str], problems: list[Problem]) -> Policies:
+def _policies(paths: Sequence[str], trusted: Sequence[str], problems: list[Problem]) -> Policies:
     """The shipped policies, or those of the given files and folders; one that does not compile is broken, the rest stand."""
     loaded: list[Any] = []
     broken: dict[str, str] = {}
@@ -192,7 +195,7 @@ def _policies(paths: Sequence[str], problems: list[Problem]) -> Policies:
         for name, content in _policy_files(paths):
             loaded += _parsed(name, content, problems, broken)
         if not paths:
-            loaded += policy.shipped()
+            loaded += policy.shipped(tuple(trusted))
     except (Error, OSError) as error:
         problems.append(Problem(source="policies", error=error if isinstance(error, Error) else InputError(str(error))))
     if paths and not loaded and not problems:
@@ -288,5 +291,15 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--values", action="append", default=[], metavar="FILE", help="values file for Helm charts; may be repeated")
     parser.add_argument("--output", choices=["text", "json"], default="text", help="text (default) or json, a stable contract")
     online.add_options(parser)
+    parser.add_argument(
+        "--trusted-registry",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="a registry, or a folder of one, whose images are trusted, as trustedRegistries of the chart; may be repeated",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 1 also where something is not known")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.policies and options.trusted_registry:
+        parser.error("--trusted-registry is for the shipped policies: those of --policies say themselves what is trusted")
+    return options

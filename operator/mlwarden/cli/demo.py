@@ -131,8 +131,8 @@ def main(argv: list[str]) -> int:
         pods = stack.enter_context(HostKubelet(cluster)) if reason else PodsOnNode(cluster)
         install_ml_kinds(cluster)
         push_demo_images(cluster)
-        say("helm install mlwarden charts/mlwarden")
-        Installation(cluster, pods).install()
+        say(f"helm install mlwarden charts/mlwarden --set 'trustedRegistries={{{cluster.registry}}}'")
+        Installation(cluster, pods, trustedRegistries=[cluster.registry]).install()
         namespaces = manifests("namespaces.yaml", cluster.registry)
         for namespace in namespaces:
             metadata = namespace["metadata"]
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> int:
             cluster.grant("alice", "edit", metadata["name"])
         say("ready; applying workloads as alice, a data scientist")
         results = _run(cluster, pods, say)
-        _compare(results, namespaces)
+        _compare(results, namespaces, cluster.registry)
         wrong = _report(console, results)
         if isinstance(pods, PodsOnNode):
             pods.await_ready()
@@ -178,11 +178,11 @@ def _apply(cluster: EmbeddedCluster, case: Case) -> Seen:
     return Seen(case=case, manifest=manifest, printed=printed.strip(), refused=not created)
 
 
-def _compare(results: list[Seen], namespaces: list[dict[str, Any]]) -> None:
+def _compare(results: list[Seen], namespaces: list[dict[str, Any]], registry: str) -> None:
     """`mlwarden check` of the same manifests, against what the cluster did: refused or not, and in the very words where they are long."""
     found = [Manifest(source="namespaces.yaml", object=namespace) for namespace in namespaces]
     found += [Manifest(source=seen.case.file, object=seen.manifest) for seen in results]
-    judged = check.judge(found, check.shipped(), Settings(), profile=Settings().default_profile, now=datetime.now(UTC))
+    judged = check.judge(found, check.shipped([registry]), Settings(), profile=Settings().default_profile, now=datetime.now(UTC))
     for seen, item in zip(results, judged[len(namespaces) :], strict=True):
         decision = item.verdict.decision if item.verdict else None
         if (decision is Decision.DENY) != seen.refused:

@@ -154,7 +154,15 @@ class Applier:
         edited = {obj["metadata"]["name"] for obj in stored if generated.editors(obj)}
         if record is None and stored:
             record = acceptance.enforced(obj for obj in stored if obj["metadata"]["name"] not in edited)
-        planned = acceptance.plan(policy.shipped(), record, version=__version__, accept=self._settings.packs_accept, edited=edited)
+        trusted = self._settings.trusted_registries
+        planned = acceptance.plan(
+            policy.shipped(trusted),
+            record,
+            version=__version__,
+            accept=self._settings.packs_accept,
+            edited=edited,
+            decided=[policy.TRUSTED_REGISTRIES] if trusted else (),
+        )
         wanted = acceptance.encode(planned.record)
         if not ours or data_of(held) != wanted:
             await self._store(secret(self._settings, ACCEPTED, wanted, kind="Opaque"), held)

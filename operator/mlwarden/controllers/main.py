@@ -208,9 +208,11 @@ def read_settings(path: str) -> Settings:
         return Settings(namespace=os.environ.get("MLWARDEN_NAMESPACE") or os.environ.get("POD_NAMESPACE") or Settings().namespace)
     try:
         documents = policy.yaml_loads(Path(path).read_text(encoding="utf-8"))
-        return msgspec.convert(documents[0] if documents else {}, Settings)
+        found = msgspec.convert(documents[0] if documents else {}, Settings)
     except (OSError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise InputError(f"settings {path}: {error}", hint="the chart writes this file; its values.yaml explains each value") from error
+    policy.shipped(found.trusted_registries)  # what is none is refused now, by name
+    return found
 
 
 def connection(arguments: argparse.Namespace) -> kopf.ConnectionInfo:

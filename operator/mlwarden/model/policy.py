@@ -317,6 +317,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         webhook_url: base URL of the webhook where the API server cannot reach a Service (development); else the Service is used.
         webhook_timeout: seconds the API server waits.
         anchor: name of the ClusterRole that owns everything generated.
+        trusted_registries: whose images are trusted; empty: nobody has decided, and a policy says so.
         packs_accept: the version whose shipped policies are in force although an upgrade made them new or stricter.
         shipped_policies: nothing is judged before every policy that comes with mlwarden is known; False: others apply some of them.
         eviction: whether running pods may be evicted at all; the chart grants the right with it.
@@ -339,6 +340,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     webhook_url: str = ""
     webhook_timeout: int = 10
     anchor: str = "mlwarden"
+    trusted_registries: tuple[str, ...] = ()
     packs_accept: str = ""
     shipped_policies: bool = True
     eviction: bool = False

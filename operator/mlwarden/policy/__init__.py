@@ -10,11 +10,13 @@ from mlwarden.policy.documents import yaml_loads
 from mlwarden.policy.loader import accepted, load, parse, pod_security, shipped
 from mlwarden.policy.match import matches
 from mlwarden.policy.revocations import read_revocation, revocation_crd, revoked
+from mlwarden.policy.trusted import NAME as TRUSTED_REGISTRIES
 
 __all__ = [
     "ACCEPTED",
     "COMPILED",
     "READY",
+    "TRUSTED_REGISTRIES",
     "CompiledPolicy",
     "PolicyStatus",
     "StatusCondition",

@@ -35,7 +35,7 @@ from mlwarden.policy import size
 from mlwarden.policy.account import IS_MIRROR, is_account
 from mlwarden.policy.bindings import PREFIX, bindings, generated
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
-from mlwarden.policy.loader import shipped
+from mlwarden.policy.loader import total
 from mlwarden.workloads.volumes import csi_images
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -154,6 +154,8 @@ def not_compiled(policy: Policy) -> str:
     requirement = policy.spec.requirement.expression
     if requirement is None:
         return "its requirement needs evidence, which the API server does not have"
+    if requirement.expression == "false":
+        return "it asks nothing: it is said of every workload, by the webhook"
     if not _rules(policy, requirement):
         return "none of its resources is a built-in kind that runs pods"
     if requirement.for_each is Each.OBJECT and any(_about_workloads(rule) for rule in policy.spec.match.resources):
@@ -182,7 +184,7 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
     asked, variables = _asked(requirement, settings), _variables(policy, requirement)
     validation = _validation(policy, requirement)
     left = _left(settings) if size.TOO_LONG in variables.get(LARGE, "") else "false"
-    if _is_total(policy):
+    if total(policy):
         condition = {"name": "violated", "expression": f"{asked} && !({_satisfied(policy, requirement)})"}
         validation["expression"] = left
     else:
@@ -207,11 +209,6 @@ def _asked(requirement: Expression, settings: Settings) -> str:
         f"!{IS_MIRROR}",
     )
     return " && ".join(f"({condition})" for condition in conditions)
-
-
-def _is_total(policy: Policy) -> bool:
-    """Whether its expression has a value for every pod that is not too large, which the tests show of the shipped ones only."""
-    return not policy.spec.match.conditions and any(each.spec.requirement == policy.spec.requirement for each in shipped())
 
 
 def _left(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from mlwarden.errors import InputError, PolicyError
 from mlwarden.model import glob
 from mlwarden.model.policy import Policy, PolicySpec
 from mlwarden.model.workload import Json
+from mlwarden.policy import trusted as trusted_registries
 from mlwarden.policy.crd import API_VERSION, KIND, NAME
 from mlwarden.policy.documents import numbered, yaml_loads
 
@@ -88,7 +89,7 @@ def load(texts: Iterable[tuple[str, str]]) -> tuple[Policy, ...]:
             documents = yaml_loads(text)
         except InputError as error:
             raise InputError(f"{file}: {error.message}", hint=error.hint) from None
-        for which, document in numbered(documents):
+        for which, document in numbered(_listed(documents)):
             where = f"{file} ({which})" if which else file
             try:
                 policy = accepted(parse(document, pack=file.rpartition("/")[0].rpartition("/")[2]))
@@ -103,8 +104,36 @@ def load(texts: Iterable[tuple[str, str]]) -> tuple[Policy, ...]:
 
 
 @cache
-def shipped() -> tuple[Policy, ...]:
-    """Returns the policies that come with mlwarden, sorted by name."""
+def shipped(trusted: tuple[str, ...] = ()) -> tuple[Policy, ...]:
+    """Returns the policies that come with mlwarden, sorted by name.
+
+    Args:
+        trusted: registries that are trusted, as in `trustedRegistries` of the chart.
+
+    Raises:
+        InputError: an entry of `trusted` is none.
+    """
+    return tuple(trusted_registries.decided(each, trusted) for each in _as_written())
+
+
+def _listed(documents: Iterable[Json]) -> list[Json]:
+    """The documents, and in the place of a List what `kubectl get -o yaml` puts into it."""
+    found: list[Json] = []
+    for document in documents:
+        is_list = isinstance(document, Mapping) and document.get("kind") == "List" and isinstance(document.get("items"), list)
+        found += document["items"] if is_list else [document]
+    return found
+
+
+def total(policy: Policy) -> bool:
+    """Whether its expression has a value for every pod that is not too large, which the tests show of the shipped ones only."""
+    requirement = policy.spec.requirement
+    written = any(each.spec.requirement == requirement for each in _as_written())
+    return not policy.spec.match.conditions and (written or trusted_registries.is_shape(requirement, _as_written()))
+
+
+@cache
+def _as_written() -> tuple[Policy, ...]:
     packs = files("mlwarden") / "packs"
     return load(
         (f"{pack.name}/{file.name}", file.read_text(encoding="utf-8"))
