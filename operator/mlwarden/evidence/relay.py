@@ -7,6 +7,7 @@ programs need no credential, no authority and no network but this, and what a re
 A manifest that names another place for one of its layers (`urls`) is not passed on: a client that does not get the layer goes there.
 """
 
+import asyncio
 import contextlib
 import json
 import secrets
@@ -23,6 +24,8 @@ Take = Callable[[aiohttp.ClientResponse], Awaitable[None]]
 """Called with an answer of status 200."""
 LARGEST = 4 << 20
 """Bytes of a manifest or a list of referrers."""
+_AHEAD = 4 << 20
+"""Bytes that are read ahead of a program."""
 _KEPT = ("Content-Type", "Docker-Content-Digest", "OCI-Filters-Applied")
 _ABSENT = frozenset({400, 404, 405, 406})
 _CODES = {404: "MANIFEST_UNKNOWN", 401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
@@ -90,9 +93,7 @@ class Relay:
             answer = web.StreamResponse(headers={**headers, **length})
             await _to(answer.prepare(request))
             if asked.method == "GET":
-                async for piece in response.content.iter_any():
-                    await _to(answer.write(piece))
-                await _to(answer.write_eof())
+                await _pour(response, answer, request.transport)
 
         try:
             await self._pass_on(asked, take)
@@ -133,6 +134,14 @@ async def _ping(_request: web.Request) -> web.Response:
 async def _unknown(_request: web.Request) -> web.Response:
     """Not 404, which would say that the registry does not have it."""
     return web.Response(status=501)
+
+
+async def _pour(response: aiohttp.ClientResponse, answer: web.StreamResponse, transport: asyncio.Transport | None) -> None:
+    if transport is not None:
+        transport.set_write_buffer_limits(_AHEAD)
+    async for piece in response.content.iter_any():
+        await _to(answer.write(piece))
+    await _to(answer.write_eof())
 
 
 async def _to(write: Awaitable[Any]) -> None:

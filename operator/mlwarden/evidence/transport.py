@@ -83,6 +83,7 @@ class Transport:
         resolver = GuardedResolver(self._plain | self._own_tls.keys(), public=public)
         connector = aiohttp.TCPConnector(resolver=resolver, ssl=self._tls, limit=64, use_dns_cache=False)
         return aiohttp.ClientSession(
+            read_bufsize=1 << 20,  # layers of gigabytes are passed on
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a digest is of the bytes as sent, and a small body must not become a large one
