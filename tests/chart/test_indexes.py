@@ -68,6 +68,8 @@ def test_a_pod_runs_where_its_index_was_judged_and_only_there(installed: "Instal
     }
     assert "was scanned for linux/amd64 only" in installed.said(SPACE, "windows", "only, and its pod asks for other nodes")
     assert installed.state(SPACE, "windows") == "Held"
+    told = installed.mlwarden("evidence", f"{installed.cluster.registry}/{image}", user="admin").stdout
+    assert "scanned for linux/amd64 and kept there; not for windows/amd64" in " ".join(told.split())
     attack(
         "an index clean for linux/amd64, vulnerable for windows, a pod that selects such a node (the chart's defaults)",
         "released, and ran the vulnerable one",

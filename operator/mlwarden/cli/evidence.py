@@ -192,6 +192,8 @@ def _scan(evidence: ImageEvidence | None, now: datetime) -> list[str]:
     ]
     lines += [f"vulnerability database of {_ago(scan.database_at, now)}"] if scan.database_at else []
     lines += [f"the scanner does not see everything: {clean('; '.join(scan.blind))}"] if scan.blind else []
+    if scan.unjudged:
+        lines.append(f"scanned for {clean(', '.join(scan.platforms))} and kept there; not for {clean(', '.join(scan.unjudged))}")
     lines += _vulnerabilities(scan)
     return [*lines, *([f"the last refresh failed: {clean(status.reason)}"] if status.reason else []), *_answered(status, now)]
 
