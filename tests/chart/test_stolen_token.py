@@ -1,0 +1,75 @@
+"""A scanner's token, stolen, on an installation with nothing but the chart's defaults."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlwarden import evidence
+from mlwarden.embedded import images
+from mlwarden.embedded.api import Api, ApiError
+from mlwarden.embedded.installed import NAMESPACE
+
+if TYPE_CHECKING:
+    from .conftest import Installed  # type: ignore[import-not-found]
+
+pytestmark = pytest.mark.cluster
+EVIDENCE = "/apis/mlwarden.io/v1alpha1/imageevidences"
+
+
+@pytest.fixture
+def scanner(installed: "Installed") -> str:
+    """The name of the scanner's pod."""
+    (pod,) = installed.admin.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="app.kubernetes.io/component=scanner")["items"]
+    return str(pod["metadata"]["name"])
+
+
+@pytest.fixture
+def thief(installed: "Installed", scanner: str) -> Iterator[Api]:
+    """Somebody who has the token that the kubelet got for the scanner's pod."""
+    pod = installed.admin.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{scanner}")
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": scanner, "uid": pod["metadata"]["uid"]}
+    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/mlwarden-scanner/token"
+    token = installed.cluster.api("kubelet").create(path, {"spec": {"boundObjectRef": bound}})["status"]["token"]
+    api = Api(server=installed.cluster.server, ca=str(installed.cluster.pki.ca), token=token)
+    yield api
+    api.close()
+
+
+def test_a_clean_scan_that_somebody_writes_with_it_is_found_and_an_honest_one_stays(
+    installed: "Installed", scanner: str, thief: Api, attack: Callable[[str, str, str], None]
+) -> None:
+    space = installed.namespace("chart-stolen", "production")
+    registry = installed.cluster.registry
+    images.vulnerable(registry, "stolen:1.0")
+    installed.create(space, installed.pod("bad", "stolen:1.0"))
+    installed.create(space, installed.pod("good"))
+    installed.said(space, "bad", "CVE-2025-32434")
+    installed.runs(space, "good")
+
+    def scan(image: str) -> dict[str, Any]:
+        of = installed.admin.get(f"{EVIDENCE}/{evidence.name_for(f'{registry}/{image}')}")["status"]["digest"]
+        found: dict[str, Any] = installed.admin.get(f"{EVIDENCE}/{evidence.name_for(f'{registry}/x@{of}')}")
+        return found
+
+    installed.admin.delete(f"/api/v1/namespaces/{space}/pods/bad")  # what is released in between would run, and be reported
+    before, honest = scan("stolen:1.0"), scan("clean:1.0")
+    assert before["status"]["answeredBy"] == honest["status"]["answeredBy"] == scanner
+    status = f"{EVIDENCE}/{before['metadata']['name']}/status"
+    clean = {"scan": {**before["status"]["scan"], "counts": None, "vulnerabilities": []}}
+    with pytest.raises(ApiError, match="carries the name of the pod that writes it"):
+        thief.patch(status, {"status": {**clean, "answeredBy": "mlwarden-scanner-another"}})
+    assert "counts" not in thief.patch(status, {"status": clean})["status"]["scan"]
+
+    installed.until(lambda: scan("stolen:1.0")["status"].get("scan", {}).get("counts") == before["status"]["scan"]["counts"])
+    (said,) = installed.until(
+        lambda: installed.admin.get("/api/v1/namespaces/default/events", fieldSelector="reason=AnswerTakenBack")["items"]
+    )
+    assert said["involvedObject"]["name"] == before["metadata"]["name"]
+    assert f"delete pod {scanner}" in said["message"]
+    assert scan("clean:1.0")["status"] == honest["status"]
+    attack(
+        "a clean scan is forged with the scanner's token, on an installation with the chart's defaults",
+        "nobody noticed, and the image ran",
+        f"taken back and made again at once, with an Event: {said['message'][:88]}…",
+    )
