@@ -14,6 +14,7 @@ from mlwarden.embedded import images
 from mlwarden.embedded.build import binary
 from mlwarden.embedded.door import Door
 from mlwarden.embedded.signer import Signer
+from mlwarden.evidence import transport as transports
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.failure import DefinitiveError
 from mlwarden.evidence.gather import Gatherer
@@ -78,6 +79,33 @@ async def test_a_registry_that_nobody_listed_does_not_lead_into_private_networks
             await transport.request("GET", URL(f"http://{host}/"), {}, cap=10)
     finally:
         await transport.close()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_one_that_is_in_a_private_network_itself_may(serve: Serve, monkeypatch: pytest.MonkeyPatch, *, behind: bool) -> None:
+    """Registries and their stores behind private endpoints: nobody outside could have put them there."""
+
+    async def away(_request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "https://store.example/"})
+
+    host = await serve(away)
+    monkeypatch.setattr(transports, "private", lambda address: behind and address == "127.0.0.1")
+    transport = Transport(plain_http=frozenset({host}), authorities={}, listed=frozenset())
+    asked: list[tuple[str | None, bool]] = []
+
+    def guard(url: URL, *, public: bool = False) -> None:
+        asked.append((url.host, public))
+        if url.host == "store.example":
+            raise DefinitiveError("far enough")
+
+    monkeypatch.setattr(transport, "guard", guard)
+    transport.open()
+    try:
+        with pytest.raises(DefinitiveError, match="far enough"):
+            await transport.request("GET", URL(f"http://{host}/"), {}, cap=10)
+    finally:
+        await transport.close()
+    assert asked == [("127.0.0.1", False), ("store.example", not behind)]
 
 
 async def test_a_redirect_to_a_host_that_is_listed_is_followed(registry: str, database: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from mlwarden.evidence.network import forbidden
+from mlwarden.evidence.network import forbidden, private
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,8 @@ def test_loopback_is_allowed_where_the_administrator_listed_the_host() -> None:
 def test_where_a_registry_leads_is_no_private_network(address: str) -> None:
     assert forbidden(address, public=True)
     assert not any(forbidden(each, public=True) for each in ("8.8.8.8", "2606:4700::1", "registry.example"))
+
+
+def test_an_address_of_a_private_network_is_told_from_the_others() -> None:
+    assert all(map(private, ("10.0.0.5", "192.168.1.2", "100.64.0.1", "fd12::1", "fe80::1%eth0")))
+    assert not any(map(private, ("8.8.8.8", "2606:4700::1", "127.0.0.1", "::1", "", "registry.example")))

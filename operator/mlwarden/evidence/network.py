@@ -2,9 +2,9 @@
 
 Whoever writes a manifest chooses the host, so the scanner would connect anywhere it is told: to the metadata service of the cloud, to
 itself, to the node. A NetworkPolicy says the same; this is for clusters that do not enforce one. Private networks are allowed to whom an
-image names, because that is where many registries are; not to where a registry that nobody listed leads. Resolving a name once for the
-check and once for the connection was rejected: the answer may differ (DNS rebinding), so the check is inside the resolver that the
-connection uses.
+image names, because that is where many registries are, and to where these lead; not to where a public registry that nobody listed leads.
+Resolving a name once for the check and once for the connection was rejected: the answer may differ (DNS rebinding), so the check is inside
+the resolver that the connection uses.
 """
 
 import re
@@ -47,6 +47,15 @@ def forbidden(address: str, *, loopback: bool = False, public: bool = False) -> 
     if public and not ip.is_global:
         return True
     return ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in _METADATA
+
+
+def private(address: str) -> bool:
+    """Whether an address that was connected to is in a private network. This machine is none: it is reached where it is listed."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return not ip.is_global and not ip.is_loopback
 
 
 def _embedded(ip: IPv6Address) -> IPv4Address | None:

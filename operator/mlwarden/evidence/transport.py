@@ -14,11 +14,12 @@ from types import TracebackType
 
 import aiohttp
 import msgspec
+from aiohttp.connector import Connection
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
-from mlwarden.evidence.network import ForbiddenAddressError, GuardedResolver, forbidden
+from mlwarden.evidence.network import ForbiddenAddressError, GuardedResolver, forbidden, private
 from mlwarden.evidence.relay import Take
 
 _MAX_REDIRECTS = 3
@@ -26,6 +27,19 @@ _SSL = re.compile(r" ssl:(?:<[^>]*>|\w+)")
 """What aiohttp puts into its messages for people."""
 _MAX_RETRY_AFTER = 3600.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class _Response(aiohttp.ClientResponse):
+    """Remembers whom it is from: a response without a body lets go of its connection at once."""
+
+    peer = ""
+
+    async def start(self, connection: Connection) -> "_Response":
+        """Reads the head."""
+        name = connection.transport.get_extra_info("peername") if connection.transport is not None else None
+        self.peer = str(name[0]) if name else ""
+        await super().start(connection)
+        return self
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -61,7 +75,8 @@ class Transport:
         plain_http: hosts (`host` or `host:port`) that are spoken to in plain HTTP.
         authorities: host → PEM of certificate authorities that are trusted for that host alone, beside the system's.
         ca_file: PEM file of certificate authorities that are trusted for every host beside the system's.
-        listed: every host that the administrator named: to these, and from these, redirects into private networks are followed.
+        listed: every host that the administrator named: to these, and from these as from a private network, redirects into private networks
+            are followed.
 
     Hosts that the administrator listed in the first two may be on loopback.
     """
@@ -85,6 +100,7 @@ class Transport:
         return aiohttp.ClientSession(
             read_bufsize=1 << 20,  # layers of gigabytes are passed on
             connector=connector,
+            response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a digest is of the bytes as sent, and a small body must not become a large one
             trust_env=False,  # would read credentials from ~/.netrc
@@ -134,13 +150,14 @@ class Transport:
         """
         if self._session is None or self._public is None:
             raise RuntimeError("Registry is used outside of its context")
-        first = url
+        first, behind = url, False
         for _ in range(_MAX_REDIRECTS + 1):
-            # A registry that anybody may have named leads nobody into the networks behind us.
-            public = url.host != first.host and self._listed.isdisjoint({authority(url), authority(first)})
+            # A registry that anybody may have named, and anybody may run, leads nobody into the networks behind us.
+            public = url.host != first.host and not behind and self._listed.isdisjoint({authority(url), authority(first)})
             self.guard(url, public=public)
             tls, session = self._own_tls.get(authority(url), self._tls), self._public if public else self._session
             async with session.request(method, url, headers=headers, allow_redirects=False, data=data, ssl=tls) as response:
+                behind = behind or (url is first and isinstance(response, _Response) and private(response.peer))
                 location = response.headers.get("Location", "")
                 if response.status not in _REDIRECTS or not location:
                     if take is not None and response.status == 200:
