@@ -152,6 +152,16 @@ def test_every_shipped_policy_has_room_for_the_name_of_the_one_that_waits_beside
     assert all(policy.parse(acceptance.as_object(msgspec.structs.replace(each, name=each.name + NEXT))) for each in SHIPPED), NAME
 
 
+def test_what_stands_in_for_a_policy_lets_everything_pass_and_is_never_taken_for_accepted() -> None:
+    for obj in objects(upgraded(STRICTER, fresh())).values():
+        stands = acceptance.stand_in(obj, "2.0.0")
+        parsed = policy.parse(stands)
+        assert policy.compile_policy(parsed)
+        assert (parsed.name, parsed.spec.requirement.expression) == (obj["metadata"]["name"], Expression(expression="true"))
+        assert set(parsed.spec.profiles.values()) == {Action.WARN}
+        assert not acceptance.enforced([stands]).policies
+
+
 def test_the_status_says_which_waits_and_which_stays_as_it_was() -> None:
     found = objects(upgraded(STRICTER, fresh()))
 

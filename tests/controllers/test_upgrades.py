@@ -1,5 +1,6 @@
 """A controller that meets the policies of the version before: what ran runs, what was refused is refused, until somebody accepts."""
 
+import contextlib
 import json
 import secrets
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 POLICIES = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
-BINDINGS = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+BINDINGS = f"{ADMISSION}/validatingadmissionpolicybindings"
+OLD = "webhook-of-the-version-before"
 STRICTER, NEW, EDITED = "host-ports", "host-namespaces", "proc-mount"
 
 
@@ -36,6 +39,17 @@ def of_the_version_before() -> list[dict[str, Any]]:
     return found
 
 
+def old_webhook(kind: str) -> dict[str, Any]:
+    """Refuses, as a webhook of the version before would, what it cannot read: the policy that is new."""
+    rule = {"apiGroups": ["mlwarden.io"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": ["wardenpolicies"]}
+    expression = f"object.metadata.name != '{NEW}' || object.spec.requirement.?expression.?expression.orValue('') == 'true'"
+    spec: dict[str, Any] = {"policyName": OLD, "validationActions": ["Deny"]}
+    if kind == "ValidatingAdmissionPolicy":
+        message = "this policy does not compile"
+        spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": expression, "message": message}]}
+    return {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": OLD}, "spec": spec}
+
+
 @pytest.fixture(scope="module")
 def upgraded(cluster: "EmbeddedCluster", running_type: "type[Running]", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
     """A controller of this version, started for the first time where one of the version before had applied its policies."""
@@ -49,10 +63,14 @@ def upgraded(cluster: "EmbeddedCluster", running_type: "type[Running]", tmp_path
         controller.admin.patch(f"{POLICIES}/{EDITED}", patch, content_type="application/json-patch+json", fieldManager="kubectl-edit")
         own = as_object(msgspec.structs.replace(policy.shipped()[0], name="of-our-own", pack=""))
         controller.admin.apply(f"{POLICIES}/of-our-own", {**own, "metadata": {"name": "of-our-own"}}, manager="kubectl")
+        controller.admin.apply(f"{ADMISSION}/validatingadmissionpolicies/{OLD}", old_webhook("ValidatingAdmissionPolicy"))
+        controller.admin.apply(f"{ADMISSION}/validatingadmissionpolicybindings/{OLD}", old_webhook("ValidatingAdmissionPolicyBinding"))
         controller.start()
-        controller.await_ready()
         yield controller
     finally:
+        for plural in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
+            with contextlib.suppress(ApiError):
+                controller.admin.delete(f"{ADMISSION}/{plural}/{OLD}")
         controller.close()
 
 
@@ -105,6 +123,20 @@ def bindings(running: "Running") -> dict[str, set[str]]:
 
 class TestUpgraded:
     """One story, in this order."""
+
+    def test_a_policy_that_the_version_before_cannot_read_waits_for_its_end_and_holds_nothing_else_up(
+        self, upgraded: "Running", space: str, good_pod: Any
+    ) -> None:
+        upgraded.held.until(lambda: _named(upgraded.admin.get(POLICIES)["items"], NEW), seconds=60)
+        assert stored(upgraded, NEW)["spec"]["requirement"] == {"expression": {"expression": "true"}}
+        upgraded.held.until(lambda: "mlwarden-identity" in bindings(upgraded))
+        settled(upgraded, STRICTER, STRICTER + NEXT)
+        assert refused(upgraded, space, good_pod("p", hostPID=True)) == ""
+        assert "not everything" in upgraded.probe()
+        for plural in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
+            upgraded.admin.delete(f"{ADMISSION}/{plural}/{OLD}")
+        upgraded.await_ready()
+        assert "hostPID" in json.dumps(stored(upgraded, NEW)["spec"])
 
     def test_what_ran_before_is_admitted_and_what_was_refused_is_refused(self, upgraded: "Running", space: str, good_pod: Any) -> None:
         settled(upgraded, STRICTER, STRICTER + NEXT, NEW)

@@ -20,7 +20,7 @@ import msgspec
 from mlwarden import __version__, policy
 from mlwarden.cluster import clock
 from mlwarden.cluster.client import Client
-from mlwarden.cluster.errors import ConflictError, NotFoundError
+from mlwarden.cluster.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import CLUSTER_ROLE, SECRET
 from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
@@ -36,6 +36,11 @@ LOG = logging.getLogger(__name__)
 _GATHER = 0.3
 _ROUND = 300.0
 _RETRY = 2.0
+_LATER = 10.0
+
+
+class _RefusedPoliciesError(ClusterError):
+    """Everything else was applied."""
 
 
 class Applier:
@@ -93,7 +98,7 @@ class Applier:
                         self.applied.set()
                 except ClusterError as error:
                     LOG.warning("not everything could be applied: %s", error)
-                    seconds = _RETRY
+                    seconds = _LATER if isinstance(error, _RefusedPoliciesError) else _RETRY
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), seconds)
                 await asyncio.sleep(_GATHER)
@@ -110,7 +115,7 @@ class Applier:
         self._anchor = await self._read_anchor()
         issued = await self._certificates()
         policies = await self._accepted()
-        await self._apply(policies)
+        refused = await self._apply_policies(policies)
         gate = self.gate = await self._gating.find(lambda: self._apply(generated.before_gate(self._settings, issued.bundle, enforced=True)))
         enforced = gate is Gate.POLICY
         before = generated.before_gate(self._settings, issued.bundle, enforced=enforced)
@@ -119,6 +124,8 @@ class Applier:
         after = generated.after_gate(self._settings, self._source.current.policies, enforced=enforced)
         await self._apply(after)
         await self._prune([*policies, *before, *after])
+        if refused:
+            raise _RefusedPoliciesError("; ".join(refused))
         return issued
 
     def _changed(self, _key: Key, _obj: Json | None) -> None:
@@ -184,6 +191,22 @@ class Applier:
             raise ClusterError(f"Secret {name} has type {held.get('type')}, which cannot be changed", hint=f"delete Secret {name}")
         made["metadata"]["resourceVersion"] = held["metadata"]["resourceVersion"]
         await self._client.update(SECRET, made)
+
+    async def _apply_policies(self, policies: Iterable[Mapping[str, Json]]) -> list[str]:
+        """Applies shipped policies, and returns which ones were refused.
+
+        In an upgrade it is a webhook of the version before that refuses what it cannot read, and it stays until those of this version are
+        ready, which they are when they have seen every policy: so meanwhile a harmless one stands in for it.
+        """
+        refused = []
+        for obj in policies:
+            try:
+                await self._apply([obj])
+            except (ForbiddenError, InvalidError) as error:
+                refused.append(f"policy {obj['metadata']['name']}: {error}")
+                if self.informers["WardenPolicy"].get(obj["metadata"]["name"]) is None:
+                    await self._apply([acceptance.stand_in(obj, __version__)])
+        return refused
 
     async def _apply(self, objects: Iterable[Mapping[str, Json]]) -> None:
         for obj in objects:
