@@ -37,5 +37,7 @@ def scan(**changes: Any) -> Scan:
     return Scan(**(usual | changes))
 
 
-def ready(found: Scan | None) -> dict[Digest, ImageFacts]:
-    return {DIGEST: ImageFacts(digest=DIGEST, phase=Phase.READY, scan=found)}
+def ready(found: Scan | None, *, named: tuple[str, ...] = (PINNED,)) -> dict[Digest, ImageFacts]:
+    """What is known; VEX documents of whoever speaks in it were looked for in the repositories that are `named`."""
+    spoken = {each.source: NOW for each in (*found.suppressed, *found.unheard)} if found is not None else {}
+    return {DIGEST: ImageFacts(digest=DIGEST, phase=Phase.READY, scan=found, answered=dict.fromkeys(named, spoken))}

@@ -43,8 +43,10 @@ def proof(rule: policy.CompiledPolicy, number: int = 0, outcome: Proven = Proven
     return Proof(**({"demand": name, "outcome": outcome, "at": NOW - timedelta(seconds=30), "signer": signer} | changes))
 
 
-def ready(*proofs: Proof) -> dict[Any, Proofs]:
-    return {DIGEST: Proofs(digest=DIGEST, phase=Phase.READY, proofs={each.demand: each for each in proofs})}
+def ready(*proofs: Proof, named: tuple[str, ...] = (PINNED,)) -> dict[Any, Proofs]:
+    """What is known; all of it was found out in the repositories that are `named`, too."""
+    answered = {place: {each.demand: each.at for each in proofs if each.outcome is not Proven.UNKNOWN} for place in named}
+    return {DIGEST: Proofs(digest=DIGEST, phase=Phase.READY, proofs={each.demand: each for each in proofs}, answered=answered)}
 
 
 def answers(rule: policy.CompiledPolicy, *images: str, **facts: Any) -> list[checks.Answer]:

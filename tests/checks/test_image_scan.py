@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlwarden import checks, policy, workloads
 from mlwarden.checks.age import duration
 from mlwarden.model.digest import Digest, digest
-from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Suppressed, Vulnerability, Weakness
+from mlwarden.model.evidence import Facts, ImageFacts, Phase, Resolution, Scan, Suppressed, Unheard, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
 from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked
 from mlwarden.model.signing import Signer
@@ -349,3 +349,37 @@ def test_what_has_no_fix_is_excused_from_what_has_none() -> None:
     assert answer(rule=rule, images=ready(found)).outcome is Outcome.PASS
     found = scan(vulnerabilities=(without,), counts={"unfixed": 2}, unfixed={"CRITICAL": 2}, suppressed=suppressed)
     assert answer(rule=rule, images=ready(found)).outcome is Outcome.FAIL
+
+
+def test_an_excuse_that_is_known_of_a_copy_counts_where_the_repository_that_is_named_was_asked_too() -> None:
+    rule, copy = compiled(**VEX), PINNED.replace("/team/", "/evil/")
+    found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, suppressed=(excused(rule),))
+    got = answer(rule=rule, images=ready(found, named=(copy,)))
+    assert got.outcome is Outcome.UNKNOWN
+    assert "VEX documents were not looked for in the repository that is named here" in got.message
+    assert got.wanted == PINNED
+    assert answer(rule=rule, images=ready(found, named=(copy, PINNED))).outcome is Outcome.PASS
+
+
+def test_a_document_that_was_found_and_does_not_count_is_mentioned_with_the_reason() -> None:
+    rule, signed = compiled(**VEX), Signer(key="sha256:" + "e" * 64)
+    source = next(iter(rule.vex))
+    reasons = (
+        Unheard(source=source, reason="there is one, and not by the key of security team"),
+        Unheard(source=source, id="CVE-2026-1", reason="it is about another image"),
+        Unheard(source=source, id="CVE-2026-9", reason="that was not found"),
+        Unheard(source="0" * 16, reason="of another policy's authority"),
+    )
+    found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, unheard=reasons)
+    message = answer(rule=rule, images=ready(found)).message
+    assert "a VEX document was found for security team and does not count: there is one, and not by the key of security team" in message
+    assert "a VEX document about CVE-2026-1 was found for security team and does not count: it is about another image" in message
+    assert "not found" not in message
+    assert "another policy's" not in message
+
+    said = (excused(rule, signer=signed),)
+    found = scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}, suppressed=said)
+    revoked = Revoked.of([Revocation(name="r", spec=RevocationSpec(reason="the laptop was stolen", key=signed.key))])
+    assert "its signer is revoked (the laptop was stolen)" in answer(rule=rule, images=ready(found), revoked=revoked).message
+    assert "whom this policy does not name" in answer(images=ready(found)).message
+    assert "VEX" not in answer(images=ready(scan(vulnerabilities=(vulnerability(),), counts={"CRITICAL": 1}))).message

@@ -200,3 +200,11 @@ def test_eight_containers_with_one_image_are_judged_by_one_proof() -> None:
     known: list[Proof] = [proof(rule, number) for number in range(5)]
     got = answers(rule, *[PINNED] * 8, proofs=ready(*known))
     assert [each.outcome for each in got] == [Outcome.PASS] * 8
+
+
+def test_a_signature_counts_wherever_it_is_and_that_there_is_none_only_where_it_was_looked_for() -> None:
+    rule, copy = compiled("imageSignature"), PINNED.replace("/team/", "/evil/")
+    assert answer(rule, proofs=ready(proof(rule), named=(copy,))).outcome is Outcome.PASS
+    missing = proof(rule, outcome=Proven.MISSING, signer=None)
+    assert answer(rule, proofs=ready(missing, named=(copy,))).outcome is Outcome.UNKNOWN
+    assert answer(rule, proofs=ready(missing, named=(PINNED,))).outcome is Outcome.FAIL

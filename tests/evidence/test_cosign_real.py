@@ -19,6 +19,7 @@ from mlwarden.embedded.signer import KeyPair, Signer
 from mlwarden.embedded.sigstore import Sigstore
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.failure import DefinitiveError, TransientError
+from mlwarden.evidence.history import merged
 from mlwarden.evidence.tool import Pull
 from mlwarden.model.digest import Digest
 from mlwarden.model.signing import Authority, Certificate, Demand, Identity, Keyless, Proven
@@ -185,11 +186,13 @@ async def test_an_attestation_is_verified_with_its_date_and_its_condition(
     assert (await cosign.establish(pull, unmet)).outcome is Proven.INVALID
     senseless = Demand(authority=by_key(keys["release"]), predicate_type=VULN, condition="predicate.nothing > 0")
     assert "no value" in (await cosign.establish(pull, senseless)).reason
-    [found] = await cosign.attested(pull, demand)
+    [found] = (await cosign.attested(pull, demand)).found
     assert (found.predicate["scanner"]["result"], found.made_at, found.signer) == ({"critical": 0}, at, proof.signer)
     stranger = Demand(authority=by_key(keys["other"]), predicate_type=VULN)
     assert (await cosign.establish(pull, stranger)).outcome is Proven.INVALID
-    assert await cosign.attested(pull, stranger) == ()
+    attested = await cosign.attested(pull, stranger)
+    assert attested.found == ()
+    assert "not by the key" in attested.reason
 
 
 @FORMS
@@ -201,7 +204,7 @@ async def test_the_newest_attestation_decides(
     signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(now, critical=3), legacy=legacy)
     demand = Demand(authority=by_key(keys["release"]), predicate_type=VULN, condition="predicate.scanner.result.critical == 0")
     assert (await cosign.establish(pull, demand)).outcome is Proven.INVALID
-    assert [each.made_at for each in await cosign.attested(pull, demand)] == [now, now - timedelta(days=1)]
+    assert [each.made_at for each in (await cosign.attested(pull, demand)).found] == [now, now - timedelta(days=1)]
 
 
 @FORMS
@@ -215,14 +218,23 @@ async def test_the_newest_attestation_decides_in_whichever_form_it_is_stored(
     assert (await cosign.establish(pull, demand)).outcome is Proven.VERIFIED  # what somebody else attests is not asked for
     signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(now, critical=3), legacy=not legacy)
     assert (await cosign.establish(pull, demand)).outcome is Proven.INVALID
-    assert [each.made_at for each in await cosign.attested(pull, demand)] == [now, now - timedelta(days=1)]
+    assert [each.made_at for each in (await cosign.attested(pull, demand)).found] == [now, now - timedelta(days=1)]
 
 
-async def test_an_attestation_from_the_future_is_not_believed(cosign: Cosign, signer: Signer, keys: dict[str, KeyPair], pull: Pull) -> None:
-    signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(datetime.now(UTC) + timedelta(minutes=10)))
-    proof = await cosign.establish(pull, Demand(authority=by_key(keys["release"]), predicate_type=VULN))
-    assert proof.outcome is Proven.INVALID
-    assert "future" in proof.reason
+async def test_an_attestation_from_the_future_counts_as_of_when_it_was_first_seen(
+    cosign: Cosign, signer: Signer, keys: dict[str, KeyPair], pull: Pull
+) -> None:
+    dated, now = datetime(2999, 1, 1, tzinfo=UTC), datetime.now(UTC)
+    demand = Demand(authority=by_key(keys["release"]), predicate_type=VULN, condition="predicate.scanner.result.critical == 0")
+    signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(dated, critical=0))
+    first = merged(None, await cosign.establish(pull, demand), now, complete=True)
+    assert (first.outcome, first.made_at, first.dated) == (Proven.VERIFIED, now, dated)
+
+    newer = (now + timedelta(seconds=2)).replace(microsecond=0)
+    signer.attest(pull.image, keys["release"], type=VULN, predicate=scanned(newer, critical=3))
+    second = merged(first, await cosign.establish(pull, demand), now + timedelta(days=1), complete=True)
+    assert (second.outcome, second.made_at) == (Proven.INVALID, newer)
+    assert [(each.made_at, each.dated) for each in second.others] == [(now, dated)]
 
 
 # Identities.

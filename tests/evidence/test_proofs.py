@@ -2,8 +2,9 @@
 
 import asyncio
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from mlwarden.embedded import images
 from mlwarden.embedded.build import binary
 from mlwarden.embedded.door import Door
 from mlwarden.evidence import vex
-from mlwarden.evidence.attestations import Attested
+from mlwarden.evidence.attestations import Attestations, Attested
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import TransientError
 from mlwarden.evidence.proofs import Prover
@@ -60,7 +61,7 @@ async def outcomes(verifier: Verifier, front: Door, mirror: Door, digest: str, k
     async with Registry(registries=registries, timeout=10) as registry:
         prover = Prover(registry=registry, verifier=verifier)
         keys = Credentials({front.host: ANA}) if keys is None else keys
-        proofs = await prover.prove([f"{front.host}/team/signed@{digest}"], DEMANDS, keys)
+        proofs = (await prover.prove([f"{front.host}/team/signed@{digest}"], DEMANDS, keys)).proofs
     assert [proof.demand for proof in proofs] == list(DEMANDS)
     return {proof.outcome for proof in proofs}
 
@@ -118,9 +119,9 @@ class Attestor:
         said = self._at(pull)
         return said if isinstance(said, Proof) else Proof(demand="", outcome=Proven.MISSING, at=NOW)
 
-    async def attested(self, pull: Pull, demand: Demand) -> tuple[Attested, ...]:
+    async def attested(self, pull: Pull, demand: Demand) -> Attestations:
         said = self._at(pull)
-        return (said,) if isinstance(said, Attested) else ()
+        return Attestations(found=(said,) if isinstance(said, Attested) else ())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ async def test_an_old_attestation_beside_a_copy_of_the_image_does_not_outlive_a_
     places = [f"{registry}/evil/copy@{digest}", f"{registry}/team/home@{digest}"]
     async with Registry(plain_http=frozenset({registry}), timeout=10) as client:
         for candidates in (places, places[::-1]):
-            (proof,) = await Prover(registry=client, verifier=verifier).prove(candidates, {"one": demand})
+            (proof,) = (await Prover(registry=client, verifier=verifier).prove(candidates, {"one": demand})).proofs
             assert proof.outcome is expected
 
 
@@ -162,10 +163,13 @@ async def test_an_excuse_that_was_taken_back_is_not_found_in_a_copy(registry: st
     verifier = Attestor(home=says("affected", NOW), copy=says("not_affected", THEN))
     async with Registry(plain_http=frozenset({registry}), timeout=10) as client:
         places = [f"{registry}/evil/copy@{digest}", f"{registry}/team/home@{digest}"]
-        found = await Prover(registry=client, verifier=verifier).documents(places, {"one": DEMANDS["one"]})
+        async with Prover(registry=client, verifier=verifier).hearing(places, {"one": DEMANDS["one"]}) as hearing:
+            found = await hearing.heard()
+            assert {place.reference for place in hearing.places() if place.answered} == set(places)
     finding = Vulnerability(id="CVE-1", package="musl", installed="1", severity="HIGH")
-    assert vex.suppressed([Findings(digest=digest, vulnerabilities=(finding,))], found, digest=Digest(digest)) == ()
-    assert vex.suppressed([Findings(digest=digest, vulnerabilities=(finding,))], found[:1], digest=Digest(digest))
+    assert vex.spoken([Findings(digest=digest, vulnerabilities=(finding,))], found, digest=Digest(digest)).suppressed == ()
+    old = [each for each in found if each.statements[0].status == "not_affected"]
+    assert vex.spoken([Findings(digest=digest, vulnerabilities=(finding,))], old, digest=Digest(digest)).suppressed
 
 
 async def test_registries_that_hang_do_not_keep_others_from_being_asked(registry: str, front: Door, mirror: Door) -> None:
@@ -191,9 +195,55 @@ async def test_registries_that_hang_do_not_keep_others_from_being_asked(registry
         async with asyncio.timeout(60):
             while verifier.running < 24:
                 await asyncio.sleep(0.01)
-            proofs = await prover.prove([f"{mirror.host}/team/signed@{digest}"], DEMANDS)
+            proofs = (await prover.prove([f"{mirror.host}/team/signed@{digest}"], DEMANDS)).proofs
         for task in hanging:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
     assert {proof.outcome for proof in proofs} == {Proven.VERIFIED}
     assert verifier.most == 20 + 4
+
+
+async def test_documents_of_a_repository_that_answers_are_heard_beside_fifteen_that_hang(
+    registry: str, serve: Callable[..., Awaitable[str]]
+) -> None:
+    """The scan is over by the time that it asks for the documents: it waits as long again, and no longer."""
+    digest, hosts, asked = images.clean(registry, "team/home:1"), [], asyncio.Event()
+
+    async def hang(_request: object) -> NoReturn:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    hosts = [await serve(hang) for _ in range(15)]
+    statement = {"vulnerability": {"name": "CVE-1"}, "products": [], "status": "affected"}
+    document = {"@context": "https://openvex.dev/ns/v0.2.0", "timestamp": NOW.isoformat(), "statements": [statement]}
+    verifier = Attestor(home=Attested(predicate=document, signer=Signer(key="sha256:" + "a" * 64), made_at=NOW))
+    home = f"{registry}/team/home@{digest}"
+    places = [*(f"{host}/evil/copy@{digest}" for host in hosts), home]
+    async with (
+        Registry(plain_http=frozenset({registry, *hosts}), timeout=300) as client,
+        asyncio.timeout(60),
+        Prover(registry=client, verifier=verifier).hearing(places, {"one": DEMANDS["one"]}) as hearing,
+    ):
+        await asked.wait()
+        assert len(await hearing.heard()) == 1
+        said = {place.reference: place for place in hearing.places()}
+    assert list(said[home].answered) == ["one"]
+    assert {place.reason for reference, place in said.items() if reference != home} == {"it was not heard in time"}
+
+
+async def test_what_is_late_is_unknown_and_what_others_have_answered_is_kept(registry: str, serve: Callable[..., Awaitable[str]]) -> None:
+    digest = images.clean(registry, "team/home:1")
+
+    async def hang(_request: object) -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    hangs, home = f"{await serve(hang)}/evil/copy@{digest}", f"{registry}/team/home@{digest}"
+    verifier = Attestor(home=Proof(demand="", outcome=Proven.VERIFIED, signer=Signer(key="sha256:" + "a" * 64), made_at=THEN, at=NOW))
+    demand = Demand(authority=Authority(name="scans", key="PEM"), predicate_type=VUL, condition="true")
+    async with Registry(plain_http=frozenset({registry, hangs.partition("/")[0]}), timeout=300) as client, asyncio.timeout(60):
+        looked = await Prover(registry=client, verifier=verifier).prove([hangs, home], {"one": demand}, seconds=3)
+    assert looked.proofs[0].outcome is Proven.VERIFIED
+    assert [(place.reference, list(place.answered)) for place in looked.places] == [(hangs, []), (home, ["one"])]
+    assert looked.places[0].reason == "it did not say in time whether there is one"

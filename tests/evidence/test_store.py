@@ -13,7 +13,7 @@ from mlwarden.evidence import store
 from mlwarden.evidence.requests import worth_asking
 from mlwarden.evidence.store import Purpose, Requester
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import ImageFacts, Phase, Resolution, Scan
+from mlwarden.model.evidence import ImageFacts, Phase, Proofs, Resolution, Scan
 
 HEX = "a" * 64
 DIGEST = Digest(f"sha256:{HEX}")
@@ -183,3 +183,69 @@ def test_who_asks_right_after_the_answer_has_not_seen_it_yet(seconds: int, *, wo
     stored = asked(phase=Phase.READY, digest=DIGEST, at=NOW - timedelta(seconds=seconds), answered=NOW)
     stored = msgspec.structs.replace(stored, spec=msgspec.structs.replace(stored.spec, requested_at=NOW))
     assert worth_asking(stored, "nginx:1", NOW, POD) is worth
+
+
+def placed(*references: str, named_by: dict[str, tuple[str, ...]]) -> store.ImageEvidence:
+    found = store.read(evidence.pending(f"{references[0]}@{DIGEST}"))
+    names = {f"{reference}@{DIGEST}": names for reference, names in named_by.items()}
+    spec = msgspec.structs.replace(found.spec, references=tuple(f"{each}@{DIGEST}" for each in references), named_by=names)
+    return msgspec.structs.replace(found, spec=spec)
+
+
+def patched(stored: store.ImageEvidence, wanted: str, namespace: str) -> store.ImageEvidence:
+    """As the API server would have it after the request."""
+    change = evidence.request(stored, f"{wanted}@{DIGEST}", NOW, Requester(namespace=namespace))["spec"]
+    named_by = {**msgspec.to_builtins(stored.spec.named_by), **change.get("namedBy", {})}
+    body = msgspec.to_builtins(stored)
+    body["spec"] |= change | {"namedBy": {key: value for key, value in named_by.items() if value is not None}}
+    return store.read(body)
+
+
+def test_who_fills_the_list_pushes_out_its_own_and_not_the_repository_of_others() -> None:
+    stored = placed("r.example/team/home", named_by={"r.example/team/home": ("team",)})
+    for number in range(40):
+        stored = patched(stored, f"r.example/evil/copy{number}", "evil")
+    references = [reference.partition("@")[0] for reference in stored.spec.references]
+    assert references == ["r.example/team/home", *(f"r.example/evil/copy{number}" for number in range(25, 40))]
+    assert set(stored.spec.named_by) == set(stored.spec.references)
+
+
+def test_a_repository_that_a_stranger_names_too_does_not_become_the_strangers() -> None:
+    stored = placed("r.example/team/home", named_by={"r.example/team/home": ("team",)})
+    stored = patched(stored, "r.example/team/home", "evil")
+    assert stored.spec.named_by[f"r.example/team/home@{DIGEST}"] == ("team", "evil")
+    for number in range(40):
+        stored = patched(stored, f"r.example/evil/copy{number}", "evil")
+    assert stored.spec.references[0] == f"r.example/team/home@{DIGEST}"
+
+
+def test_the_repository_that_is_named_now_comes_last_which_is_asked_first() -> None:
+    answered = {"phase": Phase.READY, "at": NOW - timedelta(hours=1)}
+    stored = placed("r.example/team/home", "r.example/other/copy", named_by={})
+    stored = msgspec.structs.replace(stored, status=store.EvidenceStatus(**answered))
+    patch = evidence.request(stored, f"r.example/team/home:1@{DIGEST}", NOW)
+    assert patch["spec"]["references"] == [f"r.example/other/copy@{DIGEST}", f"r.example/team/home@{DIGEST}"]
+    assert "resourceVersion" in patch["metadata"]
+
+
+def test_a_namespace_that_names_a_known_repository_is_noted_once() -> None:
+    stored = placed("r.example/team/home", named_by={"r.example/team/home": ("a",)})
+    wanted = f"r.example/team/home@{DIGEST}"
+    stored = msgspec.structs.replace(stored, spec=msgspec.structs.replace(stored.spec, namespaces=("a", "b"), requested_at=NOW))
+    assert worth_asking(stored, wanted, NOW, Requester(namespace="b"))
+    assert not worth_asking(patched(stored, "r.example/team/home", "b"), wanted, NOW, Requester(namespace="b"))
+    assert not worth_asking(stored, wanted, NOW, Requester(namespace="a"))
+
+
+def test_evidence_from_before_places_were_noted_is_read_as_an_answer_of_all_of_them() -> None:
+    name = f"signatures-{HEX}"
+    proofs = [
+        {"demand": "one", "outcome": "Verified", "at": "2026-11-24T11:00:00Z"},
+        {"demand": "two", "outcome": "Unknown", "at": "2026-11-24T11:00:00Z"},
+    ]
+    spec = {"references": [f"r.example/a@{DIGEST}", f"r.example/b@{DIGEST}"]}
+    obj = {**evidence.pending(f"signatures of r.example/a@{DIGEST}"), "metadata": {"name": name}, "spec": spec}
+    _, facts = evidence.to_facts(obj | {"status": {"phase": "Ready", "at": "2026-11-24T11:00:00Z", "proofs": proofs}})
+    assert isinstance(facts, Proofs)
+    at = NOW - timedelta(hours=1)
+    assert facts.answered == {f"r.example/a@{DIGEST}": {"one": at}, f"r.example/b@{DIGEST}": {"one": at}}

@@ -1,19 +1,21 @@
 """Whose word about which vulnerability of which package of which image, and how long."""
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlwarden.evidence import summary, vex
+from mlwarden.evidence import excuses, summary, vex
 from mlwarden.evidence.failure import DefinitiveError
 from mlwarden.evidence.report import Findings, Package
 from mlwarden.evidence.vex import package_url
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan, Vulnerability
+from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked
+from mlwarden.model.signing import Place, Signer
 from mlwarden.model.suppression import without
 
 A, B, INDEX = (Digest(f"sha256:{letter * 64}") for letter in "abc")
@@ -57,7 +59,7 @@ def suppressed(
 ) -> list[tuple[str, str]]:
     parts = parts or (Findings(digest=A, vulnerabilities=(FOUND, MUSL)),)
     documents = [vex.read(predicate, source=source) for predicate in predicates]
-    return [(found.id, found.status) for found in vex.suppressed(parts, documents, digest=digest)]
+    return [(found.id, found.status) for found in vex.spoken(parts, documents, digest=digest).suppressed]
 
 
 TAKEN = [(FOUND.id, "not_affected")]
@@ -234,7 +236,7 @@ def test_two_packages_of_one_name_and_version_are_suppressed_only_together() -> 
 def test_one_source_does_not_finish_what_another_began() -> None:
     parts = (Findings(digest=A, vulnerabilities=(FOUND,)), Findings(digest=B, vulnerabilities=(FOUND,)))
     documents = [vex.read(openvex(), source="one"), vex.read(openvex({"products": [{"@id": B}]}), source="two")]
-    assert vex.suppressed(parts, documents, digest=INDEX) == ()
+    assert vex.spoken(parts, documents, digest=INDEX).suppressed == ()
 
 
 @pytest.mark.parametrize(
@@ -301,8 +303,8 @@ def test_what_is_no_package_url_is_none(text: str) -> None:
 
 def scan(count: int = 2) -> Scan:
     parts = [Findings(digest=A, packages=(Package(type="pip", name="torch"),), vulnerabilities=(FOUND, MUSL)[:count])]
-    said = vex.suppressed(parts, [vex.read(openvex(), source="team")], digest=A)
-    return summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said)
+    said = vex.spoken(parts, [vex.read(openvex(), source="team")], digest=A)
+    return summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, spoken=said)
 
 
 def test_evidence_says_what_is_suppressed_by_whom_and_takes_nothing_away() -> None:
@@ -323,8 +325,8 @@ def test_a_policy_takes_away_what_the_sources_it_trusts_suppress() -> None:
 
 def test_a_vulnerability_without_a_fix_is_taken_from_those() -> None:
     parts = [Findings(digest=A, vulnerabilities=(MUSL,))]
-    said = vex.suppressed(parts, [vex.read(openvex({"vulnerability": {"name": MUSL.id}}), source="team")], digest=A)
-    left, _ = without(summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said), {"team"})
+    said = vex.spoken(parts, [vex.read(openvex({"vulnerability": {"name": MUSL.id}}), source="team")], digest=A)
+    left, _ = without(summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, spoken=said), {"team"})
     assert (left.counts, left.unfixed, left.vulnerabilities) == ({"unfixed": 0}, {}, ())
 
 
@@ -337,8 +339,102 @@ def test_suppressions_beyond_what_is_kept_are_none() -> None:
     )
     parts = [Findings(digest=A, vulnerabilities=many)]
     rows = [{"vulnerability": {"name": found.id}} for found in many]
-    said = vex.suppressed(parts, [vex.read(openvex(*rows), source="team")], digest=A)
-    assert len(said) == 120
-    left, taken = without(summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, suppressed=said), {"team"})
+    said = vex.spoken(parts, [vex.read(openvex(*rows), source="team")], digest=A)
+    assert len(said.suppressed) == 120
+    left, taken = without(summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, spoken=said), {"team"})
     assert len(taken) == summary.KEPT_SUPPRESSED
     assert left.counts == {"HIGH": 10, "LOW": 60, "unfixed": 0}
+
+
+OTHER = "pkg:oci/model@sha256%3A" + "d" * 64
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (openvex({"status": "affected"}), "it says affected"),
+        (openvex({"status": "under_investigation"}), "it says under investigation"),
+        (openvex({"justification": ""}), "it says not_affected without a justification"),
+        (openvex({"products": [{"@id": OTHER}]}), "it is about another image"),
+        (openvex({"products": [{"@id": "pkg:oci/model"}]}), "it names no image by its digest"),
+        (openvex({"products": [{"@id": OCI, "subcomponents": [{"@id": "pkg:pypi/numpy"}]}]}), "it is not about every package, or version"),
+        (cyclonedx(affects=[{"ref": "t", "versions": [{"version": "2.5.0"}]}]), "it is not about every package, or version"),
+    ],
+)
+def test_what_names_a_vulnerability_and_does_not_count_is_said_with_the_reason(document: dict[str, Any], reason: str) -> None:
+    parts = (Findings(digest=A, vulnerabilities=(FOUND, MUSL)),)
+    said = vex.spoken(parts, [vex.read(document, source="team")], digest=A)
+    assert said.suppressed == ()
+    (only,) = said.unheard
+    assert (only.source, only.id) == ("team", FOUND.id)
+    assert only.reason.startswith(reason)
+
+
+def test_what_counts_or_names_nothing_that_was_found_is_not_mentioned() -> None:
+    parts = (Findings(digest=A, vulnerabilities=(FOUND,)),)
+    documents = [
+        vex.read(openvex(), source="team"),
+        vex.read(openvex({"vulnerability": {"name": "CVE-1"}, "status": "affected"}), source="team"),
+    ]
+    assert vex.spoken(parts, documents, digest=A).unheard == ()
+
+
+# What is known of excuses, from one scan to the next.
+
+KEY, STOLEN = (Signer(key="sha256:" + letter * 64) for letter in "ef")
+EARLY, LATE = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def looked(*said: tuple[str, datetime, Signer], found: tuple[Vulnerability, ...] = (FOUND,)) -> Scan:
+    """A scan whose documents say this, at that time, by whom."""
+    parts = [Findings(digest=A, packages=(Package(type="pip", name="torch"),), vulnerabilities=found)]
+    rows = [(openvex({"status": status, "timestamp": at.isoformat()}), signer) for status, at, signer in said]
+    spoken = vex.spoken(parts, [vex.read(row, source="team", signer=signer) for row, signer in rows], digest=A)
+    return summary.summarise(parts, scanner="trivy", at=NOW, database_at=NOW, spoken=spoken)
+
+
+def known(before: Scan | None, made: Scan, *asked: str, answered: tuple[str, ...] = ("home",), now: datetime = NOW) -> Scan:
+    """`home` was heard before; who is `asked` is heard now."""
+    places = [Place(reference=each, at=now, answered={"team": now}) for each in asked]
+    return excuses.merged(
+        before, made, now, sources={"team"}, answered={each: {"team": NOW - timedelta(days=1)} for each in answered}, asked=places
+    )
+
+
+def statuses(scan: Scan) -> list[str]:
+    return [each.status for each in without(scan, {"team"})[1]]
+
+
+def test_an_excuse_that_was_taken_back_does_not_come_back_with_a_copy_that_has_only_the_older_document() -> None:
+    taken_back = known(None, looked(("not_affected", EARLY, KEY), ("affected", LATE, KEY)), "home")
+    assert statuses(taken_back) == []
+    after = known(taken_back, looked(("not_affected", EARLY, KEY)), "copy")
+    assert statuses(after) == []
+    assert statuses(known(after, looked(("not_affected", EARLY, KEY)), "copy", "home")) == []
+    assert statuses(known(after, looked(("fixed", NOW, KEY)), "copy")) == ["fixed"]
+
+
+def test_an_excuse_stays_while_its_repository_cannot_be_heard_and_is_over_when_it_is_gone_from_there() -> None:
+    excused = known(None, looked(("not_affected", EARLY, KEY)), "home")
+    assert statuses(known(excused, looked(), "copy")) == ["not_affected"]
+    assert statuses(known(excused, looked(), "home")) == []
+    assert statuses(known(excused, looked(found=(MUSL,)), "copy")) == [], "and there is nothing to excuse where nothing is found"
+
+
+def test_the_word_of_a_revoked_signer_does_not_count_and_the_next_newest_does() -> None:
+    revoked = Revoked.of([Revocation(name="r", spec=RevocationSpec(key=STOLEN.key, reason="stolen"))])
+    scan = looked(("affected", EARLY, KEY), ("not_affected", LATE, STOLEN))
+    assert [each.status for each in without(scan, {"team"})[1]] == ["not_affected"]
+    assert without(scan, {"team"}, revoked)[1] == ()
+    scan = looked(("not_affected", EARLY, KEY), ("affected", LATE, STOLEN))
+    assert without(scan, {"team"})[1] == ()
+    assert [each.status for each in without(scan, {"team"}, revoked)[1]] == ["not_affected"]
+
+
+def test_a_document_from_the_future_counts_as_the_time_it_was_first_seen() -> None:
+    future = datetime(2999, 1, 1, tzinfo=UTC)
+    first = known(None, looked(("not_affected", future, KEY)), "home")
+    assert (first.suppressed[0].at, first.suppressed[0].dated) == (NOW, future)
+    later = NOW + timedelta(days=2)
+    second = known(first, looked(("affected", NOW + timedelta(days=1), KEY)), "copy", now=later)
+    assert statuses(second) == []

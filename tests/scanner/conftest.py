@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -24,6 +25,7 @@ RULES = [
 ]
 """What the chart grants the scanner."""
 COLLECTION = "/apis/mlwarden.io/v1alpha1/imageevidences"
+POLICIES = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +136,7 @@ def until(cluster: "EmbeddedCluster") -> Callable[..., dict[str, Any]]:
                 return False
             return condition(last)
 
-        assert wait_until(holds, seconds=seconds), last
+        assert wait_until(holds, seconds=seconds), msgspec.json.encode(last).decode()
         return last
 
     return wait
@@ -168,3 +170,21 @@ def may_read(cluster: "EmbeddedCluster", namespace: str) -> Iterator[None]:
     cluster.api().create(f"{rbac}/rolebindings", {"metadata": {"name": "pull"}, "roleRef": reference, "subjects": subjects})
     yield
     cluster.api().delete(f"{rbac}/rolebindings/pull")
+
+
+@pytest.fixture
+def demand(cluster: "EmbeddedCluster", evidence_crd: None) -> Iterator[Callable[..., policy.CompiledPolicy]]:
+    """Applies a policy with one requirement, and returns it compiled."""
+    made: list[str] = []
+
+    def apply(name: str, requirement: dict[str, Any]) -> policy.CompiledPolicy:
+        spec = {"profiles": {"production": "Deny"}, "requirement": requirement, "message": "m", "why": "w", "fix": {"text": "f"}}
+        body = {"apiVersion": "mlwarden.io/v1alpha1", "kind": "WardenPolicy", "metadata": {"name": name}, "spec": spec}
+        cluster.api().apply(f"{POLICIES}/{name}", body)
+        if name not in made:
+            made.append(name)
+        return policy.compile_policy(policy.parse(body))
+
+    yield apply
+    for name in made:
+        cluster.api().delete(f"{POLICIES}/{name}")

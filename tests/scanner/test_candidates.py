@@ -63,6 +63,32 @@ def test_what_is_no_reference_has_no_registry() -> None:
     assert registry("No Reference") == ""
 
 
+async def there(candidate: str) -> None:
+    """What hangs hangs already when it is asked whether it has it."""
+    if candidate.startswith("dead"):
+        await asyncio.Event().wait()
+    if candidate.startswith("none"):
+        raise DefinitiveError(f"{candidate} is not there")
+
+
+async def test_registries_that_hang_stand_before_nobody_however_long_there_is() -> None:
+    async def look(candidate: str) -> str:
+        return candidate
+
+    async with asyncio.timeout(20):
+        assert await in_turn([*(f"dead-{number}" for number in range(15)), "none", "good"], 900, look, there=there) == "good"
+
+
+async def test_who_asks_now_is_looked_into_first_also_where_it_is_a_little_slower() -> None:
+    async def slow(candidate: str) -> None:
+        await asyncio.sleep(0.05 if candidate == "now" else 0)
+
+    async def look(candidate: str) -> str:
+        return candidate
+
+    assert await in_turn(["now", "before"], 900, look, there=slow) == "now"
+
+
 async def test_what_hangs_takes_half_of_the_time_that_is_left_and_the_next_is_tried() -> None:
     seen = []
 
@@ -73,7 +99,7 @@ async def test_what_hangs_takes_half_of_the_time_that_is_left_and_the_next_is_tr
         return candidate
 
     async with asyncio.timeout(20):
-        assert await in_turn(["hang-1", "hang-2", "good", "never"], 1, look) == "good"
+        assert await in_turn(["hang-1", "hang-2", "good", "never"], 1, look, there=there) == "good"
     assert seen == ["hang-1", "hang-2", "good"]
 
 
@@ -84,7 +110,7 @@ async def test_all_that_hang_end_within_the_time_for_all_of_them() -> None:
 
     async with asyncio.timeout(20):
         with pytest.raises(TransientError, match="took more than"):
-            await in_turn(["a", "b", "c"], 0.1, look)
+            await in_turn(["a", "b", "c"], 0.1, look, there=there)
 
 
 async def test_one_that_may_have_it_is_worth_another_try_and_none_that_has_it_is_not() -> None:
@@ -97,8 +123,8 @@ async def test_one_that_may_have_it_is_worth_another_try_and_none_that_has_it_is
         return look
 
     with pytest.raises(TransientError, match="down"):
-        await in_turn(["a", "b"], 9, failing(DefinitiveError("not there"), TransientError("down")))
+        await in_turn(["a", "b"], 9, failing(DefinitiveError("not there"), TransientError("down")), there=there)
     with pytest.raises(DefinitiveError, match="not there"):
-        await in_turn(["a", "b"], 9, failing(DefinitiveError("not there"), DefinitiveError("denied")))
+        await in_turn(["a", "b"], 9, failing(DefinitiveError("not there"), DefinitiveError("denied")), there=there)
     with pytest.raises(DefinitiveError, match="nobody said"):
-        await in_turn([], 9, failing())
+        await in_turn([], 9, failing(), there=there)

@@ -1,12 +1,11 @@
 """What is known of an image outlives its vulnerability database, and signatures and excuses come with it: real trivy, cosign, registry."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from mlwarden import policy
@@ -33,24 +32,6 @@ def ready(status: dict[str, Any]) -> bool:
 def fingerprint(pem: str) -> str:
     der = load_pem_public_key(pem.encode()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return f"sha256:{hashlib.sha256(der).hexdigest()}"
-
-
-@pytest.fixture
-def demand(cluster: "EmbeddedCluster", evidence_crd: None) -> Iterator[Callable[..., policy.CompiledPolicy]]:
-    """Applies a policy with one requirement, and returns it compiled."""
-    made: list[str] = []
-
-    def apply(name: str, requirement: dict[str, Any]) -> policy.CompiledPolicy:
-        spec = {"profiles": {"production": "Deny"}, "requirement": requirement, "message": "m", "why": "w", "fix": {"text": "f"}}
-        body = {"apiVersion": "mlwarden.io/v1alpha1", "kind": "WardenPolicy", "metadata": {"name": name}, "spec": spec}
-        cluster.api().apply(f"{POLICIES}/{name}", body)
-        if name not in made:
-            made.append(name)
-        return policy.compile_policy(policy.parse(body))
-
-    yield apply
-    for name in made:
-        cluster.api().delete(f"{POLICIES}/{name}")
 
 
 def test_a_new_database_is_asked_about_known_digests_without_pulling_them(

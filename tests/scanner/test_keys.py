@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlwarden.evidence.history import merged
 from mlwarden.model.signing import MAX_PROOFS, Authority, Certificate, Demand, Identity, Keyless, Proof, Proven, SecretKey
 from mlwarden.scanner import keys
-from mlwarden.scanner.agent import kept
 from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.keys import GONE, Keys, material
 
@@ -115,5 +115,4 @@ def test_what_an_exchanged_key_had_proven_is_not_kept_by_a_registry_that_does_no
     now = datetime(2026, 11, 24, tzinfo=UTC)
     before = Proof(demand="one", outcome=Proven.VERIFIED, material="old", at=now - timedelta(hours=1))
     made = Proof(demand="one", outcome=Proven.UNKNOWN, reason="the registry answers 503", material=material, at=now)
-    (found,) = kept([before], [made], now)
-    assert found.outcome is outcome
+    assert merged(before, made, now, complete=False).outcome is outcome

@@ -14,10 +14,11 @@ import pytest
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, TransientError
+from mlwarden.evidence.history import Looked
 from mlwarden.evidence.vex import Document, PackageURL, Statement
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan, Suppressed
-from mlwarden.model.signing import Authority, Demand, Proof, Proven, Signer
+from mlwarden.model.signing import Authority, Demand, Place, Proof, Proven, Signer
 from mlwarden.scanner.canary import Canary, UnfitError
 from mlwarden.scanner.protocol import (
     ANSWER_LIMIT,
@@ -50,6 +51,9 @@ class Gatherer:
     async def resolve(self, text: str, credentials: Credentials) -> object:
         self.credentials = credentials
         return await self.work()
+
+    async def known(self, candidates: tuple[str, ...], documents: object) -> None:
+        return None
 
     async def scan(
         self, candidates: tuple[str, ...], credentials: Credentials, *, documents: Sequence[object] = (), fresh: bool = False
@@ -84,7 +88,8 @@ async def raising(error: Exception) -> object:
 
 
 async def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
-    answers: list[object] = [DIGEST, SCAN, (PROOF,)]
+    place = Place(reference=f"x@{DIGEST}", at=PROOF.at, answered={"one": PROOF.at})
+    answers: list[object] = [DIGEST, SCAN, Looked(proofs=(PROOF,), places=(place,))]
 
     async def work() -> object:
         return answers.pop(0)
@@ -92,7 +97,7 @@ async def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
     async with worker(tmp_path, work) as agent:
         assert await agent.resolve("x:1") == DIGEST
         assert await agent.scan((f"x@{DIGEST}",)) == SCAN
-        assert await agent.verify((f"x@{DIGEST}",), {"one": DEMAND}) == (PROOF,)
+        assert await agent.verify((f"x@{DIGEST}",), {"one": DEMAND}) == Looked(proofs=(PROOF,), places=(place,))
 
 
 async def test_a_credential_comes_with_its_question_for_its_image_and_is_in_no_log(
@@ -118,10 +123,22 @@ async def test_a_credential_comes_with_its_question_for_its_image_and_is_in_no_l
 @pytest.mark.parametrize("proofs", [(), ("PROOF", "PROOF"), ("other",)])
 async def test_an_answer_to_other_demands_is_no_answer(tmp_path: Path, proofs: tuple[str, ...]) -> None:
     async def work() -> object:
-        return tuple(PROOF if each == "PROOF" else msgspec.structs.replace(PROOF, demand=each) for each in proofs)
+        made = tuple(PROOF if each == "PROOF" else msgspec.structs.replace(PROOF, demand=each) for each in proofs)
+        return Looked(proofs=made, places=())
 
     async with worker(tmp_path, work) as agent:
         with pytest.raises(TransientError, match="other demands"):
+            await agent.verify((f"x@{DIGEST}",), {"one": DEMAND})
+
+
+@pytest.mark.parametrize(("repository", "demand"), [("y", "one"), ("x", "two")])
+async def test_an_answer_about_other_places_is_no_answer(tmp_path: Path, repository: str, demand: str) -> None:
+    async def work() -> object:
+        place = Place(reference=f"{repository}@{DIGEST}", at=PROOF.at, answered={demand: PROOF.at})
+        return Looked(proofs=(PROOF,), places=(place,))
+
+    async with worker(tmp_path, work) as agent:
+        with pytest.raises(TransientError, match="other places"):
             await agent.verify((f"x@{DIGEST}",), {"one": DEMAND})
 
 

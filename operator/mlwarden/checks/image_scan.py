@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+import msgspec
+
 from mlwarden.checks.age import duration, spoken
 from mlwarden.checks.answer import Answer
+from mlwarden.checks.excused import heard, ignored
 from mlwarden.checks.placed import ASKED_AGAIN, judged_on, placed
 from mlwarden.checks.resolved import BROKEN, Subject, because, per_image, unknown
 from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
@@ -40,18 +43,30 @@ def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer
     requirement = spec.requirement.image_scan
     if requirement is None:
         return
-    excused = frozenset(compiled.vex)
-    answers = per_image(view, facts, spec, lambda subject: _about(subject, requirement, excused, facts))
+    answers = per_image(view, facts, spec, lambda subject: _about(subject, requirement, compiled, facts))
     yield from placed(view, facts, answers)
 
 
-def _about(subject: Subject, requirement: ImageScan, excused: frozenset[str], facts: Facts) -> Answer:
+def _about(subject: Subject, requirement: ImageScan, compiled: CompiledPolicy, facts: Facts) -> Answer:
     evidence = facts.images.get(subject.digest)
     reason = _missing(evidence, subject.digest)
     if evidence is None or evidence.scan is None or reason:
         fix = BROKEN if evidence is not None and evidence.phase is Phase.FAILED else ""
         return unknown(f"image {subject.name} {reason}", fix=fix, wanted=subject.at)
-    return _judged(subject, without(evidence.scan, excused, facts.revoked)[0], requirement, facts.now)
+    sources = heard(compiled, subject, evidence, facts, duration(requirement.max_age) or timedelta())
+    scan = without(evidence.scan, sources, facts.revoked)[0]
+    answer = _judged(subject, scan, requirement, facts.now)
+    if answer.outcome is not Outcome.FAIL:
+        return answer
+    if sources != compiled.vex.keys():
+        everywhere = without(evidence.scan, compiled.vex.keys(), facts.revoked)[0]
+        if _judged(subject, everywhere, requirement, facts.now).outcome is not Outcome.FAIL:
+            message = (
+                f"image {subject.name} is excused elsewhere, and VEX documents were not looked for in the repository that is named here"
+            )
+            return unknown(clean(message), wanted=subject.at)
+    more = ignored(compiled, scan, facts.revoked)
+    return msgspec.structs.replace(answer, message=f"{answer.message}; {more}") if more else answer
 
 
 def _missing(evidence: ImageFacts | None, digest: Digest) -> str:

@@ -16,6 +16,7 @@ from mlwarden.checks.resolved import BROKEN, Subject, because, unknown
 from mlwarden.checks.text import NAME_LENGTH, REASON_LENGTH, clean
 from mlwarden.model.evidence import SIGNATURES, Facts, Phase, Proofs
 from mlwarden.model.finding import Outcome
+from mlwarden.model.revocation import Revocation, Revoked
 from mlwarden.model.signing import MAX_PROOFS, Demand, Proof, Proven, Signer
 
 NEGATIVE_AGE = timedelta(seconds=60)
@@ -47,7 +48,7 @@ def proven(subject: Subject, asked: Asked, facts: Facts) -> Answer:
     """Returns whether enough of what is asked was proven about one image."""
     known = facts.proofs.get(subject.digest)
     wanted = SIGNATURES + subject.at
-    states = _once(_state(name, demand, known, asked, facts) for name, demand in asked.demands.items())
+    states = _once(_state(name, demand, subject, asked, facts) for name, demand in asked.demands.items())
     good = [state for state in states if state.outcome is Outcome.PASS]
     if len(good) >= asked.required:
         return Answer(outcome=Outcome.PASS, element="", path="")
@@ -83,35 +84,57 @@ def _once(states: Iterable[_State]) -> list[_State]:
     return found
 
 
-def _state(wanted: str, demand: Demand, known: Proofs | None, asked: Asked, facts: Facts) -> _State:
-    name = clean(demand.authority.name, NAME_LENGTH)
+def _state(wanted: str, demand: Demand, subject: Subject, asked: Asked, facts: Facts) -> _State:
+    name, known = clean(demand.authority.name, NAME_LENGTH), facts.proofs.get(subject.digest)
     proof = known.proofs.get(wanted) if known is not None else None
     if proof is None and known is not None and len(known.proofs) >= MAX_PROOFS:
         said = f"are not looked at for {name}: the policies want more than {MAX_PROOFS} different things proven about this image"
         return _State(Outcome.UNKNOWN, said)
-    if proof is None:
+    if known is None or proof is None:
         return _State(Outcome.UNKNOWN, f"have not been looked at for {name} yet")
-    age = facts.now - proof.at
-    if age < -SKEW:
-        return _State(Outcome.UNKNOWN, f"were looked at in the future for {name}, by the scanner's clock")
     if proof.outcome is Proven.UNKNOWN:
         return _State(Outcome.UNKNOWN, f"could not be looked at for {name}{because(proof.reason)}")
+    proof, revoked = _counting(proof, facts.revoked)
+    looked = proof.at if _anywhere(proof, demand) else known.answered.get(subject.at, {}).get(wanted)
+    if looked is None:
+        return _State(Outcome.UNKNOWN, f"have not been looked at for {name} in the repository that is named here")
+    age = facts.now - looked
+    if age < -SKEW:
+        return _State(Outcome.UNKNOWN, f"were looked at in the future for {name}, by the scanner's clock")
     if proof.outcome is not Proven.VERIFIED:
         if age > NEGATIVE_AGE:
             return _State(Outcome.UNKNOWN, f"did not satisfy {name} {spoken(age)} ago and are being looked at again")
         return _State(Outcome.FAIL, f"{name}: {clean(proof.reason, REASON_LENGTH) or proof.outcome.value}")
     if age > asked.max_age:
         return _State(Outcome.UNKNOWN, f"were verified for {name} {spoken(age)} ago, which is too long")
+    if revoked is not None:
+        return _State(Outcome.FAIL, clean(f"{name}: signed by {proof.signer}, which is revoked: {revoked.spec.reason}"))
     return _verified(name, proof, asked, facts)
 
 
+def _counting(proof: Proof, revoked: Revoked) -> tuple[Proof, Revocation | None]:
+    """The proof by the newest answer whose signer is not revoked; where all are, as it is, and what revokes the newest."""
+    answers = proof.answers
+    taken = [revoked.signer(answer.signer) if answer.signer is not None else None for answer in answers]
+    for number, answer in enumerate(answers):
+        if taken[number] is None:
+            return proof.by(answer, *answers[number + 1 :]), None
+    return (proof.by(answers[0], *answers[1:]), taken[0]) if answers else (proof, None)
+
+
+def _anywhere(proof: Proof, demand: Demand) -> bool:
+    """Whether it counts wherever it was found: a signature does, it is of a digest.
+
+    That there is none, and that an attestation is the newest, only the repository that is named here can say: what is known of copies
+    elsewhere is not known of it.
+    """
+    return proof.outcome is Proven.VERIFIED and not demand.predicate_type
+
+
 def _verified(name: str, proof: Proof, asked: Asked, facts: Facts) -> _State:
-    """A signature by a revoked key or signer is as good as none; one of which nobody knows who made it could be such a one."""
+    """One of which nobody knows who made it could be by a revoked key or signer."""
     if proof.signer is None and (facts.revoked.keys or facts.revoked.signers):
         return _State(Outcome.UNKNOWN, f"were verified for {name}, but not who signed, and there are revoked keys or signers")
-    revoked = facts.revoked.signer(proof.signer) if proof.signer is not None else None
-    if revoked is not None:
-        return _State(Outcome.FAIL, clean(f"{name}: signed by {proof.signer}, which is revoked: {revoked.spec.reason}"))
     why = asked.fine(proof)
     return _State(Outcome.FAIL, f"{name}: {why}") if why else _State(Outcome.PASS, name=name, signer=proof.signer)
 

@@ -119,7 +119,7 @@ async def _policies(client: Client) -> dict[str, list[str]]:
             compiled = policy.compile_policy(policy.parse(each))
         except Error:
             continue
-        for demand in compiled.demands:
+        for demand in (*compiled.demands, *compiled.vex):
             found.setdefault(demand, []).append(compiled.name)
     return found
 
@@ -157,6 +157,8 @@ def text(found: Found, now: datetime) -> list[str]:
         lines += _row("digest", [found.digest])
     if found.digest:
         lines += _row("scan", _scan(found.scan, now))
+        said = _spoken(found.scan, found.policies)
+        lines += _row("excuses", said) if said else []
         lines += _row("signatures", _signatures(found.signatures, found.policies, now))
         known = found.scan or found.signatures
         lines += _row("pulled from", [clean(each) for each in known.spec.references] if known else [])
@@ -208,6 +210,27 @@ def _vulnerabilities(scan: Scan) -> list[str]:
         for each in scan.vulnerabilities
     ]
     return [f"with a fix: {counted}".replace(" unfixed", " without a fix"), *named]
+
+
+def _spoken(evidence: ImageEvidence | None, policies: Mapping[str, Sequence[str]]) -> list[str]:
+    """What VEX documents say, and why some do not count."""
+    scan = evidence.status.scan if evidence is not None else None
+    if scan is None:
+        return []
+    lines = [
+        f"{clean(each.id, 64)} in {clean(each.package, 80)}: {clean(each.status, 32)}, by {clean(str(each.signer or 'somebody'), 200)}"
+        f" ({_listening(each.source, policies)})"
+        for each in (*scan.suppressed, *scan.affirmed)
+    ]
+    for each in scan.unheard:
+        of = f"{clean(each.id, 64)}: " if each.id else ""
+        lines.append(f"found, and does not count: {of}{clean(each.reason)} ({_listening(each.source, policies)})")
+    return lines
+
+
+def _listening(source: str, policies: Mapping[str, Sequence[str]]) -> str:
+    names = ", ".join(clean(each, 63) for each in policies.get(source, ()))
+    return f"listened to by {names}" if names else "no policy listens to it"
 
 
 def _signatures(evidence: ImageEvidence | None, policies: Mapping[str, Sequence[str]], now: datetime) -> list[str]:

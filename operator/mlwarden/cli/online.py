@@ -23,13 +23,16 @@ from mlwarden.errors import Error, EvidenceError, InputError
 from mlwarden.evidence import store
 from mlwarden.evidence.cosign import Cosign
 from mlwarden.evidence.credentials import Credentials
+from mlwarden.evidence.excuses import merged as excused
 from mlwarden.evidence.failure import DefinitiveError, GatherError
 from mlwarden.evidence.gather import ARCHITECTURES, Gatherer
+from mlwarden.evidence.history import Looked, merged
 from mlwarden.evidence.process import Limits
 from mlwarden.evidence.proofs import Prover, trust_roots
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Known
+from mlwarden.evidence.summary import KEPT_UNHEARD
 from mlwarden.evidence.tool import on_path
 from mlwarden.evidence.trivy import Trivy, program
 from mlwarden.model.evidence import SIGNATURES, Phase
@@ -99,8 +102,13 @@ def _as_of(evidence: ImageEvidence, now: datetime) -> ImageEvidence:
     """What is believed for a minute only counts as of now: nothing is started by this judgement, which is about what was gathered."""
     status = evidence.status
     proofs = tuple(proof if proof.outcome is Proven.VERIFIED else msgspec.structs.replace(proof, at=now) for proof in status.proofs)
+    good = {proof.demand for proof in proofs if proof.outcome is Proven.VERIFIED}
+    asked = tuple(
+        msgspec.structs.replace(place, answered={name: at if name in good else now for name, at in place.answered.items()})
+        for place in store.places(evidence)
+    )
     at = now if evidence.is_resolution else status.at
-    return msgspec.structs.replace(evidence, status=msgspec.structs.replace(status, at=at, proofs=proofs))
+    return msgspec.structs.replace(evidence, status=msgspec.structs.replace(status, at=at, proofs=proofs, places=asked))
 
 
 def write(path: Path, evidence: Iterable[ImageEvidence]) -> None:
@@ -137,7 +145,7 @@ class Collection:
         async def one(number: int, each: str) -> None:
             async with free:
                 say(f"[{number} of {len(wanted)}] {_doing(each)}")
-                found = await _gathered(each, sources, demands)
+                found = await _gathered(each, self.objects, sources, demands)
                 if found is not None:
                     self.objects[found.metadata.name] = found
                     if found.status.phase is not Phase.READY:
@@ -154,24 +162,39 @@ def _doing(wanted: str) -> str:
     return f"scanning {wanted}" if "@" in wanted else f"resolving {wanted}"
 
 
-async def _gathered(wanted: str, sources: Sources, demands: Demanded) -> ImageEvidence | None:
+async def _gathered(wanted: str, known: Mapping[str, ImageEvidence], sources: Sources, demands: Demanded) -> ImageEvidence | None:
     try:
         made = store.read(store.pending(wanted))
     except Error:
         return None  # not an image: the judgement has said so
+    before = known.get(made.metadata.name)
+    if before is not None and not made.is_resolution:
+        named = dict.fromkeys((*before.spec.references, *made.spec.references))
+        made = msgspec.structs.replace(made, spec=msgspec.structs.replace(made.spec, references=tuple(named)[-store.MAX_REFERENCES :]))
     references = made.spec.references
     try:
         if made.is_resolution:
             status = EvidenceStatus(phase=Phase.READY, digest=await sources.gatherer.resolve(references[0]))
         elif made.is_signatures:
-            status = EvidenceStatus(phase=Phase.READY, proofs=await sources.prover.prove(references, demands(references)))
+            status = _known(await sources.prover.prove(references, demands(references)), before, datetime.now(UTC))
         else:
-            documents = await sources.prover.documents(references, sources.excuses)
-            status = EvidenceStatus(phase=Phase.READY, scan=await sources.gatherer.scan(references, documents=documents))
+            async with sources.prover.hearing(references, sources.excuses) as hearing:
+                documents, asked, unheard = await hearing.heard(), hearing.places(), hearing.unheard()
+            scan = await sources.gatherer.scan(references, documents=documents)
+            scan = excused(None, scan, datetime.now(UTC), sources=sources.excuses, answered={}, asked=asked)
+            scan = msgspec.structs.replace(scan, unheard=(*unheard, *scan.unheard)[:KEPT_UNHEARD])
+            status = EvidenceStatus(phase=Phase.READY, scan=scan, places=asked)
     except GatherError as error:
         phase = Phase.FAILED if isinstance(error, DefinitiveError) else Phase.PENDING
         status = EvidenceStatus(phase=phase, reason=error.message[:400])
     return msgspec.structs.replace(made, status=msgspec.structs.replace(status, at=datetime.now(UTC)))
+
+
+def _known(looked: Looked, before: ImageEvidence | None, now: datetime) -> EvidenceStatus:
+    """What is known of signatures after a look that asked every repository."""
+    was = {proof.demand: proof for proof in before.status.proofs} if before is not None else {}
+    proofs = tuple(merged(was.get(proof.demand), proof, now, complete=True) for proof in looked.proofs)
+    return EvidenceStatus(phase=Phase.READY, proofs=proofs, places=looked.places)
 
 
 @contextlib.asynccontextmanager

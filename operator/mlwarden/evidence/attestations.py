@@ -50,6 +50,18 @@ class Attested(msgspec.Struct, frozen=True, kw_only=True):
     made_at: datetime | None = None
 
 
+class Attestations(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found of one type.
+
+    Attributes:
+        found: verified, the newest first.
+        reason: why there is something that does not count; empty where all of it does, or there is nothing.
+    """
+
+    found: tuple[Attested, ...] = ()
+    reason: str = ""
+
+
 class _Image(msgspec.Struct, frozen=True, rename="kebab"):
     docker_manifest_digest: str
 

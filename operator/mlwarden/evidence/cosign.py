@@ -19,13 +19,13 @@ from pathlib import Path
 
 import msgspec
 
-from mlwarden.evidence import candidates, process, tool
-from mlwarden.evidence.attestations import Attested
+from mlwarden.evidence import candidates, history, process, tool
+from mlwarden.evidence.attestations import Attestations
 from mlwarden.evidence.authority import Asked, Question, ask, exactly
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
-from mlwarden.evidence.outcome import Outcome, dated, judged, read
+from mlwarden.evidence.outcome import Outcome, answers, dated, read
 from mlwarden.evidence.tool import Pull, Tool
-from mlwarden.model.signing import Demand, Proof, Proven, Signer
+from mlwarden.model.signing import MAX_ANSWERS, Demand, Proof, Proven, Said, Signer
 
 FLOOR = (3, 1, 2)
 _CHAINS = (3, 1, 3)
@@ -89,25 +89,25 @@ class Cosign:
             DefinitiveError, TransientError: why it could not be answered. That a registry did not answer is never an answer.
             EvidenceError: the binary is not one that may be used.
         """
-        asked, answers = await self._find(pull, demand)
-        found, made_at = answers[0], None
-        if found.outcome is Proven.VERIFIED and demand.predicate_type:
-            found, made_at = judged(answers, demand, datetime.now(UTC))
-        return Proof(
+        asked, found = await self._find(pull, demand)
+        now, verified = datetime.now(UTC), [each for each in found if each.outcome is Proven.VERIFIED]
+        said = answers(verified, demand, now) if demand.predicate_type else tuple(_said(each, now) for each in verified)
+        proof = Proof(
             demand=demand.id,
             authority=demand.authority.name,
-            outcome=found.outcome,
-            reason=one_line(found.reason),
-            signer=found.signer,
+            outcome=found[0].outcome,
+            reason=one_line(found[0].reason),
+            signer=found[0].signer,
             material=asked.material,
-            at=datetime.now(UTC),
-            made_at=made_at,
+            at=now,
         )
+        return proof.by(*history.newest_first(said)[:MAX_ANSWERS]) if said else proof
 
-    async def attested(self, pull: Pull, demand: Demand) -> tuple[Attested, ...]:
-        """Returns the verified attestations of the demand's type, newest first; its condition is not looked at. Raises as `establish`."""
+    async def attested(self, pull: Pull, demand: Demand) -> Attestations:
+        """Returns the verified attestations of the demand's type; its condition is not looked at. Raises as `establish`."""
         _, found = await self._find(pull, demand)
-        return dated(found, demand.predicate_type)
+        reason = found[0].reason if found[0].outcome is Proven.INVALID else ""
+        return Attestations(found=dated(found, demand.predicate_type), reason=reason)
 
     # One demand.
 
@@ -120,41 +120,50 @@ class Cosign:
     async def _found(self, pull: Pull, demand: Demand) -> tuple[Asked, tuple[Outcome, ...]]:
         number = accepted(await self.version())
         asked = await asyncio.to_thread(ask, demand.authority, roots=self._roots, chains=number >= _CHAINS)
-        found: tuple[Outcome, ...] = (Outcome(outcome=Proven.MISSING),)
+        verified: list[Outcome] = []
+        otherwise: tuple[Outcome, ...] = (Outcome(outcome=Proven.MISSING),)
         for question in asked.questions:
-            answers = await self._answer(pull, demand, question)
-            if answers[0].outcome is Proven.VERIFIED:
-                return asked, answers
-            if found[0].outcome is Proven.MISSING:
-                found = answers
-        return asked, found
+            answered = await self._answer(pull, demand, question)
+            if answered[0].outcome is Proven.VERIFIED:
+                verified += answered
+            elif otherwise[0].outcome is Proven.MISSING:
+                otherwise = answered
+        return asked, tuple(verified) or otherwise
 
     async def _answer(self, pull: Pull, demand: Demand, question: Question) -> tuple[Outcome, ...]:
         """Both forms of storage; Missing only where there is nothing in either.
 
-        One signature is enough, but of attestations the newest decides, and it may be in the other form: they are read in both.
+        One signature of somebody is enough. Of attestations the newest decides, and it may be in the other form; and where several could
+        have signed, each of them may be revoked one day: those are read in both.
         """
         found, older = await self._ask(pull, demand, question, older=False)
-        if older or (found.outcome is Proven.VERIFIED and not demand.predicate_type):
-            return (found,)
+        enough = not demand.predicate_type and question.signer is not None
+        if older or (found[0].outcome is Proven.VERIFIED and enough):
+            return found
         second, _ = await self._ask(pull, demand, question, older=True)
-        verified = tuple(each for each in (found, second) if each.outcome is Proven.VERIFIED)
-        return verified or (found if second.outcome is Proven.MISSING else second,)
+        verified = tuple(each for each in (*found, *second) if each.outcome is Proven.VERIFIED)
+        return verified or (found if second[0].outcome is Proven.MISSING else second)
 
-    async def _ask(self, pull: Pull, demand: Demand, question: Question, *, older: bool) -> tuple[Outcome, bool]:
-        """One question to one form of storage, and whether it was the older one.
+    async def _ask(self, pull: Pull, demand: Demand, question: Question, *, older: bool) -> tuple[tuple[Outcome, ...], bool]:
+        """One question to one form of storage, and whether it was the older one: one outcome, or one for each who signed.
 
         Where several could have signed, whoever could be it is asked about exactly: cosign does not tell whom it verified.
         """
         done = await self._verify(pull, demand, question, older=older)
         found, was_older = read(done, pull, demand)
         if found.outcome is not Proven.VERIFIED or question.signer is not None:
-            return msgspec.structs.replace(found, signer=question.signer if found.outcome is Proven.VERIFIED else None), was_older
-        for signer in await self._candidates(pull, demand, question, done, older=was_older):
+            return (msgspec.structs.replace(found, signer=question.signer if found.outcome is Proven.VERIFIED else None),), was_older
+        who = await self._candidates(pull, demand, question, done, older=was_older)
+        if demand.predicate_type and len(who) > _MAX_CANDIDATES:
+            raise TransientError(f"more than {_MAX_CANDIDATES} could have attested it", hint="fewer attestations on this image")
+        verified = []
+        for signer in who[:_MAX_CANDIDATES]:
             again, _ = read(await self._verify(pull, demand, exactly(question, signer), older=was_older), pull, demand)
             if again.outcome is Proven.VERIFIED:
-                return msgspec.structs.replace(again, signer=signer), was_older
-        raise TransientError("cosign verified a certificate, and does not say whose", hint="fewer signatures on this image")
+                verified.append(msgspec.structs.replace(again, signer=signer))
+        if not verified:
+            raise TransientError("cosign verified a certificate, and does not say whose", hint="fewer signatures on this image")
+        return tuple(verified), was_older
 
     async def _verify(self, pull: Pull, demand: Demand, question: Question, *, older: bool) -> process.Completed:
         verb = ["verify-attestation", "--type", demand.predicate_type] if demand.predicate_type else ["verify"]
@@ -173,7 +182,7 @@ class Cosign:
         else:
             kind = "attestation" if demand.predicate_type else "signature"
             found = candidates.in_bundles((await self._run(["download", kind, *_registry(pull)], pull, None)).output)
-        return list(dict.fromkeys(found))[:_MAX_CANDIDATES]
+        return list(dict.fromkeys(found))
 
     # One run.
 
@@ -204,6 +213,10 @@ def accepted(version: str) -> tuple[int, int, int]:
         EvidenceError: if it is too old, a pre-release, or not a version.
     """
     return tool.release("cosign", version, floor=FLOOR)
+
+
+def _said(verified: Outcome, now: datetime) -> Said:
+    return Said(outcome=verified.outcome, signer=verified.signer, at=now)
 
 
 def _registry(pull: Pull) -> list[str]:

@@ -65,20 +65,23 @@ def unproven(first: Iterable[Proof], second: Sequence[Proof]) -> str:
     What could not be found out denies nothing, nor does what was asked with another key or trust root.
     """
     now = {proof.demand: proof for proof in second}
-    found = [_denied(proof, now[proof.demand]) for proof in first if proof.outcome is Proven.VERIFIED and proof.demand in now]
+    found = [denied(proof, now[proof.demand]) for proof in first if proof.outcome is Proven.VERIFIED and proof.demand in now]
     return "; ".join(filter(None, found))
 
 
-def _denied(first: Proof, second: Proof) -> str:
+def denied(first: Proof, second: Proof) -> str:
+    """Returns what of one proof a second look denies, `""` where nothing. Several may have signed: the one who did is looked for."""
     name = first.authority or first.demand
     if second.outcome is Proven.UNKNOWN or second.material != first.material:
         return ""
     if second.outcome is not Proven.VERIFIED:
         return f"{name}: {second.outcome.value} ({second.reason})"
-    if second.signer != first.signer:
+    same = [answer for answer in second.answers if answer.signer == first.signer and answer.outcome is Proven.VERIFIED]
+    if not same:
         return f"{name}: signed by {second.signer}, not by {first.signer}"
-    if first.made_at is not None and second.made_at is not None and second.made_at < first.made_at:
-        return f"{name}: attests something of {second.made_at:%Y-%m-%d %H:%M}, not of {first.made_at:%Y-%m-%d %H:%M}"
+    made_at = same[0].made_at
+    if first.made_at is not None and made_at is not None and made_at < first.made_at:
+        return f"{name}: attests something of {made_at:%Y-%m-%d %H:%M}, not of {first.made_at:%Y-%m-%d %H:%M}"
     return ""
 
 

@@ -117,7 +117,7 @@ class Gatherer:
             DefinitiveError: none of them has it. TransientError: one of them may.
             EvidenceError: the scanner itself is not fit for use.
         """
-        if not fresh and (again := await self._known(candidates, documents)) is not None:
+        if not fresh and (again := await self.known(candidates, documents)) is not None:
             return again
         failures: list[GatherError] = []
         registry = self._registry.showing(credentials)
@@ -130,13 +130,20 @@ class Gatherer:
             raise DefinitiveError("nobody said in which repository this digest is")
         raise next((error for error in failures if isinstance(error, TransientError)), failures[0])
 
-    async def _known(self, candidates: Sequence[str], documents: Sequence[vex.Document]) -> Scan | None:
+    async def there(self, text: str, credentials: Credentials = _ANONYMOUS) -> None:
+        """Asks for the manifest of one of the candidates. Raises as `scan`, where it cannot be had there."""
+        reference = _parse(text)
+        if not reference.digest:
+            raise DefinitiveError(f"{reference.repository} is named without a digest")
+        await self._registry.showing(credentials).manifest(reference, reference.digest)
+
+    async def known(self, candidates: Sequence[str], documents: Sequence[vex.Document] = ()) -> Scan | None:
         """What can be said without pulling it: a digest is always the same bytes, and the same trivy reads the same out of them."""
         of = {parsed.digest for text in candidates if (parsed := _parse(text)).digest}
         if self._sboms is None or len(of) != 1:
             return None
         (only,) = of
-        return (await self.reevaluate([only], documents={only: documents})).scans.get(only) if only is not None else None
+        return None if only is None else (await self.reevaluate([only], documents={only: documents})).scans.get(only)
 
     async def reevaluate(
         self, digests: Sequence[Digest], *, documents: Mapping[Digest, Sequence[vex.Document]] | None = None
@@ -195,7 +202,7 @@ class Gatherer:
             database_at=database.updated_at,
             scanners=record.scanners,
             blind=blind,
-            suppressed=vex.suppressed(parts, documents, digest=reference.digest),
+            spoken=vex.spoken(parts, documents, digest=reference.digest),
             subject=record.digest,
             platforms=platforms,
             unjudged=unjudged,

@@ -5,8 +5,8 @@ that there is nothing, Invalid where there is something and it is not what was a
 """
 
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,9 +16,10 @@ from mlwarden.evidence import attestations, exchanges, process
 from mlwarden.evidence.attestations import Attested
 from mlwarden.evidence.failure import DefinitiveError, TransientError, one_line
 from mlwarden.evidence.tool import Pull
-from mlwarden.model.signing import Demand, Proven, Signer
+from mlwarden.model.signing import Demand, Proven, Said, Signer
 
-_FUTURE = timedelta(minutes=5)
+_MOST_FUTURE = 3
+"""Attestations of one signer that are dated in the future and looked at."""
 _TRUST = ("setting trusted material", "setting up clients and keys")
 _CONFIGURED = ("loading trusted root", "loading public key", "parsing reference")
 _NOTHING = ("no signatures found", "no matching attestations:")
@@ -108,35 +109,48 @@ def _other(said: str, demand: Demand) -> str:
     return f"not by {demand.authority.name}: {_reason(said)}"
 
 
-def judged(verified: Sequence[Outcome], demand: Demand, now: datetime) -> tuple[Outcome, datetime | None]:
-    """Returns what the attested predicates of all forms of storage mean under the demand's condition, and when what they attest was made.
+def answers(verified: Sequence[Outcome], demand: Demand, now: datetime) -> tuple[Said, ...]:
+    """Returns what the attested predicates of all forms of storage mean under the demand's condition, signer by signer.
 
-    The newest decides: an older scan without findings says nothing beside today's. Where several are equally new, or none has a date, all
-    of them must satisfy the condition.
+    Of each signer the newest decides: an older scan without findings says nothing beside today's. Where several are equally new, or
+    none has a date, all of them must satisfy the condition. Those from the future are beside it, with their dates: what they count as
+    depends on when they were first seen.
+
+    Raises:
+        DefinitiveError: the condition is none.
     """
-    known = dated(verified, demand.predicate_type)
-    if not known:
-        return verified[0], None
-    found = msgspec.structs.replace(verified[0], signer=known[0].signer)
-    made_at = known[0].made_at
-    if made_at is not None and made_at > now + _FUTURE:
-        return Outcome(outcome=Proven.INVALID, reason=f"it says that it was made in the future ({made_at:%Y-%m-%dT%H:%M:%SZ})"), None
+    by_signer: dict[Signer, dict[datetime | None, list[Attested]]] = {}
+    for each in dated(verified, demand.predicate_type):
+        by_signer.setdefault(each.signer, {}).setdefault(each.made_at, []).append(each)
+    satisfied = _condition(demand)
+    found: list[Said] = []
+    for signer, by_date in by_signer.items():
+        future = [made_at for made_at in by_date if made_at is not None and made_at > now]
+        counting = [*future[:_MOST_FUTURE], *[made_at for made_at in by_date if made_at not in future][:1]]
+        for made_at in counting:
+            reason = next((reason for each in by_date[made_at] if (reason := satisfied(each))), "")
+            outcome = Proven.INVALID if reason else Proven.VERIFIED
+            found.append(Said(outcome=outcome, reason=one_line(reason), signer=signer, made_at=made_at, at=now))
+    return tuple(found)
+
+
+def _condition(demand: Demand) -> Callable[[Attested], str]:
+    """Why what is attested does not satisfy the condition; `""` where it does."""
     if not demand.condition:
-        return found, made_at
+        return lambda _: ""
     try:
         program = cel.compile(demand.condition, variables=("predicate",), expect=bool)
     except cel.CelError as error:
         raise DefinitiveError(f"the condition does not compile: {one_line(error.message)}", hint=error.hint) from None
-    for each in known:
-        if each.made_at != made_at:
-            break
+
+    def satisfied(attested: Attested) -> str:
         try:
-            if not program({"predicate": cel.strip_nulls(each.predicate)}):
-                return Outcome(outcome=Proven.INVALID, reason="what it attests does not satisfy the condition"), made_at
+            good = program({"predicate": cel.strip_nulls(attested.predicate)})
         except cel.EvaluationError as error:
-            reason = f"the condition has no value for what it attests: {one_line(str(error), 160)}"
-            return Outcome(outcome=Proven.INVALID, reason=reason), made_at
-    return found, made_at
+            return f"the condition has no value for what it attests: {one_line(str(error), 160)}"
+        return "" if good else "what it attests does not satisfy the condition"
+
+    return satisfied
 
 
 def _signatures(done: process.Completed, pull: Pull, demand: Demand) -> Outcome:

@@ -1,15 +1,17 @@
-"""What can be proven about a digest: every demand against every repository it is in, until one of them settles it.
+"""What can be proven about a digest: every demand against every repository it is in, side by side.
 
-A signature is of a digest and not of a place, so it counts wherever it is found; a copy that was pushed elsewhere without its signatures is
-the same image. An attestation counts as long as there is no newer one: whoever copies an image, and leaves behind that it failed its last
-scan, changes nothing, so for those every repository is asked. That there are none is known only when every repository has said so: one
-that could not be asked leaves it `Unknown`.
+A signature is of a digest and not of a place, so it counts wherever it is found, and the first one is enough; a copy that was pushed
+elsewhere without its signatures is the same image. An attestation counts as long as there is no newer one: whoever copies an image, and
+leaves behind that it failed its last scan, changes nothing, so for those every repository is asked. What is said is therefore said with
+the places that said it: whoever names a repository that could not be asked has no answer from it (`checks.proven`).
+
+Whoever may name repositories may name some that hang. So they are asked at the same time, none is waited for longer than its own time, and
+what others have answered by then is kept.
 """
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -17,24 +19,29 @@ from typing import Protocol
 import msgspec
 
 from mlwarden.errors import EvidenceError, InputError
-from mlwarden.evidence import vex
-from mlwarden.evidence.attestations import Attested
+from mlwarden.evidence.attestations import Attestations
 from mlwarden.evidence.credentials import Credentials
-from mlwarden.evidence.failure import GatherError, one_line
+from mlwarden.evidence.failure import GatherError, TransientError, one_line
+from mlwarden.evidence.hearing import Hearing
+from mlwarden.evidence.history import Looked, together
 from mlwarden.evidence.registries import Access
 from mlwarden.evidence.registry import Registry
 from mlwarden.evidence.tool import Pull
 from mlwarden.model import reference as references
-from mlwarden.model.signing import Demand, Proof, Proven
+from mlwarden.model.signing import Demand, Place, Proof, Proven
 
 _ANONYMOUS = Credentials()
+_NOWHERE = EvidenceError("nobody said in which repository this digest is")
 _NO_VERIFIER = EvidenceError("the scanner has no cosign", hint="install cosign 3.1.2 or later, and name it with --cosign")
-LOG = logging.getLogger(__name__)
 _PROCESSES = 4
 """Runs of cosign at the same time, beside one for each question: 100 MB each, for a tenth of a second. The one of its own is so that
 registries that hang, a minute each time, cost whoever asks about their images and nobody else; who may ask is for the caller to bound."""
-_BETTER = (Proven.VERIFIED, Proven.UNKNOWN, Proven.INVALID, Proven.MISSING)
-"""Of the answers of several repositories the first of these counts."""
+_HEAD_START = 0.5
+"""Seconds after which the next repository is asked for a signature, too."""
+_RUN_SECONDS = 60
+"""For one question in one place, once it is its turn."""
+_ALL_SECONDS = 120
+"""For all of them; what has not answered by then is `Unknown`."""
 
 
 class Verifier(Protocol):
@@ -44,7 +51,7 @@ class Verifier(Protocol):
         """Raises GatherError, EvidenceError."""
         ...
 
-    async def attested(self, pull: Pull, demand: Demand) -> Sequence[Attested]:
+    async def attested(self, pull: Pull, demand: Demand) -> Attestations:
         """Raises GatherError, EvidenceError."""
         ...
 
@@ -62,81 +69,109 @@ class Prover:
         self._processes = asyncio.Semaphore(_PROCESSES)
 
     async def prove(
-        self, candidates: Sequence[str], demands: Mapping[str, Demand], credentials: Credentials = _ANONYMOUS
-    ) -> tuple[Proof, ...]:
-        """Returns one proof per demand, under the name that it was asked by.
+        self,
+        candidates: Sequence[str],
+        demands: Mapping[str, Demand],
+        credentials: Credentials = _ANONYMOUS,
+        *,
+        seconds: float = _ALL_SECONDS,
+    ) -> Looked:
+        """Returns one proof per demand, under the name that it was asked by, and where it was looked.
 
         Args:
-            candidates: `repository@sha256:…`, all of one digest.
+            candidates: `repository@sha256:…`, all of one digest; who is to be asked first comes first.
             demands: by id.
             credentials: for this question alone, before the configured ones.
+            seconds: after which what is known by then is the answer.
 
         Raises:
             EvidenceError: the verifier itself is not fit for use.
         """
         ways, slots = [_Ways(self._registry.showing(credentials), text) for text in candidates], _Slots(self._processes)
-        return tuple(await asyncio.gather(*(self._one(ways, slots, name, demand) for name, demand in demands.items())))
+        ends = asyncio.get_running_loop().time() + seconds
+        found = await asyncio.gather(*(self._everywhere(ways, slots, demand, ends) for demand in demands.values()))
+        proofs, said = [], dict(zip(demands, found, strict=True))
+        for name, demand in demands.items():
+            proof = together(list(said[name].values())) if said[name] else _proof(Proven.UNKNOWN, _NOWHERE)
+            proofs.append(msgspec.structs.replace(proof, demand=name, authority=demand.authority.name))
+        return Looked(proofs=tuple(proofs), places=tuple(_place(text, said) for text in dict.fromkeys(candidates)))
 
-    async def documents(
-        self, candidates: Sequence[str], demands: Mapping[str, Demand], credentials: Credentials = _ANONYMOUS
-    ) -> tuple[vex.Document, ...]:
-        """Returns the VEX documents about a digest that are signed by whom they are demanded of; the demand's name is their source.
+    async def _everywhere(self, ways: Sequence["_Ways"], slots: "_Slots", demand: Demand, ends: float) -> dict[str, Proof]:
+        """What each place says about one demand, as far as it was asked: the first signature is enough."""
+        loop, waiting, running, found = asyncio.get_running_loop(), list(ways), dict[asyncio.Task[Proof], str](), dict[str, Proof]()
+        enough = not demand.predicate_type
+        try:
+            while (waiting or running) and loop.time() < ends:
+                for way in waiting[: 1 if enough else None]:
+                    running[asyncio.create_task(self._at(way, slots, demand))] = way.text
+                    waiting = waiting[1:]
+                left = ends - loop.time()
+                done, _ = await asyncio.wait(
+                    running, timeout=min(left, _HEAD_START) if waiting else left, return_when=asyncio.FIRST_COMPLETED
+                )
+                found |= {running.pop(task): task.result() for task in done}
+                if enough and any(proof.outcome is Proven.VERIFIED for proof in found.values()):
+                    return found
+            late = TransientError("it did not say in time whether there is one")
+            return found | {text: _proof(Proven.UNKNOWN, late) for text in (*running.values(), *(way.text for way in waiting))}
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
-        From every repository: what was taken back in one of them is not said any more by a copy elsewhere. What cannot be had, or read,
-        excuses nothing, and is no reason to lose the scan.
+    def hearing(self, candidates: Sequence[str], demands: Mapping[str, Demand], credentials: Credentials = _ANONYMOUS) -> Hearing:
+        """Returns what looks for the VEX documents about a digest that are signed by whom they are demanded of; to be entered.
+
+        The demand's name is the source of what is found.
         """
-        ways, slots = [_Ways(self._registry.showing(credentials), text) for text in candidates], _Slots(self._processes)
-        found = await asyncio.gather(*(self._said(ways, slots, name, demand) for name, demand in demands.items()))
-        return tuple(document for each in found for document in each)
+        ways = {text: _Ways(self._registry.showing(credentials), text) for text in candidates}
+        slots = _Slots(self._processes)
 
-    async def _said(self, ways: Sequence["_Ways"], slots: "_Slots", name: str, demand: Demand) -> list[vex.Document]:
-        documents: list[vex.Document] = []
-        for way in [way for each in ways for way in await each.found()]:
-            if isinstance(way, Exception) or self._verifier is None:
-                continue
-            try:
-                async with slots.one():
-                    attested = await self._verifier.attested(way, demand)
-                documents += [vex.read(each.predicate, source=name, signer=each.signer) for each in attested]
-            except EvidenceError as error:
-                LOG.warning("VEX documents of %s: %s", demand.authority.name, error.message)
-        return documents
+        async def look(text: str, demand: Demand, alive: Callable[[], None]) -> list[Attestations]:
+            if self._verifier is None:
+                raise _NO_VERIFIER
+            found: list[Attestations] = []
+            for way in await ways[text].found():
+                if isinstance(way, Exception):
+                    raise EvidenceError(way.message)
+                alive()
+                try:
+                    async with slots.one(), asyncio.timeout(_RUN_SECONDS):
+                        found.append(await self._verifier.attested(way, demand))
+                except TimeoutError:
+                    raise TransientError(f"cosign took more than {_RUN_SECONDS} s") from None
+            return found
 
-    async def _one(self, ways: Sequence["_Ways"], slots: "_Slots", name: str, demand: Demand) -> Proof:
-        found: list[Proof] = []
-        for each in ways:
-            found += await self._at(each, slots, demand)
-            if found[-1].outcome is Proven.VERIFIED and not demand.predicate_type:
-                break
-        best = min(found, key=_rank, default=None) or _proof(
-            Proven.UNKNOWN, EvidenceError("nobody said in which repository this digest is")
-        )
-        return msgspec.structs.replace(best, demand=name, authority=demand.authority.name)
+        return Hearing(look, candidates, demands)
 
-    async def _at(self, ways: "_Ways", slots: "_Slots", demand: Demand) -> list[Proof]:
-        """At least one: of the mirrors of a repository, which may not have its signatures, and of itself."""
+    async def _at(self, ways: "_Ways", slots: "_Slots", demand: Demand) -> Proof:
+        """What one place says: its mirrors, which may not have what belongs to an image, and itself."""
         if self._verifier is None:
-            return [_proof(Proven.UNKNOWN, _NO_VERIFIER)]
+            return _proof(Proven.UNKNOWN, _NO_VERIFIER)
         found: list[Proof] = []
         for way in await ways.found():
             try:
                 if isinstance(way, Exception):
                     found.append(_proof(Proven.UNKNOWN, way))
                     continue
-                async with slots.one():
+                async with slots.one(), asyncio.timeout(_RUN_SECONDS):
                     found.append(await self._verifier.establish(way, demand))
             except GatherError as error:
                 found.append(_proof(Proven.UNKNOWN, error))
+            except TimeoutError:
+                found.append(_proof(Proven.UNKNOWN, TransientError(f"cosign took more than {_RUN_SECONDS} s")))
             if found[-1].outcome is Proven.VERIFIED and not demand.predicate_type:
                 break
-        return found
+        said = together(found)
+        # What a mirror does not have the registry itself may have: only when all of them have said so is there nothing.
+        return said if said.answers else next((each for each in found if each.outcome is Proven.UNKNOWN), said)
 
 
-def _rank(proof: Proof) -> tuple[bool, float, int]:
-    """The least counts: of attestations with a date the newest, whichever repository it is in, and at the same date the one that fails."""
-    if proof.made_at is not None and proof.outcome in {Proven.VERIFIED, Proven.INVALID}:
-        return False, -proof.made_at.timestamp(), -_BETTER.index(proof.outcome)
-    return True, 0, _BETTER.index(proof.outcome)
+def _place(text: str, said: Mapping[str, Mapping[str, Proof]]) -> Place:
+    of = {name: proofs[text] for name, proofs in said.items() if text in proofs}
+    reason = next((proof.reason for proof in of.values() if proof.outcome is Proven.UNKNOWN), "")
+    answered = {name: proof.at for name, proof in of.items() if proof.outcome is not Proven.UNKNOWN}
+    return Place(reference=text, at=datetime.now(UTC), reason=one_line(reason, 200), answered=answered)
 
 
 class _Slots:
@@ -156,7 +191,7 @@ class _Ways:
     """The ways to one `repository@sha256:…`, found out once for all demands, and only when they are needed."""
 
     def __init__(self, registry: Registry, text: str) -> None:
-        self._registry, self._text = registry, text
+        self._registry, self.text = registry, text
         self._lock = asyncio.Lock()
         self._found: tuple[Pull | EvidenceError | InputError, ...] = ()
 
@@ -169,7 +204,7 @@ class _Ways:
 
     async def _find(self) -> tuple[Pull | EvidenceError | InputError, ...]:
         try:
-            reference = references.parse(self._text)
+            reference = references.parse(self.text)
         except InputError as error:
             return (error,)
         if not reference.digest:

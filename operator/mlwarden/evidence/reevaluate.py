@@ -139,7 +139,7 @@ def _scan(record: Record, parts: Sequence[Findings], documents: Sequence[vex.Doc
         database_at=database.updated_at,
         scanners=record.scanners,
         blind=record.blind,
-        suppressed=vex.suppressed(parts, documents, digest=record.digest),
+        spoken=vex.spoken(parts, documents, digest=record.digest),
         subject=record.digest,
         platforms=record.platforms,
         unjudged=record.unjudged,

@@ -17,7 +17,7 @@ from mlwarden.errors import Error
 from mlwarden.evidence import store as evidence
 from mlwarden.evidence.bounds import Unanswered, Waits, by_purpose
 from mlwarden.evidence.pullers import pullers
-from mlwarden.evidence.store import INTEREST, ImageEvidence, Purpose, Requester, adds, canonical, new_pullers, read
+from mlwarden.evidence.store import INTEREST, ImageEvidence, Purpose, Requester, adds, canonical, names, new_pullers, read
 from mlwarden.model.evidence import Phase
 from mlwarden.model.workload import Json, Workload
 
@@ -28,6 +28,7 @@ _JUST = timedelta(seconds=5)
 _AHEAD = timedelta(minutes=5)
 """How far a scanner's clock may be ahead of ours."""
 _REMEMBERED = 10_000
+_TRIES = 3
 
 
 class Requests:
@@ -90,15 +91,15 @@ class Requests:
         try:
             await self._client.create(IMAGE_EVIDENCE, pending)
         except ConflictError:
-            stored = read(await self._client.get(IMAGE_EVIDENCE, name))
-            self._count(name, stored)
-            if worth_asking(stored, reference, now, requester):
+            for _ in range(_TRIES):
+                stored = read(await self._client.get(IMAGE_EVIDENCE, name))
+                self._count(name, stored)
+                if not worth_asking(stored, reference, now, requester):
+                    break
                 patch = evidence.request(stored, reference, now, requester)
-                try:
+                with contextlib.suppress(ConflictError):  # somebody else asked at the same moment, perhaps for another repository
                     await self._client.patch(IMAGE_EVIDENCE, stored.metadata.name, patch)
-                except ApiError as error:
-                    if not isinstance(error, ConflictError):  # somebody else asked at the same moment
-                        raise
+                    break
         except ApiError:
             self._count(name, None)
             raise
@@ -152,7 +153,7 @@ def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester
     if stored.status.phase is not Phase.READY and new_pullers(stored, requester):
         return True  # with other credentials it may be there
     if stored.status.phase is Phase.PENDING or stored.is_asked:
-        return adds(stored, requester) or now - stored.asked_last >= INTEREST
+        return adds(stored, requester) or not names(stored, reference, requester) or now - stored.asked_last >= INTEREST
     if stored.status.at is None:
         return True
     # Answered a moment ago: whoever asks has not seen it yet. An answer of tomorrow is no reason to wait for it.

@@ -20,7 +20,8 @@ evidence.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -28,12 +29,13 @@ from typing import Annotated
 import msgspec
 
 from mlwarden.errors import EvidenceError, InputError
+from mlwarden.evidence.history import MAX_PLACES
 from mlwarden.evidence.pullers import MAX_PULLERS, Puller
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
 from mlwarden.model.evidence import SIGNATURES, ImageFacts, Phase, Proofs, Resolution, Scan
 from mlwarden.model.schema import Column, Rule, definition, rules
-from mlwarden.model.signing import MAX_PROOFS, Proof, Proven
+from mlwarden.model.signing import MAX_PROOFS, Place, Proof, Proven
 from mlwarden.model.workload import Json
 
 API_VERSION = "mlwarden.io/v1alpha1"
@@ -53,6 +55,9 @@ _REFERENCES = msgspec.Meta(
         Rule(f"oldSelf.all(known, known in self) || oldSelf.size() == {MAX_REFERENCES}", "references are appended to, never changed")
     ),
 )
+
+
+_NAMESPACES = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=63)], ...], msgspec.Meta(max_length=MAX_NAMESPACES)]
 
 
 class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -103,13 +108,15 @@ class EvidenceSpec(_Wire, frozen=True, kw_only=True):
         pullers: with whose pull Secrets it may be pulled, the newest last.
         purpose: the most urgent that it was asked for.
         namespaces: on whose behalf, the newest last; the scanner is fair among them.
+        named_by: reference of a digest → namespaces that name it, the newest last; when the list is full, who names most makes room.
     """
 
     references: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...], _REFERENCES]
     requested_at: datetime | None = None
     pullers: Annotated[tuple[Puller, ...], msgspec.Meta(max_length=MAX_PULLERS)] = ()
     purpose: Purpose = Purpose.POD
-    namespaces: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=63)], ...], msgspec.Meta(max_length=MAX_NAMESPACES)] = ()
+    namespaces: _NAMESPACES = ()
+    named_by: Annotated[dict[str, _NAMESPACES], msgspec.Meta(max_length=MAX_REFERENCES)] = {}
 
 
 class Compared(StrEnum):
@@ -153,6 +160,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
         proven: how many of them are verified, for people: `1 of 2`.
         answered_by: the pod that wrote this answer; the API server lets no other one write that name.
         second_look: what another look at this answer said, where there was one.
+        places: which repositories were asked, and what they have answered.
         claimed_by: the scanner that is at it.
         claimed_until: from then on another may take it.
         attempts: failures in a row.
@@ -169,6 +177,7 @@ class EvidenceStatus(_Wire, frozen=True, kw_only=True):
     proven: Annotated[str, msgspec.Meta(max_length=16)] = ""
     answered_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
     second_look: SecondLook | None = None
+    places: Annotated[tuple[Place, ...], msgspec.Meta(max_length=MAX_PLACES)] = ()
     claimed_by: Annotated[str, msgspec.Meta(max_length=253)] = ""
     claimed_until: datetime | None = None
     attempts: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -261,11 +270,15 @@ def pending(wanted: str, requester: Requester | None = None) -> dict[str, Json]:
     Raises:
         InputError: if it names no image.
     """
+    name, reference = name_for(wanted), canonical(wanted)
+    named: dict[str, Json] = {}
+    if requester is not None and requester.namespace and not name.startswith("tag-"):
+        named["namedBy"] = {reference: [requester.namespace]}
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {"name": name_for(wanted), "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
-        "spec": {"references": [canonical(wanted)], **_on_behalf(requester, ()), **_pulled_by((), requester)},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "mlwarden"}},
+        "spec": {"references": [reference], **_on_behalf(requester, ()), **_pulled_by((), requester), **named},
     }
 
 
@@ -273,23 +286,56 @@ def request(stored: ImageEvidence, wanted: str, now: datetime, requester: Reques
     """Returns the merge patch that asks again for what is `stored`, and names one more repository and puller to pull it with.
 
     Carries the resource version where it changes a list, so that two requesters do not undo each other: on a conflict read it again.
-    When a list is full its oldest entry goes: filling it with repositories that do not have the digest must not spoil it for others.
-    What is on its way already is not asked for a second time: then only who waits is added.
+    The repository that is named now comes last, which is asked first. When the list is full a repository goes that only those name who
+    name most: a namespace that fills it pushes out its own. What is on its way already is not asked for a second time: then only who waits
+    is added.
     """
     spec: dict[str, Json] = {}
     if not stored.is_asked:
         spec = _on_behalf(requester, ())
     elif adds(stored, requester) and requester is not None:
         spec = _on_behalf(requester, stored.spec.namespaces if requester.purpose is stored.spec.purpose else ())
+    place = {} if stored.is_resolution else _placed(stored.spec, canonical(wanted), requester)
     is_new = not stored.is_resolution and canonical(wanted) not in stored.spec.references
-    if is_new:
-        spec["references"] = [*stored.spec.references, canonical(wanted)][-MAX_REFERENCES:]
     if new := new_pullers(stored, requester):
         spec |= _pulled_by(stored.spec.pullers, requester)
-    if is_new or new or not stored.is_asked or now - stored.asked_last >= INTEREST:
+    asks = is_new or new or not stored.is_asked or now - stored.asked_last >= INTEREST
+    if asks or "namedBy" in place:
+        spec |= place
+    if asks:
         spec["requestedAt"] = asked_at(now)
-    whole = {"spec": spec}
-    return {"metadata": {"resourceVersion": stored.metadata.resource_version}, **whole} if is_new or new or "namespaces" in spec else whole
+    lists = {"references", "pullers", "namespaces", "namedBy"} & spec.keys()
+    return {"metadata": {"resourceVersion": stored.metadata.resource_version}, "spec": spec} if lists else {"spec": spec}
+
+
+def names(stored: ImageEvidence, wanted: str, requester: Requester | None) -> bool:
+    """Whether it is known that a requester's namespace names the repository."""
+    namespace = requester.namespace if requester is not None else ""
+    known = stored.spec.named_by.get(canonical(wanted), ())
+    return stored.is_resolution or not namespace or namespace in known or len(known) >= MAX_NAMESPACES
+
+
+def _placed(spec: EvidenceSpec, reference: str, requester: Requester | None) -> dict[str, Json]:
+    """What changes in the list of repositories when one is named: it comes last, and one makes room where there is none."""
+    named_by = {known: spec.named_by.get(known, ()) for known in spec.references}
+    before = named_by.pop(reference, ())
+    gone = _most_named(named_by) if reference not in spec.references and len(named_by) >= MAX_REFERENCES else ""
+    named_by.pop(gone, None)
+    change: dict[str, Json] = {}
+    order = [*named_by, reference]
+    if order != list(spec.references):
+        change["references"] = order
+    namespace = requester.namespace if requester is not None else ""
+    names: dict[str, Json] = {gone: None} if gone in spec.named_by else {}
+    if namespace and namespace not in before and len(before) < MAX_NAMESPACES:
+        names[reference] = [*before, namespace]
+    return {**change, "namedBy": names} if names else change
+
+
+def _most_named(named_by: Mapping[str, tuple[str, ...]]) -> str:
+    """Of the repositories the oldest of those whose namespaces, each of them, name most."""
+    counts = Counter(namespace for names in named_by.values() for namespace in names or ("",))
+    return max(named_by, key=lambda reference: min(counts[namespace] for namespace in named_by[reference] or ("",)))
 
 
 def asked_at(now: datetime) -> str:
@@ -367,8 +413,9 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
     if evidence.is_signatures:
         about = evidence.digest
         proofs = {proof.demand: proof for proof in status.proofs}
-        reason = status.reason or _waiting(status.phase)
-        return about, Proofs(digest=about, phase=status.phase, reason=reason, proofs=proofs, pulled_for=_pulled_for(evidence))
+        reason, asked_in = status.reason or _waiting(status.phase), answered(evidence)
+        proven_by = Proofs(digest=about, phase=status.phase, reason=reason, proofs=proofs, answered=asked_in)
+        return about, msgspec.structs.replace(proven_by, pulled_for=_pulled_for(evidence))
     asked = evidence.spec.requested_at or evidence.metadata.creation_timestamp
     if not evidence.is_resolution:
         about = evidence.digest
@@ -384,6 +431,7 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
             asked_at=asked,
             answered_at=status.at,
             pulled_for=_pulled_for(evidence),
+            answered=answered(evidence),
         )
     reference, at = evidence.spec.references[0], status.at or _NEVER
     if status.phase is not Phase.READY:
@@ -392,6 +440,21 @@ def to_facts(obj: Json | ImageEvidence) -> tuple[Digest, ImageFacts] | tuple[str
         return reference, Resolution(digest=digest(status.digest), at=at, reason=status.reason, asked_at=asked)
     except InputError:
         return reference, Resolution(digest=None, at=at, reason="the evidence says Ready without a digest")
+
+
+def places(evidence: ImageEvidence) -> tuple[Place, ...]:
+    """Returns which repositories were asked. Before places were noted, an answer was one of all of them."""
+    status = evidence.status
+    said = {proof.demand: proof.at for proof in status.proofs if proof.outcome is not Proven.UNKNOWN}
+    said |= {each.source: status.scan.scanned_at for each in status.scan.suppressed} if status.scan is not None else {}
+    if status.places or not said:
+        return status.places
+    return tuple(Place(reference=reference, at=max(said.values()), answered=said) for reference in evidence.spec.references)
+
+
+def answered(evidence: ImageEvidence) -> dict[str, Mapping[str, datetime]]:
+    """Returns reference → demand → when it last had an answer there."""
+    return {place.reference: place.answered for place in places(evidence)}
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):

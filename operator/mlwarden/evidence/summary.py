@@ -8,14 +8,18 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from mlwarden.evidence.report import SEVERITIES, Findings
+from mlwarden.evidence.vex import Spoken
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Scan, Suppressed, Vulnerability, Weakness
 
 UNFIXED = "unfixed"
+_SILENCE = Spoken()
 KEPT = 25
 """Vulnerabilities kept by name."""
 KEPT_SUPPRESSED = 50
 """Vulnerabilities kept of which a VEX document speaks: a suppression that does not fit is not one."""
+KEPT_UNHEARD = 10
+"""Reasons kept why something in VEX documents does not count, the worst vulnerabilities first."""
 KEPT_WEAKNESSES = 10
 """Secrets, and mistakes in the configuration, kept by name."""
 
@@ -29,7 +33,7 @@ def summarise(
     scanners: Iterable[str] = ("vuln",),
     read_at: datetime | None = None,
     blind: Iterable[str] = (),
-    suppressed: Iterable[Suppressed] = (),
+    spoken: Spoken = _SILENCE,
     subject: Digest | None = None,
     platforms: Iterable[str] = (),
     unjudged: Iterable[str] = (),
@@ -42,14 +46,14 @@ def summarise(
     # Where two packages of one name say different things of it, the worse one counts.
     every = sorted((found for part in parts for found in part.vulnerabilities), key=_worse, reverse=True)
     distinct = {(found.id, found.package, found.installed): found for found in every}.values()
-    spoken_of = tuple(suppressed)
-    hidden = {(found.id, found.package, found.installed) for found in spoken_of}
+    hidden = {(found.id, found.package, found.installed) for found in spoken.suppressed}
 
     def order(found: Vulnerability) -> tuple[object, ...]:
         key = (found.id, found.package, found.installed)
         return key in hidden, not found.fixed, _rank(found), *key
 
     worst = sorted(distinct, key=order)
+    ranks = {found.id: number for number, found in enumerate(worst)}
     secrets = dict.fromkeys(found for part in parts for found in part.secrets)
     mistakes = dict.fromkeys(found for part in parts for found in part.misconfigurations)
     without_fix = _counts(found for found in distinct if not found.fixed)
@@ -68,13 +72,20 @@ def summarise(
         counts={**_counts(found for found in distinct if found.fixed), UNFIXED: sum(without_fix.values())},
         unfixed=without_fix,
         vulnerabilities=tuple(worst[:KEPT]),
-        suppressed=tuple(sorted(spoken_of, key=lambda found: (not found.fixed, _rank(found), found.id, found.package))[:KEPT_SUPPRESSED]),
+        suppressed=worst_of(spoken.suppressed),
+        affirmed=worst_of(spoken.affirmed),
+        unheard=tuple(sorted(spoken.unheard, key=lambda found: ranks.get(found.id, 0))[:KEPT_UNHEARD]),
         secret_counts=_counts(secrets),
         secrets=tuple(sorted(secrets, key=_rank)[:KEPT_WEAKNESSES]),
         misconfiguration_counts=_counts(mistakes),
         misconfigurations=tuple(sorted(mistakes, key=_rank)[:KEPT_WEAKNESSES]),
         blind=tuple(dict.fromkeys((*blind, *(reason for part in parts for reason in part.blind))))[:16],
     )
+
+
+def worst_of(found: Iterable[Suppressed]) -> tuple[Suppressed, ...]:
+    """Returns as many as are kept."""
+    return tuple(sorted(found, key=lambda each: (not each.fixed, _rank(each), each.id, each.package))[:KEPT_SUPPRESSED])
 
 
 def _counts(found: Iterable[Vulnerability | Weakness]) -> dict[str, int]:

@@ -22,12 +22,13 @@ from msgspec import Meta
 from mlwarden.evidence.failure import DefinitiveError, one_line
 from mlwarden.evidence.report import SEVERITIES, Findings
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Suppressed, Vulnerability
+from mlwarden.model.evidence import Suppressed, Unheard, Vulnerability
 from mlwarden.model.signing import Signer
 
 _ANALYSES = {"not_affected": "not_affected", "false_positive": "not_affected", "resolved": "fixed", "resolved_with_pedigree": "fixed"}
 """CycloneDX: states that suppress; `exploitable` and `in_triage` do not."""
 _SUPPRESSING = frozenset({"not_affected", "fixed"})
+_WORDS = frozenset({*_SUPPRESSING, "under_investigation"})
 _MANY = 10_000
 _MOST = 50_000
 """Statements of one document, each product of each counted."""
@@ -88,6 +89,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
         packages: of these packages in them; None: of whatever is in them.
         versions: of these versions of the packages; None: of all that `packages` names.
         signer: who signed the document, where that is known.
+        void: why it says nothing; empty where it does.
     """
 
     ids: frozenset[str]
@@ -98,10 +100,11 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[PackageURL, ...] | None = None
     versions: frozenset[str] | None = None
     signer: Signer | None = None
+    void: str = ""
 
     def speaks_of(self, found: Vulnerability, package: PackageURL | None) -> bool:
         """Whether it is about a vulnerability of a package, in an image that it is about."""
-        if found.id.upper() not in self.ids:
+        if found.id.upper() not in self.ids or self.void:
             return False
         any_version = self.versions is None or self.status not in _SUPPRESSING
         if self.packages is None:
@@ -236,37 +239,67 @@ def read(predicate: Mapping[str, object], *, source: str, signer: Signer | None 
     return Document(source=source, statements=statements)
 
 
-def suppressed(parts: Sequence[Findings], documents: Sequence[Document], *, digest: Digest) -> tuple[Suppressed, ...]:
-    """Returns which vulnerabilities of an image are suppressed by whom.
+class Spoken(msgspec.Struct, frozen=True, kw_only=True):
+    """What documents say about an image: see `Scan`."""
+
+    suppressed: tuple[Suppressed, ...] = ()
+    affirmed: tuple[Suppressed, ...] = ()
+    unheard: tuple[Unheard, ...] = ()
+
+
+def spoken(parts: Sequence[Findings], documents: Sequence[Document], *, digest: Digest) -> Spoken:
+    """Returns which vulnerabilities of an image are suppressed by whom, which are not, and why what was said of others does not count.
 
     One that is in several packages of the same name and version, or in several images behind an index, is suppressed by a source only
-    where that source suppresses every one of them.
+    where that source suppresses every one of them. Each signer of a source speaks alone: one of them may be revoked.
 
     Args:
         parts: what was found in each image manifest behind the digest, and in which.
-        documents: verified; several of one source are one.
+        documents: verified; several of one source and signer are one.
         digest: that was asked for: a statement about an index is one about every image in it.
     """
-    sources: dict[str, dict[str, list[Statement]]] = {}
-    for document in documents:
-        for statement in document.statements:
-            for name in statement.ids:
-                sources.setdefault(document.source, {}).setdefault(name, []).append(statement)
-    if not sources:
-        return ()
+    sources = _by_source(documents)
     places: dict[tuple[str, str, str], list[tuple[str, Vulnerability]]] = {}
-    for part in parts:
+    for part in parts if sources else ():
         for found in part.vulnerabilities:
             places.setdefault((found.id, found.package, found.installed), []).append((part.digest, found))
-    result = []
-    for source, statements in sources.items():
+    suppressed, affirmed, unheard = list[Suppressed](), list[Suppressed](), list[Unheard]()
+    for (source, _), statements in sources.items():
         for found_at in places.values():
             about = statements.get(found_at[0][1].id.upper(), [])
             decisive = [_latest(about, found, {digest, part}) for part, found in found_at] if about else []
-            reasons = [statement for statement in decisive if statement is not None and statement.status in _SUPPRESSING]
-            if reasons and len(reasons) == len(found_at):
-                result.append(_suppressed([found for _, found in found_at], reasons, source))
-    return tuple(result)
+            good = [each for each in decisive if each is not None and each.status in _SUPPRESSING]
+            bad = [each for each in decisive if each is not None and each.status not in _SUPPRESSING]
+            if good and len(good) == len(found_at):
+                suppressed.append(_suppressed(found_at, good, source, min(each.at for each in good)))
+            elif about:
+                reason = _why_not(about, bad, {digest, *(part for part, _ in found_at)})
+                unheard.append(Unheard(source=source, id=found_at[0][1].id, reason=reason))
+            if bad:
+                affirmed.append(_suppressed(found_at, bad, source, max(each.at for each in bad)))
+    return Spoken(suppressed=tuple(suppressed), affirmed=tuple(affirmed), unheard=tuple(dict.fromkeys(unheard)))
+
+
+def _by_source(documents: Sequence[Document]) -> dict[tuple[str, Signer | None], dict[str, list[Statement]]]:
+    """Source and signer → vulnerability → what is said of it."""
+    sources: dict[tuple[str, Signer | None], dict[str, list[Statement]]] = {}
+    for document in documents:
+        for statement in document.statements:
+            for name in statement.ids:
+                sources.setdefault((document.source, statement.signer), {}).setdefault(name, []).append(statement)
+    return sources
+
+
+def _why_not(about: Sequence[Statement], bad: Sequence[Statement], images: set[str]) -> str:
+    """Why nothing that names a vulnerability excuses it."""
+    if bad:
+        return f"it says {one_line(bad[0].status.replace('_', ' '), 60)}"
+    if void := next((each.void for each in about if each.void), ""):
+        return void
+    ours = [each for each in about if not images.isdisjoint(each.images)]
+    if ours:
+        return "it is not about every package, or version, in which that was found"
+    return "it is about another image" if any(each.images for each in about) else "it names no image by its digest"
 
 
 def _latest(statements: Sequence[Statement], found: Vulnerability, images: set[str]) -> Statement | None:
@@ -275,8 +308,8 @@ def _latest(statements: Sequence[Statement], found: Vulnerability, images: set[s
     return max(about, key=lambda each: (each.at, each.status not in _SUPPRESSING), default=None)
 
 
-def _suppressed(found: Sequence[Vulnerability], reasons: Sequence[Statement], source: str) -> Suppressed:
-    signers, statement = {reason.signer for reason in reasons}, reasons[0]
+def _suppressed(found_at: Sequence[tuple[str, Vulnerability]], reasons: Sequence[Statement], source: str, at: datetime) -> Suppressed:
+    statement, found = reasons[0], [each for _, each in found_at]
     worst = min(found, key=lambda each: (not each.fixed, SEVERITIES.index(each.severity)))
     return Suppressed(
         id=worst.id,
@@ -284,10 +317,11 @@ def _suppressed(found: Sequence[Vulnerability], reasons: Sequence[Statement], so
         installed=worst.installed,
         fixed=worst.fixed,
         severity=worst.severity,
-        status=statement.status,
+        status=statement.status if statement.status in _WORDS else "affected",
         justification=one_line(statement.justification, 200),
         source=source,
-        signer=statement.signer if len(signers) == 1 else None,
+        signer=statement.signer,
+        at=None if at == _FIRST else at,
     )
 
 
@@ -296,8 +330,8 @@ def _open(document: _OpenVEX) -> Iterator[Statement]:
         raise DefinitiveError("the document is neither OpenVEX nor CycloneDX")
     for each in document.statements:
         reason = each.justification or each.impact_statement
-        if each.status == "not_affected" and not reason:
-            continue  # OpenVEX 0.2: a not_affected statement must have one of the two
+        # OpenVEX 0.2: a not_affected statement must have one of the two.
+        void = "it says not_affected without a justification" if each.status == "not_affected" and not reason else ""
         name = each.vulnerability
         ids = {name.name, name.id.rpartition("/")[2], *name.aliases} - {""}
         for product in each.products:
@@ -308,6 +342,7 @@ def _open(document: _OpenVEX) -> Iterator[Statement]:
                 at=_utc(each.last_updated or each.timestamp or document.last_updated or document.timestamp, each.status),
                 images=frozenset(_digests((product.id, product.identifiers.purl), product.hashes.items())),
                 packages=_packages(product.subcomponents),
+                void=void,
             )
 
 

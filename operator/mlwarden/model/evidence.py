@@ -64,6 +64,8 @@ class Suppressed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         justification: why, in the words of the document.
         source: who says so: what the caller named the verified document.
         signer: who signed it.
+        at: when that was said, UTC, by the document's own word; where that lay in the future, when it was first seen; None: nobody knows.
+        dated: its own date, where that lay in the future when it was first seen.
     """
 
     id: str
@@ -75,6 +77,27 @@ class Suppressed(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     justification: str = ""
     source: str = ""
     signer: Signer | None = None
+    at: datetime | None = None
+    dated: datetime | None = None
+
+    @property
+    def suppresses(self) -> bool:
+        """Whether it says that the vulnerability does not matter."""
+        return self.status not in {"affected", "under_investigation"}
+
+
+class Unheard(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A VEX document that was found, or might be there, and does not count.
+
+    Attributes:
+        source: by whom it was to be: as in `Suppressed`.
+        reason: why it does not count, one line.
+        id: the vulnerability that it names; empty where the whole document does not count.
+    """
+
+    source: str
+    reason: str
+    id: str = ""
 
 
 class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -97,6 +120,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         unfixed: severity → number of vulnerabilities that have no fix.
         vulnerabilities: the worst ones, fixable first, at most 25.
         suppressed: vulnerabilities that a verified VEX document speaks of, at most 50; they are in `counts` and in `unfixed`, too.
+        affirmed: vulnerabilities of which the newest word of somebody is that they do matter, at most 50; an older excuse does not count.
+        unheard: VEX documents that do not count, at most 10, with the reason.
         secret_counts: severity → number of secrets found in files and in the image's configuration.
         secrets: the worst of them, at most 10.
         misconfiguration_counts: severity → number of mistakes in the image's configuration.
@@ -119,6 +144,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     unfixed: dict[str, int] = {}
     vulnerabilities: tuple[Vulnerability, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
+    affirmed: tuple[Suppressed, ...] = ()
+    unheard: tuple[Unheard, ...] = ()
     secret_counts: dict[str, int] = {}
     secrets: tuple[Weakness, ...] = ()
     misconfiguration_counts: dict[str, int] = {}
@@ -137,6 +164,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
         asked_at: when an answer was last asked for, by the clock of whoever asked; None where it is not known.
         answered_at: when the last answer was made.
         pulled_for: namespaces for whose pods it was pulled.
+        answered: `repository@sha256:…` → whose VEX documents (as in `Suppressed.source`) → when it was last asked for them.
     """
 
     digest: Digest
@@ -146,6 +174,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: datetime | None = None
     answered_at: datetime | None = None
     pulled_for: frozenset[str] = frozenset()
+    answered: Mapping[str, Mapping[str, datetime]] = {}
 
 
 class Proofs(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +186,7 @@ class Proofs(msgspec.Struct, frozen=True, kw_only=True):
         reason: why it is Pending or Failed, one line.
         proofs: by demand.
         pulled_for: namespaces for whose pods they were looked for.
+        answered: `repository@sha256:…` → demand → when it last had an answer there.
     """
 
     digest: Digest
@@ -164,6 +194,7 @@ class Proofs(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     proofs: Mapping[str, Proof] = {}
     pulled_for: frozenset[str] = frozenset()
+    answered: Mapping[str, Mapping[str, datetime]] = {}
 
 
 class Resolution(msgspec.Struct, frozen=True, kw_only=True):

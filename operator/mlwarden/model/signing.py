@@ -176,18 +176,44 @@ class Signer(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
         return f"{self.subject} (attested by {self.issuer})" if self.subject else f"key {self.key[:19]}…"
 
 
+MAX_ANSWERS = 8
+"""Answers to one demand that are kept: the newest of each signer, and what was dated in the future."""
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What one signer answers to one demand.
+
+    Attributes:
+        outcome: Verified or Invalid.
+        reason: why not Verified, one line.
+        signer: who signed; None where that is not known.
+        made_at: when what is attested was made, UTC, by its own word; where that lay in the future, when it was first seen.
+        dated: its own date, where that lay in the future when it was first seen.
+        at: when it was last seen, UTC.
+    """
+
+    outcome: Proven
+    reason: Annotated[str, Meta(max_length=400)] = ""
+    signer: Signer | None = None
+    made_at: datetime | None = None
+    dated: datetime | None = None
+    at: datetime
+
+
 class Proof(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What was found out about one demand.
+    """What was found out about one demand: the newest answer, and those that count where it is a revoked signer's.
 
     Attributes:
         demand: its id.
         authority: what the policy that first asked calls it, for people.
         outcome: Verified, Missing or Invalid.
         reason: why not Verified, one line.
-        signer: who signed, where Verified.
+        signer: who signed, where that is known.
         material: sha256 of the key or the trust root it was verified with, 16 hexadecimal digits.
         at: when it was found out, UTC.
-        made_at: when an attestation says that what it attests was made, UTC.
+        made_at: as in `Said`.
+        dated: as in `Said`.
+        others: answers that are older, the newest first.
     """
 
     demand: Annotated[str, Meta(max_length=16)]
@@ -198,6 +224,47 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     material: Annotated[str, Meta(max_length=16)] = ""
     at: datetime
     made_at: datetime | None = None
+    dated: datetime | None = None
+    others: Annotated[tuple[Said, ...], Meta(max_length=MAX_ANSWERS)] = ()
+
+    @property
+    def answers(self) -> tuple[Said, ...]:
+        """Whatever a signer answered, the newest first. That there is nothing, or nothing by whom it should be, is nobody's answer."""
+        if self.outcome is Proven.VERIFIED or (self.outcome is Proven.INVALID and (self.signer is not None or self.made_at is not None)):
+            return (self._first(), *self.others)
+        return self.others
+
+    def _first(self) -> Said:
+        return Said(outcome=self.outcome, reason=self.reason, signer=self.signer, made_at=self.made_at, dated=self.dated, at=self.at)
+
+    def by(self, answer: Said, *others: Said) -> "Proof":
+        """Returns the same proof with another answer, and these behind it."""
+        return msgspec.structs.replace(
+            self,
+            outcome=answer.outcome,
+            reason=answer.reason,
+            signer=answer.signer,
+            made_at=answer.made_at,
+            dated=answer.dated,
+            at=answer.at,
+            others=others,
+        )
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A repository that was asked about a digest.
+
+    Attributes:
+        reference: `repository@sha256:…`.
+        at: when it was last asked, UTC.
+        reason: why not everything could be found out there then; empty where it could.
+        answered: demand → when it last had an answer, UTC: that there is nothing is one, too.
+    """
+
+    reference: Annotated[str, Meta(max_length=512)]
+    at: datetime
+    reason: Annotated[str, Meta(max_length=200)] = ""
+    answered: Annotated[dict[Annotated[str, Meta(max_length=16)], datetime], Meta(max_length=MAX_PROOFS)] = {}
 
 
 _GLOB = r"[a-zA-Z0-9.*\[][a-zA-Z0-9._:*/\[\]-]*"

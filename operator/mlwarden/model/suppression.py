@@ -5,6 +5,7 @@ So evidence holds what was said and by whom, and takes nothing away; here it is 
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -12,6 +13,7 @@ from mlwarden.model.evidence import Scan, Suppressed
 from mlwarden.model.revocation import Revoked
 
 _NOTHING = Revoked()
+_OLDEST = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def without(scan: Scan, sources: Collection[str], revoked: Revoked = _NOTHING) -> tuple[Scan, tuple[Suppressed, ...]]:
@@ -22,8 +24,7 @@ def without(scan: Scan, sources: Collection[str], revoked: Revoked = _NOTHING) -
         sources: whose word counts: names as in `Suppressed.source`.
         revoked: whose word does not count any more; nor does that of whom nobody knows, where any key or signer is revoked.
     """
-    spoken = [found for found in scan.suppressed if found.source in sources and not _is_revoked(found, revoked)]
-    taken = {(found.id, found.package, found.installed): found for found in spoken}
+    taken = {(found.id, found.package, found.installed): found for found in _decisive(scan, sources, revoked) if found.suppresses}
     if not taken:
         return scan, ()
     fixable = Counter(found.severity for found in taken.values() if found.fixed)
@@ -32,6 +33,21 @@ def without(scan: Scan, sources: Collection[str], revoked: Revoked = _NOTHING) -
     counts = _less(scan.counts, fixable)
     counts["unfixed"] = max(scan.counts.get("unfixed", 0) - unfixed.total(), 0)
     return msgspec.structs.replace(scan, counts=counts, unfixed=_less(scan.unfixed, unfixed), vulnerabilities=left), tuple(taken.values())
+
+
+def _decisive(scan: Scan, sources: Collection[str], revoked: Revoked) -> list[Suppressed]:
+    """What counts of each source about each vulnerability: its newest word; of two at the same time the one that does not suppress."""
+    found: dict[tuple[str, str, str, str], Suppressed] = {}
+    for each in (*scan.suppressed, *scan.affirmed):
+        key = (each.source, each.id, each.package, each.installed)
+        if each.source in sources and not _is_revoked(each, revoked) and (key not in found or newer(each, found[key])):
+            found[key] = each
+    return list(found.values())
+
+
+def newer(one: Suppressed, other: Suppressed) -> bool:
+    """Whether one word decides over another: it was said later, or at the same time and does not suppress."""
+    return (one.at or _OLDEST, not one.suppresses) > (other.at or _OLDEST, not other.suppresses)
 
 
 def _is_revoked(found: Suppressed, revoked: Revoked) -> bool:

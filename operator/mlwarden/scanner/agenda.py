@@ -18,7 +18,7 @@ import msgspec
 
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence, Purpose
 from mlwarden.model.evidence import Phase
-from mlwarden.scanner.candidates import order, registry
+from mlwarden.scanner.candidates import order, registry, untried
 
 AGAIN_RESOLUTION = timedelta(seconds=2)
 AGAIN_SIGNATURES = timedelta(seconds=5)
@@ -103,15 +103,16 @@ def due(
     evidence = _believed(evidence, terms, now) if now is not None else evidence
     status, asked = evidence.status, evidence.spec.requested_at
     free = _free(status, terms)
-    later = max(free, status.retry_at or _EVER)
+    later = free if untried(evidence) else max(free, status.retry_at or _EVER)
     if status.phase is Phase.PENDING or status.at is None:
         since = evidence.metadata.creation_timestamp or asked or _EVER
         # Who has been tried waits behind who has not: a registry that hangs must not be tried for ever before everybody else.
         return _wanted(evidence, at=later, since=max(since, status.retry_at or _EVER))
+    if untried(evidence):  # also where it was named in the same moment as one that was answered
+        return _wanted(evidence, at=free, since=asked or status.at)
     if evidence.is_asked and asked is not None:
-        again = status.at + _again(evidence)
         # A definitive failure is asked about again at once: somebody may have pushed the image. A rate limit is not.
-        return _wanted(evidence, at=max(free if status.phase is Phase.FAILED else later, again), since=asked)
+        return _wanted(evidence, at=max(free if status.phase is Phase.FAILED else later, status.at + _again(evidence)), since=asked)
     if status.phase is Phase.FAILED:
         return renewal(evidence, later) if status.retry_at else None
     made_with = {proof.demand: proof.material for proof in status.proofs}

@@ -8,7 +8,7 @@ leader with a queue in memory was rejected: it would have to be rebuilt, and be 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,22 +16,24 @@ import msgspec
 
 from mlwarden.cluster import IMAGE_EVIDENCE, WARDEN_POLICY, ApiError, Client, ConflictError, Informer, InvalidError, clock
 from mlwarden.errors import EvidenceError
-from mlwarden.evidence import store
+from mlwarden.evidence import excuses, store
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
+from mlwarden.evidence.history import Looked, definite, places
 from mlwarden.evidence.store import Compared, ImageEvidence, Requester, SecondLook
-from mlwarden.evidence.vex import Document
+from mlwarden.evidence.summary import KEPT_UNHEARD
 from mlwarden.model.evidence import SIGNATURES, Phase, Scan
 from mlwarden.model.reference import parse
-from mlwarden.model.signing import MAX_PROOFS, Proof, Proven
+from mlwarden.model.signing import Demand, Proof, Proven
 from mlwarden.scanner import metrics
 from mlwarden.scanner.agenda import Due, Terms, backoff, due, long_backoff
 from mlwarden.scanner.canary import EVERY
-from mlwarden.scanner.candidates import order
+from mlwarden.scanner.candidates import order, untried
 from mlwarden.scanner.claim import Claim, LostError, put
 from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.keys import GONE, Keys, material
 from mlwarden.scanner.lane import DisplacedError, Lane, NoSlotError
-from mlwarden.scanner.protocol import PullCredential, Worker
+from mlwarden.scanner.looks import ANSWERED, Findings, Looks, tried, with_materials
+from mlwarden.scanner.protocol import Documented, PullCredential, Worker
 from mlwarden.scanner.provenance import Writer
 from mlwarden.scanner.pull import Given, PullSecrets
 from mlwarden.scanner.refresh import Refresh
@@ -55,11 +57,11 @@ _TAKEN_BACK: dict[str, Any] = {
     "scan": None,
     "proofs": (),
     "proven": "",
+    "places": (),
     "at": None,
     "attempts": 0,
     "retry_at": None,
 }
-_ANSWERED: dict[str, Any] = {"phase": Phase.READY, "reason": "", "attempts": 0, "retry_at": None}
 
 
 class Agent:
@@ -88,6 +90,7 @@ class Agent:
         self._keys, self._materials, self._roots = keys, dict[str, str](), dict[str, str]()
         self._secrets = secrets
         self._known: dict[str, ImageEvidence] = {}
+        self._news: dict[str, asyncio.Event] = {}
         self._demands, self._setbacks = Demands(), Setbacks()
         self._unproven: asyncio.Queue[str] = asyncio.Queue()
         self.informer = Informer(client, IMAGE_EVIDENCE, on_change=self._changed, copy=False)
@@ -125,6 +128,8 @@ class Agent:
 
     def _changed(self, key: tuple[str, str], obj: dict[str, Any] | None) -> None:
         name = key[1]
+        if name in self._news:
+            self._news[name].set()
         self._known.pop(name, None)
         if obj is not None:
             try:
@@ -254,7 +259,8 @@ class Agent:
                 continue
             if self._demands.about(known.spec.references):
                 try:
-                    await self._ask_for(SIGNATURES + known.spec.references[-1], _on_behalf(known))
+                    reference = known.spec.references[-1]
+                    await self._ask_for(SIGNATURES + reference, _on_behalf(known, known.spec.named_by.get(reference, ())))
                 except ApiError as error:
                     LOG.warning("signatures of %s cannot be asked for: %s", known.metadata.name, error)
 
@@ -308,24 +314,24 @@ class Agent:
                 await slots.slot(known.metadata.name)
                 async with slots.displaceable(known.metadata.name):
                     try:
-                        change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](known, given.credentials)
+                        change = await {RESOLVE: self._resolve, SCAN: self._scan, VERIFY: self._verify}[lane](claim, given.credentials)
                     except DefinitiveError as error:
                         raise given.explained(error) from None
         except NoSlotError:
             outcome, change = "given back", {}
         except DefinitiveError as error:
-            outcome, change = "failed", _definitive(known, error, _now())
+            outcome, change = "failed", _definitive(_as_claimed(known, claim), error, _now())
         except DisplacedError as error:
-            outcome, change = "displaced", _transient(known, error, _now())
+            outcome, change = "displaced", _transient(_as_claimed(known, claim), error, _now())
         except GatherError as error:
-            outcome, change = "transient", _transient(known, error, _now())
+            outcome, change = "transient", _transient(_as_claimed(known, claim), error, _now())
         slots.write(known.metadata.name)
         try:
             await claim.finish(change)
         except InvalidError as error:
             LOG.warning("%s: the answer was refused: %s", known.metadata.name, error)
             outcome = "refused"
-            await claim.finish(_transient(known, TransientError("the API server refused the worker's answer"), _now()))
+            await claim.finish(_transient(_as_claimed(known, claim), TransientError("the API server refused the worker's answer"), _now()))
         self._take_in(claim.current)
         return outcome
 
@@ -336,11 +342,7 @@ class Agent:
             given = await self._secrets.credentials_for(known) if self._secrets is not None else Given()
             await slots.slot(name)
             async with slots.displaceable(name):
-                found = (
-                    await self._proven(known, given.credentials)
-                    if lane == VERIFY
-                    else await self._looked(known, given.credentials, fresh=True)
-                )
+                found = await self._proven(known, given.credentials) if lane == VERIFY else await self._seen_again(known, given.credentials)
         except NoSlotError:
             return "given back"
         except GatherError:
@@ -358,59 +360,79 @@ class Agent:
         for each in self._second.suspect(stored, self._known):
             self._plan(each)
 
-    async def _resolve(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
+    async def _resolve(self, claim: Claim, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What a tag points at. The digest's own evidence is asked for first: a scanner that dies in between has lost nothing."""
+        known = claim.current
         began, reference = _now(), known.spec.references[0]
         found = await self._worker.resolve(reference, credentials)
         await self._ask_for(parse(reference).at(found), _on_behalf(known))
-        return {**_ANSWERED, "digest": found, "at": began, "answered": known.spec.requested_at}
+        return {**ANSWERED, "digest": found, "at": began, "answered": known.spec.requested_at}
 
-    async def _scan(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
+    async def _scan(self, claim: Claim, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
-        scan, now = await self._looked(known, credentials), _now()
-        change = {**_ANSWERED, "scan": msgspec.structs.replace(scan, scanned_at=now), "at": now, "answered": known.spec.requested_at}
+        known = claim.current
+        scan, heard = await self._looked(known, credentials)
+        now, before, listened = _now(), known.status.scan, self._demands.excuses
         look = self._second.noticed(known, scan)
+        scan = excuses.merged(before, scan, now, sources=listened, answered=store.answered(known), asked=heard.places)
+        asked = places(tried(known, now), heard.places, known.spec.references)
+        scan = msgspec.structs.replace(scan, scanned_at=now)
+        change = {**ANSWERED, "scan": scan, "at": now, "answered": known.spec.requested_at, "places": asked}
         return {**change, "second_look": look} if look is not None else change
 
-    async def _looked(self, known: ImageEvidence, credentials: tuple[PullCredential, ...], *, fresh: bool = False) -> Scan:
+    async def _looked(
+        self, known: ImageEvidence, credentials: tuple[PullCredential, ...], *, fresh: bool = False
+    ) -> tuple[Scan, Documented]:
+        """What is in it, and what was said of that; what could not be heard excuses nothing."""
         vex, _ = await self._keys.filled(self._demands.excuses)
-        documents: tuple[Document, ...] = ()
+        heard = Documented(documents=())
         if vex:
-            with contextlib.suppress(GatherError):  # what cannot be had excuses nothing
-                documents = await self._worker.documents(order(known), vex, credentials)
-        return await self._worker.scan(order(known), credentials, documents, fresh=fresh)
+            with contextlib.suppress(GatherError):
+                heard = await self._worker.documents(order(known), vex, credentials)
+        scan = await self._worker.scan(order(known), credentials, heard.documents, fresh=fresh)
+        return msgspec.structs.replace(scan, unheard=(*heard.unheard, *scan.unheard)[:KEPT_UNHEARD]), heard
 
     async def _proven(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> tuple[Proof, ...]:
-        """What can be proven of what stands there: what could not be asked is left out."""
+        """What can be proven of what stands there, by a look of its own: one place that does not answer leaves open what is denied."""
         filled, _ = await self._keys.filled(self._demands.about(known.spec.references))
-        proofs = await self._worker.verify(order(known), filled, credentials) if filled else ()
-        return tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand], self._roots), at=_now()) for proof in proofs)
+        looked = await self._worker.verify(order(known), filled, credentials) if filled else Looked(proofs=(), places=())
+        found = with_materials(looked, {demand: material(filled[demand], self._roots) for demand in filled})
+        return tuple(msgspec.structs.replace(proof, at=_now()) for proof in definite(found))
 
-    async def _verify(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
+    async def _seen_again(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> Scan:
+        """What is in it, by a look of its own; that somebody took back an excuse is not forgotten by it."""
+        scan, _ = await self._looked(known, credentials, fresh=True)
+        return excuses.merged(known.status.scan, scan, _now(), sources=self._demands.excuses, answered={}, asked=())
+
+    async def _verify(self, claim: Claim, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """What can be proven. What could not be found out this time leaves what was known, with its age, and is tried again."""
+        known, name = claim.current, claim.current.metadata.name
         demands, roots = self._demands.about(known.spec.references), self._roots
         filled, failed = await self._keys.filled(demands)
-        proofs = await self._worker.verify(order(known), filled, credentials) if filled else ()
-        now, was = _now(), {proof.demand: proof.material for proof in known.status.proofs}
-        proofs = tuple(msgspec.structs.replace(proof, material=material(filled[proof.demand], roots)) for proof in proofs)
-        proofs += tuple(
-            Proof(
-                demand=name,
-                authority=demands[name].authority.name,
-                outcome=Proven.UNKNOWN,
-                reason=error.message,
-                material=GONE if isinstance(error, DefinitiveError) else was.get(name, ""),
-                at=now,
-            )
-            for name, error in failed.items()
-        )
-        made = kept(known.status.proofs, proofs, now)
-        change = {**_ANSWERED, "proofs": tuple(made[:MAX_PROOFS]), "proven": store.proven(made[:MAX_PROOFS]), "at": now}
-        unknown = [proof for proof in proofs if proof.outcome is Proven.UNKNOWN]
-        if not unknown:
-            return {**change, "answered": known.spec.requested_at}
-        again = _transient(known, TransientError(unknown[0].reason), now)
-        return {**change, "reason": again["reason"], "attempts": again["attempts"], "retry_at": again["retry_at"]}
+        materials = {demand: material(filled[demand], roots) for demand in filled}
+
+        async def ask(of: ImageEvidence, references: tuple[str, ...]) -> Looked:
+            # Who asked again may bring other credentials than who asked first.
+            shown = credentials if of is known or self._secrets is None else (await self._secrets.credentials_for(of)).credentials
+            looked = await self._worker.verify(references, filled, shown) if filled else Looked(proofs=(), places=())
+            return with_materials(looked, materials)
+
+        async def note(change: dict[str, Any]) -> None:
+            with contextlib.suppress(InvalidError):  # said at the end, if it still is
+                await claim.note(change)
+
+        findings = Findings(known, _unasked(known, demands, failed))
+        news = self._news.setdefault(name, asyncio.Event())
+        try:
+            looks = Looks(ask=ask, current=lambda: self._known.get(name), news=news, write=note, now=_now)
+            change = await looks.run(known, findings)
+        finally:
+            del self._news[name]
+        if not findings.open:
+            return change
+        again = _transient(known, TransientError(findings.open), change["at"])
+        more = {name: again[name] for name in ("reason", "attempts", "retry_at")}
+        return {**change, **more, "answered": known.status.answered}
 
     async def _ask_for(self, pinned: str, requester: Requester) -> None:
         """Sees to it that there is evidence, or a request for it, about a digest, on behalf of those who asked for its tag."""
@@ -428,20 +450,26 @@ class Agent:
                 await self._client.patch(IMAGE_EVIDENCE, name, store.request(known, pinned, _now(), requester))
 
 
-def kept(before: Iterable[Proof], made: Iterable[Proof], now: datetime) -> list[Proof]:
-    """Returns what is known now. What could not be found out leaves what was known, unless that was proven by another key."""
-    known = {proof.demand: proof for proof in before if proof.outcome is not Proven.UNKNOWN}
-    found = []
-    for proof in made:
-        last = known.get(proof.demand)
-        same = proof.outcome is Proven.UNKNOWN and last is not None and last.material == proof.material
-        found.append(last if same and last is not None else msgspec.structs.replace(proof, at=now))
-    return found
+def _unasked(known: ImageEvidence, demands: Mapping[str, Demand], failed: Mapping[str, GatherError]) -> tuple[Proof, ...]:
+    """Proofs of the demands whose key cannot be had."""
+    was = {proof.demand: proof.material for proof in known.status.proofs}
+    return tuple(
+        Proof(
+            demand=name,
+            authority=demands[name].authority.name,
+            outcome=Proven.UNKNOWN,
+            reason=error.message,
+            material=GONE if isinstance(error, DefinitiveError) else was.get(name, ""),
+            at=_now(),
+        )
+        for name, error in failed.items()
+    )
 
 
-def _on_behalf(known: ImageEvidence) -> Requester:
+def _on_behalf(known: ImageEvidence, names: tuple[str, ...] = ()) -> Requester:
     """Who asked for the one asks for the next."""
-    return Requester(purpose=known.spec.purpose, namespace="".join(known.spec.namespaces[-1:]), pullers=known.spec.pullers)
+    namespace = "".join((names or known.spec.namespaces)[-1:])
+    return Requester(purpose=known.spec.purpose, namespace=namespace, pullers=known.spec.pullers)
 
 
 def _made_between(known: ImageEvidence, since: datetime, until: datetime, by: Collection[str]) -> bool:
@@ -456,11 +484,15 @@ def _lane(name: str) -> str:
     return {"tag": RESOLVE, "sha256": SCAN}.get(name.partition("-")[0], VERIFY)
 
 
+def _as_claimed(known: ImageEvidence, claim: Claim) -> ImageEvidence:
+    """The object with what was written meanwhile, and what was asked and had failed when it was claimed."""
+    return msgspec.structs.replace(known, status=msgspec.structs.replace(claim.current.status, attempts=known.status.attempts))
+
+
 def _definitive(known: ImageEvidence, error: DefinitiveError, now: datetime) -> dict[str, Any]:
     """What is written after a definitive failure. A scan that was made stays true: the digest is the same bytes, wherever it went."""
-    attempts = known.status.attempts + 1
-    change: dict[str, Any] = {"attempts": attempts, "reason": one_line(error.message), "retry_at": now + long_backoff(attempts)}
-    change |= {"at": now, "answered": known.spec.requested_at}
+    change = _failed(known, error, now)
+    change |= {"at": now, "answered": known.spec.requested_at, "retry_at": now + long_backoff(change["attempts"])}
     if known.status.scan is not None and known.status.phase is Phase.READY:
         return change
     return {**change, "phase": Phase.FAILED, "digest": ""}
@@ -468,7 +500,14 @@ def _definitive(known: ImageEvidence, error: DefinitiveError, now: datetime) -> 
 
 def _transient(known: ImageEvidence, error: GatherError, now: datetime) -> dict[str, Any]:
     """What is written after a transient failure: what was known stays, with its time, so that who needs it fresher waits."""
-    attempts = known.status.attempts + 1
-    wait = max(timedelta(seconds=error.retry_after), timedelta() if error.retry_after else backoff(attempts))
+    change = _failed(known, error, now)
+    wait = max(timedelta(seconds=error.retry_after), timedelta() if error.retry_after else backoff(change["attempts"]))
     phase = Phase.READY if known.status.phase is Phase.READY else Phase.PENDING
-    return {"phase": phase, "attempts": attempts, "reason": one_line(error.message), "retry_at": now + wait}
+    return {**change, "phase": phase, "retry_at": now + wait}
+
+
+def _failed(known: ImageEvidence, error: GatherError, now: datetime) -> dict[str, Any]:
+    """A repository that was not tried before begins anew: it is not for the failures of others."""
+    attempts = 1 if untried(known) else known.status.attempts + 1
+    change: dict[str, Any] = {"attempts": attempts, "reason": one_line(error.message)}
+    return change if known.is_resolution else {**change, "places": tried(known, now)}

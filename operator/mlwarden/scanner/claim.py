@@ -39,6 +39,7 @@ class Claim:
     def __init__(self, client: Client, writer: Writer, lease: timedelta, current: ImageEvidence) -> None:
         self._client, self._writer, self._lease = client, writer, lease
         self.current = current
+        self._writing = asyncio.Lock()
 
     @classmethod
     async def take(cls, client: Client, writer: Writer, lease: timedelta, seen: ImageEvidence) -> "Claim":
@@ -85,6 +86,10 @@ class Claim:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
 
+    async def note(self, change: dict[str, Any]) -> None:
+        """Writes a part of the answer, and goes on. Raises as `finish`."""
+        await self._write(change, tries=_TRIES)
+
     async def finish(self, change: dict[str, Any]) -> None:
         """Writes an answer and gives the claim back.
 
@@ -94,6 +99,10 @@ class Claim:
         await self._write({**change, **_FREE}, tries=_TRIES)
 
     async def _write(self, change: dict[str, Any], *, tries: int) -> None:
+        async with self._writing:
+            await self._try(change, tries)
+
+    async def _try(self, change: dict[str, Any], tries: int) -> None:
         stale = False
         for attempt in range(1, tries + 1):
             try:

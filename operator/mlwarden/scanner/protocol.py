@@ -7,6 +7,7 @@ have: it cannot answer for it. gRPC and HTTP were rejected: two message types ne
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -15,10 +16,11 @@ import msgspec
 from mlwarden.errors import InputError
 from mlwarden.evidence.credentials import Credential, Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError, one_line
+from mlwarden.evidence.history import Looked
 from mlwarden.evidence.vex import Document
 from mlwarden.model.digest import Digest, digest
-from mlwarden.model.evidence import Scan
-from mlwarden.model.signing import Demand, Proof
+from mlwarden.model.evidence import Scan, Unheard
+from mlwarden.model.signing import Demand, Place, Proof
 
 QUESTION_LIMIT = ANSWER_LIMIT = 1 << 24
 
@@ -102,15 +104,18 @@ class ScannedAgain(_Message, frozen=True, kw_only=True, tag="scanned again"):
 
 
 class Verified(_Message, frozen=True, kw_only=True, tag="verified"):
-    """What was found out, one per demand."""
+    """What was found out: one proof per demand, and of each place what it has answered."""
 
     proofs: tuple[Proof, ...]
+    places: tuple[Place, ...] = ()
 
 
 class Documented(_Message, frozen=True, kw_only=True, tag="documented"):
-    """What they say, signed by them."""
+    """What they say, signed by them; what does not count of it, and which repositories were asked whose."""
 
     documents: tuple[Document, ...]
+    unheard: tuple[Unheard, ...] = ()
+    places: tuple[Place, ...] = ()
 
 
 class State(_Message, frozen=True, kw_only=True, tag="state"):
@@ -197,31 +202,33 @@ class Worker:
         asked = Look(references=references, credentials=credentials, documents=documents, fresh=fresh)
         scan = (await self._ask(asked, Scanned, of=self._socket)).scan
         said = {(document.source, each.signer) for document in documents for each in document.statements}
-        excused = tuple(each for each in scan.suppressed if (each.source, each.signer) in said)
-        return scan if excused == scan.suppressed else msgspec.structs.replace(scan, suppressed=excused)
+        excused, affirmed = (
+            tuple(each for each in spoken if (each.source, each.signer) in said) for spoken in (scan.suppressed, scan.affirmed)
+        )
+        return msgspec.structs.replace(scan, suppressed=excused, affirmed=affirmed)
 
     async def scan_again(self, digests: tuple[str, ...]) -> dict[str, Scan]:
         """Raises TransientError. Only of digests that were asked about."""
         scans = (await self._ask(LookAgain(digests=digests), ScannedAgain, of=self._socket)).scans
         return {of: scan for of, scan in scans.items() if of in digests}
 
-    async def verify(
-        self, references: tuple[str, ...], demands: dict[str, Demand], credentials: tuple[PullCredential, ...] = ()
-    ) -> tuple[Proof, ...]:
-        """Raises DefinitiveError, TransientError. One proof per demand, or it is no answer."""
-        asked = Verify(references=references, demands=demands, credentials=credentials)
-        proofs = (await self._ask(asked, Verified, of=self._verifier)).proofs
-        if sorted(proof.demand for proof in proofs) != sorted(demands):
+    async def verify(self, references: tuple[str, ...], demands: dict[str, Demand], credentials: tuple[PullCredential, ...] = ()) -> Looked:
+        """Raises DefinitiveError, TransientError. One proof per demand, and nothing about other places, or it is no answer."""
+        answer = await self._ask(Verify(references=references, demands=demands, credentials=credentials), Verified, of=self._verifier)
+        if sorted(proof.demand for proof in answer.proofs) != sorted(demands):
             raise TransientError("the scanner's verifier answered other demands than it was asked")
-        return proofs
+        _check(answer.places, references, demands)
+        return Looked(proofs=answer.proofs, places=answer.places)
 
     async def documents(
         self, references: tuple[str, ...], demands: dict[str, Demand], credentials: tuple[PullCredential, ...] = ()
-    ) -> tuple[Document, ...]:
-        """Raises DefinitiveError, TransientError. Only of sources that were asked for."""
-        asked = Documents(references=references, demands=demands, credentials=credentials)
-        documents = (await self._ask(asked, Documented, of=self._verifier)).documents
-        return tuple(each for each in documents if each.source in demands)
+    ) -> Documented:
+        """Raises DefinitiveError, TransientError. Only of sources that were asked for, and nothing about other places."""
+        answer = await self._ask(Documents(references=references, demands=demands, credentials=credentials), Documented, of=self._verifier)
+        _check(answer.places, references, demands)
+        documents = tuple(each for each in answer.documents if each.source in demands)
+        unheard = tuple(each for each in answer.unheard if each.source in demands)
+        return Documented(documents=documents, unheard=unheard, places=answer.places)
 
     async def state(self) -> State:
         """How both are; what is said of signatures is the verifier's word alone. Raises TransientError while one of them is not there."""
@@ -259,6 +266,11 @@ class Worker:
         if not isinstance(answer, expected):
             raise TransientError(f"the scanner's {who} answered another question")
         return answer
+
+
+def _check(places: tuple[Place, ...], references: tuple[str, ...], demands: Mapping[str, Demand]) -> None:
+    if any(place.reference not in references or not place.answered.keys() <= demands.keys() for place in places):
+        raise TransientError("the scanner's verifier answered about other places than it was asked")
 
 
 def _failure(answer: Failed) -> GatherError:

@@ -16,8 +16,8 @@ import msgspec
 
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
 
-_LAST = 16
-"""Answers about one object that are remembered: a write whose outcome is not known is tried again, and parts may come first."""
+_LAST = 32
+"""Answers about one object that are remembered: a write whose outcome is not known is tried again, and each repository has an answer."""
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -26,7 +26,8 @@ def answer(name: str, status: EvidenceStatus) -> bytes:
 
     Of a tag that is the time, too. Elsewhere time alone is no answer: who could not reach a registry has not said again what others said.
     """
-    said = [status.phase, status.digest, status.scan, status.proofs, status.at if name.startswith("tag-") else None]
+    places = [(place.reference, place.answered) for place in status.places if place.answered]
+    said = [status.phase, status.digest, status.scan, status.proofs, places, status.at if name.startswith("tag-") else None]
     return hashlib.sha256(_ENCODER.encode(said)).digest()[:16]
 
 

@@ -118,7 +118,8 @@ class Refresh:
         # Documents were not asked for again: what they say goes on to count of what is still found, until that is done.
         found = {(each.id, each.package, each.installed) for each in scan.vulnerabilities}
         excused = tuple(each for each in before.suppressed if (each.id, each.package, each.installed) in found) if before else ()
-        scan = msgspec.structs.replace(scan, scanned_at=now, suppressed=excused)
+        affirmed, unheard = (before.affirmed, before.unheard) if before else ((), ())
+        scan = msgspec.structs.replace(scan, scanned_at=now, suppressed=excused, affirmed=affirmed, unheard=unheard)
         try:
             await put(self._client, known, msgspec.structs.replace(known.status, scan=scan, at=now, reason=""), self._writer)
             if excused and not known.is_asked:

@@ -23,6 +23,7 @@ from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, clock
 from mlwarden.errors import Error
 from mlwarden.evidence import disagreement, store
 from mlwarden.evidence.failure import one_line
+from mlwarden.evidence.history import merged
 from mlwarden.evidence.store import Compared, EvidenceStatus, ImageEvidence, SecondLook
 from mlwarden.model.evidence import Phase, Scan
 from mlwarden.model.signing import Proof, Proven
@@ -212,13 +213,20 @@ class SecondLooks:
         else:
             reason = disagreement.unproven(first.proofs, found)
             known = {proof.demand: proof for proof in found if proof.outcome is not Proven.UNKNOWN}
-            proofs = tuple(known.get(proof.demand, proof) for proof in first.proofs)
+            proofs = tuple(_after(proof, known.get(proof.demand), now) for proof in first.proofs)
             change = {"proofs": proofs, "proven": store.proven(proofs)}
         return (Compared.WORSE, {**change, "at": now}, reason) if reason else (Compared.AGREES, {}, "")
 
 
 def _joined(*reasons: str) -> str:
     return "; ".join(filter(None, reasons))
+
+
+def _after(first: Proof, second: Proof | None, now: datetime) -> Proof:
+    """What is known after a second look: what it denies is forgotten, and nothing else."""
+    if second is None:
+        return first
+    return merged(None if disagreement.denied(first, second) else first, second, now, complete=False)
 
 
 def is_looked_at(known: ImageEvidence) -> bool:

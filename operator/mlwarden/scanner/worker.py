@@ -22,12 +22,15 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from mlwarden.errors import Error
+from mlwarden.evidence.credentials import Credentials
 from mlwarden.evidence.failure import DefinitiveError, GatherError, TransientError
 from mlwarden.evidence.gather import Gatherer
 from mlwarden.evidence.proofs import Prover
+from mlwarden.evidence.summary import KEPT_UNHEARD
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.evidence.vex import Document
 from mlwarden.model.digest import digest
+from mlwarden.model.evidence import Scan, Unheard
 from mlwarden.scanner import protocol
 from mlwarden.scanner.canary import Canary, UnfitError
 from mlwarden.scanner.candidates import in_turn
@@ -121,22 +124,34 @@ class Service:
             case Look(references=references, credentials=credentials, documents=documents, fresh=fresh):
                 shown = protocol.shown(credentials)
                 async with self._scans:
-                    looking = in_turn(
-                        references, self._seconds, lambda each: gatherer.scan((each,), shown, documents=documents, fresh=fresh)
-                    )
-                    return Scanned(scan=await self._believed(looking))
+                    return Scanned(scan=await self._believed(self._look(gatherer, references, shown, documents, fresh=fresh)))
             case LookAgain(digests=digests):
                 async with self._again:
                     found = await self._believed(gatherer.reevaluate([digest(of) for of in digests]))
                     return ScannedAgain(scans={str(of): scan for of, scan in found.scans.items()})
 
+    async def _look(
+        self, gatherer: Gatherer, references: Sequence[str], shown: Credentials, documents: Sequence[Document], *, fresh: bool
+    ) -> Scan:
+        """One digest, in all its repositories and with all that it stands for: in a bounded time."""
+        if not fresh and (known := await gatherer.known(references, documents)) is not None:
+            return known
+        return await in_turn(
+            references,
+            self._seconds,
+            lambda each: gatherer.scan((each,), shown, documents=documents, fresh=fresh),
+            there=lambda each: gatherer.there(each, shown),
+        )
+
     async def _signed(self, prover: Prover, question: Verify | Documents) -> Answer:
         shown = protocol.shown(question.credentials)
         async with asyncio.timeout(_VERIFY_SECONDS):
             if isinstance(question, Verify):
-                return Verified(proofs=await self._believed(prover.prove(question.references, question.demands, shown)))
-            found = await self._believed(prover.documents(question.references, question.demands, shown))
-            return Documented(documents=_that_fit(found))
+                looked = await self._believed(prover.prove(question.references, question.demands, shown))
+                return Verified(proofs=looked.proofs, places=looked.places)
+            async with prover.hearing(question.references, question.demands, shown) as hearing:
+                documents, late = _that_fit(await self._believed(hearing.heard()))
+                return Documented(documents=documents, unheard=(*hearing.unheard(), *late)[:KEPT_UNHEARD], places=hearing.places())
 
     async def _believed(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a tool says, where it may be believed before and after."""
@@ -187,17 +202,17 @@ class Service:
                 await writer.wait_closed()
 
 
-def _that_fit(documents: Sequence[Document]) -> tuple[Document, ...]:
-    """As many as fit into an answer and into the next question: what is left out excuses nothing."""
-    kept, room = [], _DOCUMENTS
+def _that_fit(documents: Sequence[Document]) -> tuple[tuple[Document, ...], tuple[Unheard, ...]]:
+    """As many as fit into an answer and into the next question, and why the others excuse nothing."""
+    kept, left, room = [], [], _DOCUMENTS
     for document in documents:
         size = len(msgspec.json.encode(document))
         if size <= room:
             kept.append(document)
             room -= size
         else:
-            LOG.warning("a VEX document of %s is too large (%d KiB), and excuses nothing", document.source, size >> 10)
-    return tuple(kept)
+            left.append(Unheard(source=document.source, reason=f"it is too large ({size >> 10} KiB)"))
+    return tuple(kept), tuple(left)
 
 
 def _fingerprints(roots: Mapping[str, Path]) -> dict[str, str]:
