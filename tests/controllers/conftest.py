@@ -38,6 +38,8 @@ PLURALS = {
 
 
 PROCESSES = ("controller", "releaser")
+ACCOUNTS = "mlwarden-accounts-"
+"""Policies of the chart, about what mlwarden's accounts may change."""
 UNINSTALL = "mlwarden-uninstall"
 
 
@@ -61,6 +63,20 @@ def pod(name: str = "p", *, image: str = "registry.example/app:1", **spec: Any) 
         "metadata": {"name": name},
         "spec": {"containers": [{"name": "main", "image": image}], **spec},
     }
+
+
+def account_policies(cluster: "EmbeddedCluster", settings: Settings) -> list[dict[str, Any]]:
+    """What the chart's own policies say about mlwarden's accounts, under names of this test's."""
+    import yaml
+
+    options = ["--namespace", settings.namespace, "--show-only", "templates/accounts.yaml"]
+    options += ["--set", f"webhook.url={settings.webhook_url}"] if settings.webhook_url else []
+    objects = [obj for obj in yaml.safe_load_all(cluster.helm("template", "mlwarden", "charts/mlwarden", *options)) if obj]
+    for obj in objects:
+        for where, field in ((obj["metadata"], "name"), (obj["spec"], "policyName")):
+            if field in where:
+                where[field] = f"{settings.namespace}-{where[field]}"
+    return objects
 
 
 class FailHeld:
@@ -206,6 +222,23 @@ def held(cluster: "EmbeddedCluster") -> Iterator[FailHeld]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def evidence(held: FailHeld) -> Iterator[str]:
+    """The path of evidence, whose custom resource definition is there meanwhile."""
+    from mlwarden import evidence as kept
+
+    definitions, collection = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/mlwarden.io/v1alpha1/imageevidences"
+    path = f"{definitions}/imageevidences.mlwarden.io"
+    made = not exists(held.admin, path)
+    if made:
+        held.admin.create(definitions, kept.crd())
+    until(lambda: _answers(held.admin, collection))
+    yield collection
+    if made:
+        held.admin.delete(path)
+        until(lambda: not exists(held.admin, path))
+
+
 @pytest.fixture
 def hostile(private_tls: tuple[ssl.SSLContext, str], cluster: "EmbeddedCluster") -> Iterator[Callable[[str], HostileWebhook]]:
     """`hostile(namespace)` puts a mutating webhook in force there; set its `patch` afterwards."""
@@ -250,6 +283,7 @@ class Running:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ports: dict[str, int] = {}
         self._crds: list[str] = []
+        self._own: list[str] = []
 
     def install(self) -> None:
         from mlwarden.controllers.install import crds
@@ -261,6 +295,9 @@ class Running:
             until(lambda path=path: _is_established(self.admin.get(path)))
         self.admin.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", {"metadata": {"name": self.settings.anchor}, "rules": []})
         self.held.make_accounts(rbac=False)
+        for obj in account_policies(self.cluster, self.settings):
+            self._own.append(admission_path(obj))
+            self.admin.apply(self._own[-1], obj)
         for obj in self._rbac():
             obj["metadata"]["name"] = self._renamed(obj["metadata"]["name"])
             if "roleRef" in obj:
@@ -410,6 +447,8 @@ class Running:
             for obj in self.admin.get(f"{roles}/{plural}")["items"]:
                 if obj["metadata"]["name"].startswith(self.settings.namespace):
                     self.admin.delete(f"{roles}/{plural}/{obj['metadata']['name']}")
+        for path in reversed(self._own):
+            self.admin.delete(path)
         for path in self._crds:
             self.admin.delete(path)
             until(lambda path=path: not exists(self.admin, path))
@@ -457,6 +496,16 @@ def exists(api: "Api", path: str) -> bool:
         if error.code == 404:
             return False
         raise
+    return True
+
+
+def _answers(api: "Api", path: str) -> bool:
+    from mlwarden.embedded.api import ApiError
+
+    try:
+        api.get(path)
+    except ApiError:
+        return False
     return True
 
 

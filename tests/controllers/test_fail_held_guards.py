@@ -260,66 +260,50 @@ class TestPodsThatNameTheirNode:
 
 
 class TestEvidence:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def path(cls, held: "FailHeld") -> Iterator[str]:
-        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        collection = "/apis/mlwarden.io/v1alpha1/imageevidences"
-        from mlwarden.evidence import crd
-
-        made = False
-        try:
-            held.admin.create(path, crd())
-            made = True
-        except ApiError as error:
-            assert error.code == 409  # noqa: PT017 -- another test file put it there
-        held.until(lambda: _answers(held.admin, collection))
-        yield collection
-        if made:
-            held.admin.delete(f"{path}/imageevidences.mlwarden.io")
-
-    def test_is_written_by_mlwarden_alone(self, held: "FailHeld", path: str) -> None:
+    def test_is_written_by_mlwarden_alone(self, held: "FailHeld", evidence: str) -> None:
         from mlwarden.evidence import pending
 
         body = pending(f"registry.example/app@sha256:{'b' * 64}")
         name = body["metadata"]["name"]
-        refused(lambda: held.admin.create(path, body), "only mlwarden writes evidence")
-        held.account(held.settings.webhook).create(path, body)
+        refused(lambda: held.admin.create(evidence, body), "only mlwarden writes evidence")
+        held.account(held.settings.webhook).create(evidence, body)
         forged = {"status": {"phase": "Failed", "reason": "forged"}}
         for user in (held.admin, held.account(held.settings.webhook), held.controller):
-            refused(lambda user=user: user.patch(f"{path}/{name}/status", forged), "only mlwarden writes evidence")
+            refused(lambda user=user: user.patch(f"{evidence}/{name}/status", forged), "only mlwarden writes evidence")
         scanner, by = held.account(held.settings.scanner), f"{held.settings.scanner}-0"
         answer = {"status": {**forged["status"], "answeredBy": by}}
-        assert scanner.patch(f"{path}/{name}/status", answer)["status"]["phase"] == "Failed"
+        assert scanner.patch(f"{evidence}/{name}/status", answer)["status"]["phase"] == "Failed"
         more = [*body["spec"]["references"], f"evil.example/x@sha256:{'b' * 64}"]
-        refused(lambda: held.admin.patch(f"{path}/{name}", {"spec": {"references": more}}), "only mlwarden writes evidence")
-        held.admin.patch(f"{path}/{name}", {"metadata": {"annotations": {"seen": "yes"}}})
-        held.admin.delete(f"{path}/{name}")
+        refused(lambda: held.admin.patch(f"{evidence}/{name}", {"spec": {"references": more}}), "only mlwarden writes evidence")
+        held.admin.patch(f"{evidence}/{name}", {"metadata": {"annotations": {"seen": "yes"}}})
+        held.admin.delete(f"{evidence}/{name}")
 
-    def test_that_answers_is_not_taken_away_by_who_makes_room_for_requests(self, held: "FailHeld", path: str) -> None:
+    def test_that_answers_is_not_taken_away_by_who_makes_room_for_requests(self, held: "FailHeld", evidence: str) -> None:
         from mlwarden.evidence import pending
 
         body = pending("registry.example/room:1")
         name, by = body["metadata"]["name"], f"{held.settings.scanner}-0"
         releaser = held.account(held.settings.releaser)
-        releaser.create(path, body)
+        releaser.create(evidence, body)
         ready = {"phase": "Ready", "at": "2026-11-30T12:00:00Z", "digest": "sha256:" + "a" * 64, "answeredBy": by}
-        held.account(held.settings.scanner).patch(f"{path}/{name}/status", {"status": ready})
-        refused(lambda: releaser.delete(f"{path}/{name}"), "nothing that is known")
-        held.admin.delete(f"{path}/{name}")
-        releaser.create(path, body)
-        releaser.delete(f"{path}/{name}")
+        held.account(held.settings.scanner).patch(f"{evidence}/{name}/status", {"status": ready})
+        refused(lambda: releaser.delete(f"{evidence}/{name}"), "nothing that is known")
+        held.admin.delete(f"{evidence}/{name}")
+        releaser.create(evidence, body)
+        releaser.delete(f"{evidence}/{name}")
 
-    def test_carries_the_name_of_the_pod_that_wrote_it(self, held: "FailHeld", path: str, attack: Callable[[str, str, str], None]) -> None:
+    def test_carries_the_name_of_the_pod_that_wrote_it(
+        self, held: "FailHeld", evidence: str, attack: Callable[[str, str, str], None]
+    ) -> None:
         from mlwarden.evidence import pending
 
         body = pending(f"registry.example/app@sha256:{'e' * 64}")
         name, own = body["metadata"]["name"], f"{held.settings.scanner}-0"
-        held.account(held.settings.webhook).create(path, body)
+        held.account(held.settings.webhook).create(evidence, body)
         scanner = held.account(held.settings.scanner)
 
         def write(**status: Any) -> dict[str, Any]:
-            written: dict[str, Any] = scanner.patch(f"{path}/{name}/status", {"status": status})
+            written: dict[str, Any] = scanner.patch(f"{evidence}/{name}/status", {"status": status})
             return written
 
         failed = {"phase": "Failed", "at": "2026-11-30T12:00:00Z"}
@@ -333,7 +317,7 @@ class TestEvidence:
         write(**failed, answeredBy=own)
         assert write(secondLook={**look, "by": own}, claimedBy=None, claimedUntil=None)["status"]["answeredBy"] == own
         write(reason="what is no answer needs no name", attempts=2, at="2026-11-30T12:01:00Z")
-        held.admin.delete(f"{path}/{name}")
+        held.admin.delete(f"{evidence}/{name}")
         attack(
             "a scanner's stolen token writes an answer, a second look or a claim in another pod's name",
             "nobody knew who had written which answer",
@@ -377,11 +361,3 @@ class TestAllOfIt:
             return found if all("typeChecking" in policy.get("status", {}) for policy in found) else []
 
         assert [policy["metadata"]["name"] for policy in held.until(checked) if policy["status"]["typeChecking"]] == []
-
-
-def _answers(api: Api, path: str) -> bool:
-    try:
-        api.get(path)
-    except ApiError:
-        return False
-    return True
