@@ -169,6 +169,48 @@ class TestMlwardensIdentity:
             lambda: lead.create(f"/apis/discovery.k8s.io/v1/namespaces/{own}/endpointslices", body), "is for those with the verb change"
         )
 
+    @pytest.mark.parametrize(
+        ("name", "more"),
+        [
+            ("sh.helm.release.v1.mlwarden.v1", {"type": "helm.sh/release.v1"}),
+            ("sh.helm.release.v1.mlwarden.v1", {}),
+            ("another-name", {"type": "helm.sh/release.v1"}),
+            ("release-key", {}),
+        ],
+    )
+    def test_what_helm_and_the_administrator_put_there_is_not_for_editors(
+        self, held: "FailHeld", own: str, name: str, more: dict[str, Any], attack: Callable[[str, str, str], None]
+    ) -> None:
+        thief, secrets_ = held.cluster.api("gitops"), f"/api/v1/namespaces/{own}/secrets"
+        body = {"metadata": {"name": name}, **more}
+        refused(lambda: thief.create(secrets_, body), "is for those with the verb change")
+        held.admin.create(secrets_, body)
+        refused(lambda: thief.patch(f"{secrets_}/{name}", {"data": {"release": "AAAA"}}), "is for those with the verb change")
+        refused(lambda: thief.delete(f"{secrets_}/{name}"), "is for those with the verb change")
+        held.admin.patch(f"{secrets_}/{name}", {"data": {"release": "AAAA"}})
+        held.admin.delete(f"{secrets_}/{name}")
+        attack(
+            "who may edit mlwarden's namespace writes into Helm's release Secret",
+            "stored: an administrator's helm rollback created what was written there",
+            "refused; the same for public keys that policies name, and pull Secrets",
+        )
+
+    def test_editors_stop_none_of_its_processes_and_open_no_door_to_them(self, held: "FailHeld", own: str) -> None:
+        editor = held.cluster.api("gitops")
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": {**a_pod("x")["spec"], "nodeSelector": {"no": "where"}}}
+        spec = {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+        path = f"/apis/apps/v1/namespaces/{own}/deployments"
+        held.admin.create(path, {"metadata": {"name": "mlwarden-webhook"}, "spec": spec})
+        refused(lambda: editor.patch(f"{path}/mlwarden-webhook/scale", {"spec": {"replicas": 1}}), "is for those with the verb change")
+        refused(lambda: editor.delete(f"{path}/mlwarden-webhook"), "is for those with the verb change")
+        held.admin.delete(f"{path}/mlwarden-webhook")
+        network = f"/apis/networking.k8s.io/v1/namespaces/{own}/networkpolicies"
+        for name in ("mlwarden-scanner", "theirs"):
+            held.admin.create(network, {"metadata": {"name": name}, "spec": {"podSelector": {}}})
+        refused(lambda: editor.delete(f"{network}/mlwarden-scanner"), "is for those with the verb change")
+        editor.delete(f"{network}/theirs")
+        held.admin.delete(f"{network}/mlwarden-scanner")
+
     def test_other_things_there_are_nobodys_business(self, held: "FailHeld", own: str) -> None:
         gitops = held.cluster.api("gitops")
         core = f"/api/v1/namespaces/{own}"

@@ -88,24 +88,36 @@ def _born_with_a_profile(none: str) -> list[dict[str, str]]:
 def _identity(settings: Settings) -> list[dict[str, Json]]:
     """The identity that mlwarden's rights hang on, and what it runs from.
 
-    Tokens only from a kubelet, no token Secrets; workloads, settings, certificates, leases and the webhook's endpoints are written by
-    Kubernetes' own controllers, by mlwarden (only what it must), or by somebody with the verb `change` on `profiles.mlwarden.io` there.
+    Tokens only from a kubelet, no token Secrets; workloads, settings, certificates, leases, the webhook's endpoints and what Helm remembers
+    are written by Kubernetes' own controllers, by mlwarden (only what it must), or by somebody with the verb `change` on
+    `profiles.mlwarden.io` there. What an administrator put there (`own_secrets`) is not for others either.
     """
     changes = {"apiVersions": ["*"], "operations": ["CREATE", "UPDATE"]}
-    named = "request.resource.resource in ['secrets', 'configmaps', 'services', 'leases']"
+    writes = {"apiVersions": ["*"], "operations": ["CREATE", "UPDATE", "DELETE"]}
+    named = (
+        "request.resource.resource in ['secrets', 'configmaps', 'services', 'leases', 'serviceaccounts', 'networkpolicies',"
+        " 'poddisruptionbudgets']"
+    )
+    name = "(object == null ? oldObject : object).metadata.?name.orValue('')"
+    # What Helm remembers of a release is what it makes of it the next time: `helm rollback` would create what somebody wrote there.
+    helms = (
+        f"{name}.startsWith('sh.helm.release.') || [object, oldObject].exists(o, o != null && o.?type.orValue('') == 'helm.sh/release.v1')"
+        " || [object, oldObject].exists(o, o != null && o.metadata.?labels[?'owner'].orValue('') == 'helm')"
+    )
+    ours = f"{name}.startsWith('mlwarden') || {name} in {cel(settings.own_secrets)} || {helms}"
     return validating(
         "mlwarden-identity",
         constraints={
             "resourceRules": [
                 {**_CORE, "operations": ["CREATE"], "resources": ["serviceaccounts/token"]},
-                {
-                    **changes,
-                    "apiGroups": [""],
-                    "resources": ["pods", "replicationcontrollers", "secrets", "configmaps", "services", "endpoints"],
-                },
+                {**changes, "apiGroups": [""], "resources": ["pods", "replicationcontrollers", "endpoints"]},
+                {**writes, "apiGroups": [""], "resources": ["secrets", "configmaps", "services", "serviceaccounts"]},
+                {**writes, "apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"]},
+                {**writes, "apiGroups": ["policy"], "resources": ["poddisruptionbudgets"]},
                 {**_CORE, "operations": ["CREATE", "UPDATE"], "resources": ["pods/ephemeralcontainers"]},
                 {**_CORE, "operations": ["CONNECT"], "resources": ["pods/exec", "pods/attach"]},
-                {**changes, "apiGroups": ["apps"], "resources": ["deployments", "replicasets", "statefulsets", "daemonsets"]},
+                {**writes, "apiGroups": ["apps"], "resources": ["deployments", "deployments/scale"]},
+                {**changes, "apiGroups": ["apps"], "resources": ["replicasets", "statefulsets", "daemonsets"]},
                 {**changes, "apiGroups": ["batch"], "resources": ["jobs", "cronjobs"]},
                 {**changes, "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
                 {**changes, "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]},
@@ -115,8 +127,7 @@ def _identity(settings: Settings) -> list[dict[str, Json]]:
         variables={
             "token": "request.?subResource.orValue('') == 'token'",
             # Of these kinds only what bears our name matters; other software keeps its own beside us.
-            "foreign": f"({named}) && !request.name.startsWith('mlwarden') && !(has(object.metadata) && object.metadata.?name.orValue('')"
-            ".startsWith('mlwarden'))",
+            "foreign": f"({named}) && !({ours}) && !variables.token",
             "kubernetes": _KUBERNETES,
             "own": _own(settings),
             "installer": may("change", "profiles", name=cel(settings.namespace)),
@@ -127,7 +138,10 @@ def _identity(settings: Settings) -> list[dict[str, Json]]:
                 "message": "tokens of mlwarden's service accounts come from the kubelet only",
             },
             {
-                "expression": "request.resource.resource != 'secrets' || object.?type.orValue('') != 'kubernetes.io/service-account-token'",
+                "expression": (
+                    "request.resource.resource != 'secrets' || object == null"
+                    " || object.?type.orValue('') != 'kubernetes.io/service-account-token'"
+                ),
                 "message": "no service account token Secrets in mlwarden's namespace",
             },
             {

@@ -308,6 +308,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         controller: service account of the controller, which applies what is generated.
         releaser: service account of the releaser, which alone patches pods.
         uninstaller: service account of the hook that frees what is held before the chart goes; it is there only meanwhile.
+        own_secrets: names of Secrets in mlwarden's namespace that it runs from: public keys that policies name, pull credentials.
         default_profile: profile of a namespace without the label `mlwarden.io/profile`.
         profiles: every profile there is → whether it holds pods.
         rollout: `enforce`, or `audit`, which turns every refusal into a warning.
@@ -331,6 +332,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     uninstaller: str = "mlwarden-uninstall"
     webhook: str = "mlwarden-webhook"
     scanner: str = "mlwarden-scanner"
+    own_secrets: tuple[str, ...] = ()
     default_profile: str = "baseline"
     profiles: dict[str, bool] = msgspec.field(default_factory=lambda: {"baseline": False, "experiment": True, "production": True})
     rollout: str = "enforce"
