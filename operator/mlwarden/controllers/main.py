@@ -22,6 +22,7 @@ import msgspec
 
 from mlwarden import evidence, policy
 from mlwarden.cluster.client import SERVICE_ACCOUNT, Client
+from mlwarden.cluster.definitions import Definitions
 from mlwarden.cluster.lease import Lease
 from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
 from mlwarden.controllers import probes, status
@@ -53,6 +54,7 @@ class Controller:
     connection: status.Connection
     identity: str
     lease: Lease = field(init=False)
+    definitions: Definitions = field(init=False)
     source: SnapshotSource = field(init=False)
     applier: Applier = field(init=False)
     reporter: Reporter = field(init=False)
@@ -66,6 +68,7 @@ class Controller:
     def __post_init__(self) -> None:
         """Wires them."""
         self.lease = Lease(self.client, name=LEASE, namespace=self.settings.namespace, identity=self.identity)
+        self.definitions = Definitions(self.client)
         self.source = SnapshotSource(self.client, self.settings, convert=evidence.to_facts)
         self.applier = Applier(self.client, self.settings, self.source)
         self.reporter = Reporter(self.client)
@@ -79,7 +82,7 @@ class Controller:
     async def run(self) -> None:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self.source.run, self.applier.watch, self.reporter.run, self.lease.run, self._leadership):
+            for work in (self.source.run, self.applier.watch, self.reporter.run, self.lease.run, self.definitions.run, self._leadership):
                 tasks.create_task(work(), name=work.__qualname__)
             tasks.create_task(self._report_gained())
 
@@ -92,6 +95,8 @@ class Controller:
             return "policies, namespaces and evidence have not been read yet"
         if self.source.age > _SILENT:
             return f"nothing heard from the API server for {self.source.age:.0f} s"
+        if self.definitions.problem:
+            return self.definitions.problem
         if self.lease.is_leader and not self.applier.applied.is_set():
             return "not everything that is generated is in force yet"
         if not self.lease.is_leader and not self.lease.holder:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from mlwarden import evidence
 from mlwarden.cluster.client import Client
+from mlwarden.cluster.definitions import Definitions
 from mlwarden.cluster.lease import Lease
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
@@ -40,6 +41,7 @@ class Process:
     settings: Settings
     identity: str
     lease: Lease = field(init=False)
+    definitions: Definitions = field(init=False)
     source: SnapshotSource = field(init=False)
     reporter: Reporter = field(init=False)
     releaser: Releaser = field(init=False)
@@ -47,6 +49,7 @@ class Process:
     def __post_init__(self) -> None:
         """Wires them."""
         self.lease = Lease(self.client, name=LEASE, namespace=self.settings.namespace, identity=self.identity)
+        self.definitions = Definitions(self.client)
         self.source = SnapshotSource(self.client, self.settings, convert=evidence.to_facts)
         self.reporter = Reporter(self.client, component=self.settings.releaser)
         self.releaser = Releaser(self.client, self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
@@ -54,7 +57,7 @@ class Process:
     async def run(self) -> None:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self.source.run, self.reporter.run, self.releaser.run, self.lease.run, self._leadership):
+            for work in (self.source.run, self.reporter.run, self.releaser.run, self.lease.run, self.definitions.run, self._leadership):
                 tasks.create_task(work(), name=work.__qualname__)
 
     def ready(self) -> str:
@@ -67,6 +70,8 @@ class Process:
             return f"policies that come with mlwarden are missing: {', '.join(self.source.current.missing)}; the controller applies them"
         if self._age() > _SILENT:
             return f"nothing heard from the API server for {self._age():.0f} s"
+        if self.definitions.problem:
+            return self.definitions.problem
         return "" if self.lease.is_leader or self.lease.holder else "nobody leads yet"
 
     def healthy(self) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlwarden.cluster import clock
+from mlwarden.cluster.definitions import Definitions
 from mlwarden.cluster.probes import Probes
 from mlwarden.cluster.process import add_options, connect, start_logging
 from mlwarden.evidence.cosign import Cosign
@@ -179,7 +180,10 @@ async def _agent(options: argparse.Namespace) -> int:
         worker = Worker(options.socket, verifier=options.verifier_socket)
         agent = agents.Agent(client=client, worker=worker, terms=terms, lanes=lanes, keys=keys, secrets=secrets)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(Probes(ready=agent.ready).run(host=options.host, port=options.probe_port))
+            definitions = Definitions(client)
+            tasks.create_task(definitions.run())
+            probes = Probes(ready=lambda: agent.ready() or definitions.problem)
+            tasks.create_task(probes.run(host=options.host, port=options.probe_port))
             tasks.create_task(agent.run())
     return 0
 
