@@ -6,16 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from mlwarden import __version__, policy, workloads
 from mlwarden.cli import check
+from mlwarden.controllers import generated, names
 from mlwarden.controllers.install import crds
 from mlwarden.embedded import build, pki, tables
 from mlwarden.embedded.installed import chart
 from mlwarden.evidence.registries import Registries
 from mlwarden.evidence.room import at_once
+from mlwarden.model.policy import Settings
 from mlwarden.model.reference import parse
 from mlwarden.scanner.main import _parser as scanner_parser
 
@@ -251,6 +254,45 @@ def test_whose_images_are_trusted_reaches_every_process_as_it_was_written(tmp_pa
 def test_what_is_no_registry_is_not_installed(tmp_path: Path, trusted: Any) -> None:
     with pytest.raises(RuntimeError, match="values don't meet the specifications"):
         rendered(tmp_path, trusted)
+
+
+def test_the_controller_writes_by_name_and_may_write_what_it_generates(tmp_path: Path) -> None:
+    assert tables.path("names.yaml").read_text() == tables.written(), "python -m mlwarden.embedded.tables"
+    rules = rendered(tmp_path)["ClusterRole", "mlwarden-controller"]["rules"]
+    about = [rule for rule in rules if "admissionregistration.k8s.io" in rule["apiGroups"] or rule["resources"] == ["wardenpolicies"]]
+    writing = [rule for rule in about if not set(rule["verbs"]) <= {"get", "list", "watch"}]
+    granted = {resource: set(rule["resourceNames"]) for rule in writing for resource in rule["resources"]}
+    assert granted == {plural: set(found) for plural, found in names.known().items()}
+    assert len(writing) == len(granted)
+
+
+@pytest.mark.parametrize("rollout", ["enforce", "audit"])
+@pytest.mark.parametrize("gate", ["policy", "webhook"])
+@pytest.mark.parametrize("profiles", [{"baseline": False, "production": True}, {"a": True}])
+def test_whatever_the_settings_it_generates_nothing_under_another_name(rollout: str, gate: str, profiles: dict[str, bool]) -> None:
+    settings = Settings(rollout=rollout, profiles=profiles, default_profile=min(profiles), require_profile=True)
+    own = [msgspec.structs.replace(each, name=f"own-{each.name}") for each in policy.shipped()]
+    compiled = [policy.compile_policy(each) for each in (*policy.shipped(), *own)]
+    made = names.placed(generated.after_gate(settings, compiled, enforced=gate == "policy"), ())
+    objects = [*generated.before_gate(settings, b"", enforced=gate == "policy"), *made]
+    known = names.known()
+    assert not [obj["metadata"]["name"] for obj in objects if obj["metadata"]["name"] not in known[generated.KINDS[obj["kind"]].plural]]
+    assert len({(obj["kind"], obj["metadata"]["name"]) for obj in objects}) == len(objects)
+    assert {names.whose(obj) for obj in made} - {""} == {each.name for each in own if not policy.not_compiled(each)}
+
+
+def test_a_policy_keeps_its_place_and_takes_an_empty_one_before_one_that_was_left() -> None:
+    any_ = next(each for each in policy.shipped() if not policy.not_compiled(each))
+    own = [policy.compile_policy(msgspec.structs.replace(any_, name=name)) for name in ("b", "c")]
+    made = generated.after_gate(Settings(), own, enforced=True)
+    stored = [
+        {"metadata": {"name": place, "annotations": {names.POLICY_OF: whose}}}
+        for place, whose in (("mlwarden-own-00", "left"), ("mlwarden-own-07", "c"))
+    ]
+    places = {names.whose(obj): obj["metadata"]["name"] for obj in names.placed(made, stored) if names.whose(obj)}
+    assert places == {"b": "mlwarden-own-01", "c": "mlwarden-own-07"}
+    full = [{"metadata": {"name": place, "annotations": {names.POLICY_OF: "left"}}} for place in names.PLACES]
+    assert len([obj for obj in names.placed(made, full) if names.whose(obj)]) == 2
 
 
 def test_the_charts_version_is_the_programs(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ PLURALS = {
 PROCESSES = ("controller", "releaser")
 ACCOUNTS = "mlwarden-accounts-"
 """Policies of the chart, about what mlwarden's accounts may change."""
-UNINSTALL = "mlwarden-uninstall"
+UNINSTALL, PRUNE = "mlwarden-uninstall", "mlwarden-prune"
 
 
 def admission_path(obj: dict[str, Any]) -> str:
@@ -118,7 +118,7 @@ class FailHeld:
         own = self.settings.namespace
         self.cluster.create_namespace(own)
         settings = self.settings
-        for name in (settings.controller, settings.releaser, settings.webhook, settings.scanner, UNINSTALL):
+        for name in (settings.controller, settings.releaser, settings.webhook, settings.scanner, UNINSTALL, PRUNE):
             self.admin.create(f"/api/v1/namespaces/{own}/serviceaccounts", {"metadata": {"name": name}})
             body = pod(f"{name}-0", serviceAccountName=name, nodeSelector={"nowhere": ""})
             self.admin.create(f"/api/v1/namespaces/{own}/pods", body)
@@ -218,7 +218,9 @@ def in_force(cluster: "EmbeddedCluster", settings: Settings) -> Iterator[FailHel
 def held(cluster: "EmbeddedCluster") -> Iterator[FailHeld]:
     """Gate and guards with the chart's settings (the default profile does not hold), in a namespace of their own."""
     exempt = (*Settings().exempt_namespaces, "exempt-later")
-    with in_force(cluster, Settings(namespace=f"mlwarden-{secrets.token_hex(3)}", exempt_namespaces=exempt)) as running:
+    with in_force(
+        cluster, Settings(namespace=f"mlwarden-{secrets.token_hex(3)}", exempt_namespaces=exempt, own_secrets=("release-key",))
+    ) as running:
         yield running
 
 
@@ -305,7 +307,7 @@ class Running:
             scope = f"namespaces/{self.settings.namespace}/" if obj["metadata"].get("namespace") else ""
             plural = f"{obj['kind'].lower()}s"
             self.admin.apply(f"/apis/rbac.authorization.k8s.io/v1/{scope}{plural}/{obj['metadata']['name']}", obj)
-        for name in (self.settings.controller, self.settings.releaser, UNINSTALL):
+        for name in (self.settings.controller, self.settings.releaser, UNINSTALL, PRUNE):
             account = self.directory / name
             account.mkdir()
             (account / "ca.crt").write_bytes(self.cluster.pki.ca.read_bytes())
@@ -331,7 +333,7 @@ class Running:
         before = [obj for obj in found if obj["metadata"]["name"] == "mlwarden-install"]
         for obj in found:
             for rule in obj.get("rules") or []:
-                if rule.get("resourceNames") == ["mlwarden"]:
+                if rule["resources"] == ["clusterroles"]:
                     rule["resourceNames"] = [self.settings.anchor]
         return [obj for obj in found if obj not in before and obj["metadata"]["name"] != "mlwarden"]
 
@@ -402,13 +404,13 @@ class Running:
     def log(self, name: str = "a") -> str:
         return "\n".join((self.directory / f"{process}-{name}.log").read_text()[-6000:] for process in PROCESSES)
 
-    def call(self, *arguments: str) -> str:
+    def call(self, *arguments: str, account: str = UNINSTALL) -> str:
         """A hook of the chart, as its account."""
         from urllib.parse import urlsplit
 
         address = urlsplit(self.cluster.server)
         environment = {**os.environ, "KUBERNETES_SERVICE_HOST": str(address.hostname), "KUBERNETES_SERVICE_PORT": str(address.port)}
-        options = ["--settings", str(self.directory / "settings.yaml"), "--service-account-dir", str(self.directory / UNINSTALL)]
+        options = ["--settings", str(self.directory / "settings.yaml"), "--service-account-dir", str(self.directory / account)]
         command = [sys.executable, "-m", "mlwarden.cli.main", *arguments, *options]
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert answer.returncode == 0, answer.stdout + answer.stderr

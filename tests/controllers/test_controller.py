@@ -206,10 +206,10 @@ class TestGenerated:
             },
             "validations": [{"expression": "true"}],
         }
-        for name, manager in (("mlwarden-policy-old", "mlwarden"), ("theirs", "somebody")):
+        for name, manager in (("mlwarden-own-99", "mlwarden"), ("theirs", "somebody")):
             body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "spec": spec}
             running.admin.apply(f"{base}/{name}", {**body, "metadata": {"name": name, "labels": labels}}, manager=manager)
-        running.held.until(lambda: not _exists(running, f"{base}/mlwarden-policy-old"))
+        running.held.until(lambda: not _exists(running, f"{base}/mlwarden-own-99"))
         assert _exists(running, f"{base}/theirs")
         running.admin.delete(f"{base}/theirs")
 
@@ -223,6 +223,21 @@ class TestGenerated:
 
 class TestPolicies:
     PATH = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
+
+    def places(self, running: "Running", name: str) -> list[str]:
+        """Where a policy of the cluster's own is compiled to."""
+        stored = running.admin.get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies")["items"]
+        return [each["metadata"]["name"] for each in stored if each["metadata"].get("annotations", {}).get("mlwarden.io/policy") == name]
+
+    def refusal(self, running: "Running", space: str, pod: dict[str, Any]) -> str:
+        """What the API server says to a pod, `""` where it takes it."""
+        from mlwarden.embedded.api import ApiError
+
+        try:
+            running.held.create(space, pod, dryRun="All")
+        except ApiError as error:
+            return error.message
+        return ""
 
     def conditions(self, running: "Running", name: str) -> dict[str, dict[str, Any]]:
         policy = running.admin.get(f"{self.PATH}/{name}")
@@ -265,10 +280,35 @@ class TestPolicies:
         name = f"no-{secrets.token_hex(3)}"
         running.admin.create(self.PATH, a_policy(name, "object.metadata.?labels.?team.orValue('') != ''"))
         assert running.held.until(lambda: self.conditions(running, name))["Compiled"]["status"] == "True"
-        compiled = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/mlwarden-policy-{name}"
-        running.held.until(lambda: _exists(running, compiled))
+        running.held.until(lambda: self.places(running, name))
+        (place,) = self.places(running, name)
+        unlabelled = good_pod("p")
+        unlabelled["metadata"]["labels"] = {"judged-by": name}
+        assert f"'{place}'" in running.held.until(lambda: self.refusal(running, space, unlabelled))
+        running.admin.patch(f"{self.PATH}/{name}", {"spec": {"message": "no team at all"}})
+        running.held.until(lambda: "no team at all" in self.refusal(running, space, unlabelled))
+        assert self.places(running, name) == [place]
         running.admin.delete(f"{self.PATH}/{name}")
-        running.held.until(lambda: not _exists(running, compiled))
+        running.held.until(lambda: not self.places(running, name))
+        bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+        running.held.until(lambda: not [each for each in running.admin.get(bindings)["items"] if each["spec"]["policyName"] == place])
+
+    def test_what_an_earlier_version_compiled_goes_when_its_policy_has_a_place(self, running: "Running") -> None:
+        name, base = f"kept-{secrets.token_hex(3)}", "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+        running.admin.create(self.PATH, a_policy(name, "object.metadata.?labels.?team.orValue('') != ''"))
+        (place,) = running.held.until(lambda: self.places(running, name))
+        stored = running.admin.get(f"{base}/{place}")
+        for left in (name, "gone"):
+            metadata = {"name": f"mlwarden-policy-{left}", "labels": {"app.kubernetes.io/managed-by": "mlwarden"}}
+            body = {key: stored[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": metadata}
+            running.admin.apply(f"{base}/mlwarden-policy-{left}", body, manager="mlwarden")
+        running.await_ready()  # what the controller may not remove does not stop it
+        assert "removed" in running.call("prune", account="mlwarden-prune")
+        assert not _exists(running, f"{base}/mlwarden-policy-gone")
+        assert not _exists(running, f"{base}/mlwarden-policy-{name}")
+        assert self.places(running, name) == [place]
+        assert _exists(running, f"{base}/mlwarden-policy-host-namespaces")
+        running.admin.delete(f"{self.PATH}/{name}")
 
     def test_one_that_does_not_compile_is_unknown_and_holds_until_it_goes(self, running: "Running", space: str, good_pod: Any) -> None:
         name = f"broken-{secrets.token_hex(3)}"
@@ -296,7 +336,7 @@ class TestUninstall:
         assert not any(map(is_gated, running.held.pods(space)))
         assert len(running.held.pods(space)) == 20
         found = running.admin.get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies")["items"]
-        assert not [obj for obj in found if obj["metadata"]["name"].startswith("mlwarden")]
+        assert not [name for obj in found if "mlwarden-accounts-" not in (name := obj["metadata"]["name"]) and name.startswith("mlwarden")]
         assert "schedulingGates" not in running.held.create(space, good_pod("after", image))["spec"]
 
 

@@ -79,3 +79,11 @@ livenessProbe:
 - --docker-config=/etc/mlwarden/pull/.dockerconfigjson
 {{- end }}
 {{- end }}
+
+{{/* The right to see that mlwarden's custom resource definitions are there to stay. */}}
+{{- define "mlwarden.definitions" -}}
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: [imageevidences.mlwarden.io, revokedartifacts.mlwarden.io, wardenpolicies.mlwarden.io]
+  verbs: [get]
+{{- end }}

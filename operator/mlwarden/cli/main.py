@@ -24,6 +24,7 @@ COMMANDS = {
     "releaser": ("mlwarden.controllers.releaser_main", "the releaser of held pods (a process of the chart)"),
     "scanner": ("mlwarden.scanner.main", "the scanner (a process of the chart)"),
     "crds": ("mlwarden.controllers.install", "apply the custom resource definitions (the chart's pre-install hook)"),
+    "prune": ("mlwarden.controllers.install", "take away what an earlier version compiled (the chart's post-upgrade hook)"),
     "free": ("mlwarden.controllers.install", "take the gate off everything that is held (the chart's pre-delete hook)"),
 }
 """Command → the module that runs it, and one line of help."""

@@ -1,7 +1,9 @@
-"""The chart's hooks: `mlwarden crds` before it is installed or upgraded, `mlwarden free` before it is uninstalled.
+"""The chart's hooks: `mlwarden crds` before it is installed or upgraded, `mlwarden prune` after an upgrade, `mlwarden free` before the end.
 
 `free` leaves no pod behind that nobody would ever release. It first takes the Lease and keeps it, so that no controller puts back what is
 taken away; then goes what refuses (webhooks, guards), then what gates, and last the gates themselves, until none is left and none comes.
+
+`prune` takes away what an earlier version compiled under names that this one does not use: the controller may write its own names only.
 
 Custom resource definitions are applied here and not by Helm: Helm never upgrades those in `crds/`, and cannot install one and its objects
 together from `templates/`. They stay when the chart goes, and with them the policies.
@@ -9,6 +11,7 @@ together from `templates/`. They stay when the chart goes, and with them the pol
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -18,18 +21,20 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from mlwarden import evidence, policy
-from mlwarden.cluster import clock
+from mlwarden.cluster import clock, definitions
 from mlwarden.cluster.client import MERGE_PATCH, STRATEGIC_PATCH, Client
 from mlwarden.cluster.errors import ApiError, ConflictError, ForbiddenError, NotFoundError
-from mlwarden.cluster.kinds import CLUSTER_ROLE, CRD, LEASE, POD
-from mlwarden.controllers import generated
+from mlwarden.cluster.kinds import CLUSTER_ROLE, CRD, LEASE, POD, WARDEN_POLICY
+from mlwarden.controllers import generated, names
 from mlwarden.controllers import main as controller
 from mlwarden.controllers.applier import delete_all
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.release import bare_release
+from mlwarden.controllers.scope import MANAGED_BY
 from mlwarden.errors import ClusterError
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.bindings import PREFIX
 
 LOG = logging.getLogger(__name__)
 HOLDER = "mlwarden-free"
@@ -57,11 +62,45 @@ async def apply_crds(client: Client, *, say: Say, patience: float = 60.0) -> Non
         name = crd["metadata"]["name"]
         await client.apply(CRD, crd)
         deadline = time.monotonic() + patience
-        while not _established(await client.get(CRD, name)):
+        while why_not := definitions.why_not(await client.get(CRD, name)):
             if time.monotonic() > deadline:
-                raise ClusterError(f"{name} is not established", hint=f"kubectl describe crd {name}")
+                raise ClusterError(f"{name} {why_not}", hint=f"kubectl describe crd {name}")
             await asyncio.sleep(_POLL)
         say(f"{name} is established")
+
+
+async def prune(client: Client, *, say: Say, patience: float = 60.0) -> int:
+    """Removes what is compiled under a name of an earlier version, once its policy is in force under one of this version's.
+
+    Returns how many objects went. What has no successor in time stays: in force twice does no harm, not at all would.
+    """
+    kinds = ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy")
+    known = {kind: frozenset(names.known()[generated.KINDS[kind].plural]) for kind in kinds}
+    deadline, removed = time.monotonic() + patience, 0
+    while True:
+        stored = {kind: await _generated(client, kind) for kind in kinds}
+        needed = {each["metadata"]["name"] for each in await client.list(WARDEN_POLICY)}
+        covered = {names.whose(each) for each in stored["ValidatingAdmissionPolicy"]}
+        waiting = 0
+        old = [(kind, each) for kind, every in stored.items() for each in every if each["metadata"]["name"] not in known[kind]]
+        for kind, each in old:
+            name = each["metadata"]["name"]
+            of = (each["spec"].get("policyName") or name).removeprefix(PREFIX)
+            if of in needed - covered:
+                waiting += 1
+                continue
+            with contextlib.suppress(NotFoundError):
+                await client.delete(generated.KINDS[kind], name)
+                removed += 1
+                say(f"removed {kind} {name}")
+        if not waiting or time.monotonic() > deadline:
+            return removed
+        await asyncio.sleep(_POLL)
+
+
+async def _generated(client: Client, kind: str) -> list[Json]:
+    selector = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
+    return [each for each in await client.list(generated.KINDS[kind], labelSelector=selector) if generated.is_ours(each)]
 
 
 async def free(client: Client, settings: Settings, *, say: Say, patience: float = _PATIENCE) -> int:
@@ -91,12 +130,13 @@ async def free(client: Client, settings: Settings, *, say: Say, patience: float 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one of the two hooks; the first argument is its name."""
+    """Runs one of the hooks; the first argument is its name."""
     command, *rest = argv
     parser = argparse.ArgumentParser(
         prog=f"mlwarden {command}",
         description={
             "crds": "Applies mlwarden's custom resource definitions and waits until they are established.",
+            "prune": "Removes what an earlier version compiled under names of its own. The chart does this after an upgrade.",
             "free": "Removes webhooks, guards and the gate, and releases every held pod. The chart does this before it is uninstalled.",
         }[command],
         epilog=f"example: mlwarden {command} --kubeconfig ~/.kube/config",
@@ -117,14 +157,11 @@ async def _run(command: str, arguments: argparse.Namespace) -> None:
     async with await controller.connect(arguments) as client:
         if command == "crds":
             await apply_crds(client, say=say)
+        elif command == "prune":
+            say(f"{await prune(client, say=say)} objects of an earlier version were removed")
         else:
             released = await free(client, controller.read_settings(arguments.settings), say=say)
             say(f"nothing is held any more; {released} pods were released")
-
-
-def _established(crd: Json) -> bool:
-    conditions = crd.get("status", {}).get("conditions") or ()
-    return any(condition.get("type") == "Established" and condition.get("status") == "True" for condition in conditions)
 
 
 async def _take_lease(client: Client, settings: Settings) -> bool:

@@ -57,7 +57,7 @@ def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
                 COMPILED,
                 ok=not why_not,
                 reason="NotPossible" if why_not else "ByTheApiServer",
-                message=why_not or f"ValidatingAdmissionPolicy mlwarden-policy-{parsed.name}",
+                message=why_not or _compiled(obj, parsed.name),
             ),
         ]
     if is_shipped(obj):
@@ -128,6 +128,11 @@ def _accepted(annotations: Mapping[str, Json]) -> dict[str, Json]:
 
 def _condition(kind: str, *, ok: bool, reason: str, message: str) -> dict[str, Json]:
     return {"type": kind, "status": "True" if ok else "False", "reason": reason, "message": message}
+
+
+def _compiled(obj: Mapping[str, Json], name: str) -> str:
+    where = f"mlwarden-policy-{name}" if is_shipped(obj) else f"mlwarden-own-… with the annotation mlwarden.io/policy: {name}"
+    return f"ValidatingAdmissionPolicy {where}"
 
 
 def _where(profiles: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""What the chart has to know and the program says: since which version each shipped policy is what it is, and what may own pods.
+"""What the chart has to know and the program says: since when each policy is what it is, what may own pods, what is written.
 
-`python -m mlwarden.embedded.tables` brings both files up to date after a policy or the table of kinds was changed; a test says where that
+`python -m mlwarden.embedded.tables` brings the files up to date after a policy or the table of kinds was changed; a test says where that
 was forgotten. Helm's templates can read a file, but not a program.
 """
 
@@ -11,11 +11,13 @@ from pathlib import Path
 import yaml
 
 from mlwarden import __version__, policy, workloads
+from mlwarden.controllers import names
 from mlwarden.controllers.acceptance import digest
 from mlwarden.embedded import build
 
 _HEAD = "# Made by `python -m mlwarden.embedded.tables`: {}.\n"
 _PACKS = "what each shipped policy does, as a digest, and since which version"
+_NAMES = "plural resource → the names of what the controller may write of it"
 _OWNERS = "group → resources of the table of kinds that pods may belong to"
 
 
@@ -39,6 +41,12 @@ def owners() -> str:
     return _HEAD.format(_OWNERS) + "".join(f'"{group}": [{", ".join(sorted(found))}]\n' for group, found in sorted(groups.items()))
 
 
+def written() -> str:
+    """Returns `names.yaml` as it should be."""
+    lines = (f"{plural}:\n" + "".join(f"  - {name}\n" for name in found) for plural, found in sorted(names.known().items()))
+    return _HEAD.format(_NAMES) + "".join(lines)
+
+
 def path(name: str) -> Path:
     """Returns where a file of the chart is."""
     return build.source_tree() / "charts" / "mlwarden" / name
@@ -49,8 +57,8 @@ def _read(name: str) -> Mapping[str, Mapping[str, str]]:
 
 
 def main() -> int:
-    """Writes both files."""
-    for name, text in (("packs.yaml", packs()), ("owners.yaml", owners())):
+    """Writes the files."""
+    for name, text in (("packs.yaml", packs()), ("owners.yaml", owners()), ("names.yaml", written())):
         path(name).write_text(text, encoding="utf-8")
     return 0
 
