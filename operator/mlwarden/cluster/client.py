@@ -170,12 +170,12 @@ class Client:
         namespace: str = "",
         query: Mapping[str, str] | None = None,
         read: Callable[[msgspec.Raw], tuple[dict[str, Any], str]] = decode.item,
-        limit: int = _PAGE,
+        limit: int = 0,
     ) -> AsyncIterator["Page"]:
-        """Yields the pages of a list; `read` says what of an object is kept, and why it cannot be read."""
+        """Yields the pages of a list, of `limit` objects; `read` says what of an object is kept, and why it cannot be read."""
         more = ""
         while True:
-            asked = {**(query or {}), "limit": str(limit), **({"continue": more} if more else {})}
+            asked = {**(query or {}), "limit": str(limit or _PAGE), **({"continue": more} if more else {})}
             raw = decode.page(await self.request("GET", kind.path(namespace=namespace), query=asked, within=60))
             yield Page(items=[read(each) for each in raw.items or ()], version=raw.metadata.resource_version or "")
             more = raw.metadata.continue_ or ""
