@@ -94,10 +94,20 @@ def test_a_tag_beside_a_digest_does_not_need_resolving() -> None:
     assert answer(f"registry.example/team/train:latest@{DIGEST}", images=ready(scan())).outcome is Outcome.PASS
 
 
-@pytest.mark.parametrize("image", ["", "sha256:x y", "UPPER/Case", "a b", "x@sha256:123", "x@md5:" + "a" * 32])
-def test_what_is_no_image_reference_is_unknown_and_not_scanned(image: str) -> None:
+@pytest.mark.parametrize("image", ["sha256:x y", "UPPER/Case", "a b", "x@sha256:123", "x@md5:" + "a" * 32, "{{image}}", "https://x/y:1"])
+def test_what_is_no_image_reference_fails_at_once_and_is_not_scanned(image: str) -> None:
+    """It will never be one: held, the pod would wait for ever."""
     said = answer(image)
-    assert (said.outcome, said.wanted) == (Outcome.UNKNOWN, "")
+    assert (said.outcome, said.wanted) == (Outcome.FAIL, "")
+    assert "is not an image reference" in said.message
+
+
+@pytest.mark.parametrize(("image", "outcome"), [("{{image}}", "Unknown"), ("${IMAGE}", "Unknown"), ("", "Unknown"), ("a b", "Fail")])
+def test_what_a_template_may_still_be_given_is_unknown(image: str, outcome: str) -> None:
+    template = {"spec": {"containers": [{"name": "main", "image": image}]}}
+    workload = workloads.extract({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template": template}})
+    facts = Facts(now=NOW, namespace={}, profile="experiment")
+    assert [each.outcome.value for each in checks.judge(compiled(), workload, facts)] == [outcome]
 
 
 def test_a_vulnerability_with_a_fix_fails_and_the_fix_is_named() -> None:

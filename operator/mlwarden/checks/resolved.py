@@ -1,7 +1,9 @@
 """From an image as written to its digest, for every check that looks at evidence.
 
 The way of a reference: as written → its digest (its own, or a resolution at most 60 s old). Whatever is missing or old on that way is an
-`Unknown` with the reason: a tag that was resolved an hour ago says nothing about what the kubelet will pull.
+`Unknown` with the reason: a tag that was resolved an hour ago says nothing about what the kubelet will pull. One thing is certain without
+any evidence: what is no image reference will never be one, so it fails at once instead of being held for ever. A placeholder in a template
+(`{{image}}`, `${IMAGE}`) may still be filled in, and so may nothing at all, which the API server lets no pod be created with.
 """
 
 import functools
@@ -25,6 +27,7 @@ RESOLUTION_AGE = timedelta(seconds=60)
 READER = "mlwarden-evidence-reader"
 """The chart's ClusterRole for those who may read what is known about every image."""
 _ASK = f"the Events of a pod that waits with it say why; or ask an administrator to bind the ClusterRole {READER} to you"
+_PLACEHOLDERS = ("{{", "${", "$(")
 BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
 
 
@@ -68,9 +71,11 @@ def per_image(
             continue
         answer = known.get(reference)
         if answer is None:
-            subject = resolved(reference, facts)
-            answer = subject if isinstance(subject, Answer) else _heard(judged(subject), subject, facts)
-            known[reference] = answer
+            subject = resolved(reference, facts, is_pod=view.workload.is_pod)
+            if isinstance(subject, Answer):
+                yield msgspec.structs.replace(subject, element=image.path, path=image.path)
+                continue
+            answer = known[reference] = _heard(judged(subject), subject, facts)
         message, fix = answer.message, answer.fix
         if answer.outcome is Outcome.FAIL:
             said = fill(spec.message, name=image.owner, value=reference, image=reference, path=image.path)
@@ -92,14 +97,16 @@ def _heard(answer: Answer, subject: Subject, facts: Facts) -> Answer:
     return answer
 
 
-def resolved(reference: str, facts: Facts) -> Subject | Answer:
-    """Returns which digest a reference is, or the `Unknown` that stands for why that cannot be told."""
+def resolved(reference: str, facts: Facts, *, is_pod: bool) -> Subject | Answer:
+    """Returns which digest a reference is, or why that cannot be told: a `Fail` where it never will be, else an `Unknown`."""
     try:
         parsed = references.parse(reference)
     except Error as error:
         name = clean(reference, VALUE_LENGTH)
         fix = "name the image as registry/repository:tag or registry/repository@sha256:…"
-        return unknown(clean(f"{name or '(empty)'} is not an image reference: {error.message}"), fix=fix)
+        answer = unknown(clean(f"{name or '(empty)'} is not an image reference: {error.message}"), fix=fix)
+        open_ = not reference or (not is_pod and any(mark in reference for mark in _PLACEHOLDERS))
+        return answer if open_ else msgspec.structs.replace(answer, outcome=Outcome.FAIL)
     name = _shown(reference)
     digest, reason = (parsed.digest, "") if parsed.digest else _pointed_at(reference, facts)
     if digest is None:
