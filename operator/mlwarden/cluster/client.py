@@ -211,11 +211,12 @@ class Client:
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         return decode.whole(await self.request("PATCH", path, body, query=query, content_type=APPLY_PATCH))
 
-    async def delete(self, kind: Kind, name: str, *, namespace: str = "", version: str = "") -> None:
-        """Deletes an object, in the background; with `version` only while it has that resourceVersion (else `ConflictError`)."""
+    async def delete(self, kind: Kind, name: str, *, namespace: str = "", version: str = "", uid: str = "") -> None:
+        """Deletes an object, in the background; only while it has that resourceVersion and uid, where given (else `ConflictError`)."""
         options: dict[str, Any] = {"propagationPolicy": "Background"}
-        if version:
-            options["preconditions"] = {"resourceVersion": version}
+        preconditions = {key: value for key, value in (("resourceVersion", version), ("uid", uid)) if value}
+        if preconditions:
+            options["preconditions"] = preconditions
         await self.request("DELETE", kind.path(namespace=namespace, name=name), options)
 
     async def watch(

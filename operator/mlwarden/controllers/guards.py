@@ -7,6 +7,7 @@ Rejected: one guard over everything in mlwarden's namespace. Evictions, injected
 too, and a fail-closed rule that breaks `kubectl drain` is worse than the hole it closes.
 """
 
+from mlwarden.controllers.bounds import bounds_objects
 from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET
 from mlwarden.controllers.scope import ACCEPTED, NAME_LABEL, may, validating
 from mlwarden.model.policy import PROFILE_LABEL, Settings
@@ -29,8 +30,8 @@ _KUBERNETES = (
 
 
 def guard_objects(settings: Settings) -> list[dict[str, Json]]:
-    """Returns the guards of namespaces, identity, evidence and webhook configurations, each with its binding."""
-    return [*_namespaces(settings), *_identity(settings), *_evidence(settings), *_webhooks(settings)]
+    """Returns the guards of namespaces, identity, evidence and webhook configurations, and the releaser's bounds, each with its binding."""
+    return [*_namespaces(settings), *_identity(settings), *_evidence(settings), *_webhooks(settings), *bounds_objects(settings)]
 
 
 def _namespaces(settings: Settings) -> list[dict[str, Json]]:

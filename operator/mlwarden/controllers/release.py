@@ -11,21 +11,28 @@ the same manifest would be refused for a conflict with mlwarden.
 Rejected: a JSON patch with a `test` on the resource version (a mismatch is a 422, which looks like any other invalid patch).
 """
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from mlwarden import engine, workloads
+from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
 from mlwarden.cluster.client import FIELD_MANAGER
 from mlwarden.controllers.gate import JUDGED
+from mlwarden.controllers.recreation import controller_of, kept
+from mlwarden.errors import Error
+from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Decision, Verdict
 from mlwarden.model.policy import GATE, Settings
-from mlwarden.model.workload import Json, Role, Workload
+from mlwarden.model.workload import Image, Json, Role, Workload
 from mlwarden.policy import CompiledPolicy
 from mlwarden.workloads import nodes as places
 
+_FRESH = timedelta(seconds=30)
+"""How old a resolution may be for a pod to be made anew by it: the webhook believes it for a minute."""
 _CONTAINER_PATH = re.compile(r"spec\.(containers|initContainers)\[(\d+)\]\.image")
 
 
@@ -39,6 +46,7 @@ class Judgement:
         pins: the patch only pins images, and keeps the pod to the nodes they were judged for: what comes back is to be judged again.
         reason: one line for a person, where it is not released.
         wanted: image references whose evidence is missing.
+        recreate: it is good and can never be released, and one made anew now could be.
     """
 
     decision: Decision
@@ -46,6 +54,7 @@ class Judgement:
     pins: bool = False
     reason: str = ""
     wanted: tuple[str, ...] = ()
+    recreate: bool = False
 
 
 def judge(
@@ -63,25 +72,61 @@ def judge(
     """
     workload = workloads.extract(pod)
     verdict = engine.evaluate(workload, policies, facts, settings, holdable=True, broken=broken)
-    if verdict.decision is not Decision.ADMIT:
+    if verdict.decision is Decision.DENY:
         return Judgement(decision=verdict.decision, reason=engine.held(verdict), wanted=verdict.wanted)
-    unpinned = unpinnable(workload, verdict)
-    if unpinned:
-        return Judgement(decision=Decision.DENY, reason=unpinned)
+    fixed = _fixed_tags(workload)
+    if verdict.decision is Decision.HOLD:
+        if fixed and (left := kept(pod)):  # whatever is found out: nobody need wait for it to be told
+            return Judgement(decision=Decision.DENY, reason=_never(fixed[0], verdict, left), wanted=verdict.wanted)
+        return Judgement(decision=verdict.decision, reason=engine.held(verdict) + _meanwhile(pod), wanted=verdict.wanted)
+    stuck = [image for image in fixed if image.path in verdict.pins]
+    if stuck:
+        return _stuck(pod, stuck, verdict, facts)
     if verdict.pins or verdict.nodes is not None:
         return Judgement(decision=Decision.ADMIT, patch=pin_patch(pod, verdict), pins=True)
     return Judgement(decision=Decision.ADMIT, patch=release_patch(pod, seal=_seal(facts.now, revision)))
 
 
-def unpinnable(workload: Workload, verdict: Verdict) -> str:
-    """Returns why a good pod cannot be released after all, `""` where it can: an image volume is immutable from its creation."""
+def _meanwhile(pod: Json) -> str:
+    """What goes on while a pod waits."""
+    owner = controller_of(pod) or {}
+    if (owner.get("apiVersion"), owner.get("kind")) != ("batch/v1", "Job"):
+        return ""
+    return "; its Job's activeDeadlineSeconds, where it has one, runs meanwhile"
+
+
+def _fixed_tags(workload: Workload) -> list[Image]:
+    """The images of volumes that are named without a digest: no request can change them, from the pod's creation on."""
+    found = []
     for image in workload.images:
-        if image.path in verdict.pins and image.role is Role.VOLUME:
-            return (
-                f"Not released: volume {image.owner} names its image by a tag, which may move between now and the start of the pod, and an"
-                f" image volume cannot be changed any more; fix: create the pod again with {verdict.pins[image.path]}"
-            )
-    return ""
+        if image.role is Role.VOLUME:
+            with contextlib.suppress(Error):
+                if references.parse(image.reference).digest is None:
+                    found.append(image)
+    return found
+
+
+def _stuck(pod: Json, images: list[Image], verdict: Verdict, facts: Facts) -> Judgement:
+    """A good pod that can never be released: made anew, where that is possible and its tags were resolved a moment ago."""
+    left = kept(pod)
+    reason = _never(images[0], verdict, left)
+    if left:
+        return Judgement(decision=Decision.DENY, reason=reason)
+    if any(facts.now - facts.resolutions[image.reference].at > _FRESH for image in images):
+        return Judgement(decision=Decision.HOLD, reason=reason, wanted=tuple(image.reference for image in images))
+    return Judgement(decision=Decision.HOLD, reason=reason, recreate=True)
+
+
+def _never(image: Image, verdict: Verdict, left: str) -> str:
+    pinned = verdict.pins.get(image.path)
+    held = (
+        f"Not released: volume {clean(image.owner, NAME_LENGTH)} names its image by a tag, which may move between now and the start of the"
+        " pod, and an image volume cannot be changed any more"
+    )
+    if not left:
+        return f"{held}: its controller makes another, which is pinned at its creation"
+    fix = f"create the pod again with {pinned}" if pinned else f"create the pod again with {clean(image.reference, VALUE_LENGTH)}@sha256:…"
+    return f"{held}; {left}; fix: {fix}"
 
 
 def pin_patch(pod: Json, verdict: Verdict) -> dict[str, Json]:

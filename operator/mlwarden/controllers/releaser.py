@@ -21,13 +21,17 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from mlwarden import workloads
 from mlwarden.cluster import clock
+from mlwarden.checks.text import clean
 from mlwarden.cluster.client import STRATEGIC_PATCH, Client
-from mlwarden.cluster.errors import ApiError, ConflictError, NotFoundError
+from mlwarden.cluster.errors import ApiError, ConflictError, ForbiddenError, InvalidError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import NAMESPACE, POD
 from mlwarden.cluster.snapshot import POLICIES, REVOKED, Snapshot, SnapshotSource
+from mlwarden.controllers.conditions import AFTER, Conditions
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.queue import WorkQueue
+from mlwarden.controllers.recreation import Outcome, Recreation
+from mlwarden.controllers.refusals import Refusals, refused
 from mlwarden.controllers.release import Judgement, bare_release, disowned, judge
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.errors import ClusterError
@@ -84,10 +88,13 @@ class Releaser:
         self._unanswered = Unanswered(source.current.settings.evidence_per_namespace)
         source.read_evidence(self._unanswered.changed)
         self._requests = Requests(client, unanswered=self._unanswered, waits=self._waits)
+        self._conditions = Conditions(client, now=now)
+        self._recreation = Recreation(client, component=source.current.settings.releaser, now=now)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._images: dict[str, set[Key]] = {}
         self._named: dict[Key, frozenset[str]] = {}
         self._since: dict[Key, datetime] = {}
+        self._refusals = Refusals()
         self._policies = ""
         self.pods = Informer(
             client,
@@ -103,6 +110,7 @@ class Releaser:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.pods.run())
+                tasks.create_task(self._conditions.run())
                 await self._source.ready.wait()
                 self._policies = _digest(self._source.current)
                 for _ in range(self._workers):
@@ -154,6 +162,8 @@ class Releaser:
 
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
+        self._conditions.forget(key)
+        self._refusals.forget(key)
         self._since.pop(key, None)
         for image in self._named.pop(key, ()):
             waiting = self._images.get(image)
@@ -191,13 +201,17 @@ class Releaser:
         if snapshot.missing:  # a replica that has not seen every policy yet must not call anything good
             self._queue.add_later(key, _INCOMPLETE)
             return
-        snapshot = await self._certain(snapshot, key[0])
+        await self._decide(key, pod, await self._certain(snapshot, key[0]))
+
+    async def _decide(self, key: Key, pod: Json, snapshot: Snapshot) -> None:
         judgement = self._judge(key, pod, snapshot)
+        if judgement.patch is not None and self._refusals.stands(key, pod, self._now()):
+            return
         if judgement.pins and judgement.patch is not None:
-            pod = await self._patch(key, judgement.patch)
-            if pod is None:
+            pinned = await self._patch(key, pod, judgement.patch)
+            if pinned is None:
                 return
-            judgement = self._judge(key, pod, snapshot)
+            pod, judgement = pinned, self._judge(key, pinned, snapshot)
             if judgement.pins:
                 raise ClusterError("something takes out again what was written into it (digests, nodes): a webhook on updates of pods?")
         if judgement.patch is not None:
@@ -205,7 +219,22 @@ class Releaser:
             return
         self._index(key, pod, snapshot)
         if self._is_leader():
+            if judgement.recreate:
+                judgement = await self._recreate(key, pod, judgement)
             await self._keep(key, pod, judgement, self._now())
+
+    async def _recreate(self, key: Key, pod: Json, judgement: Judgement) -> Judgement:
+        """Has another pod made in the place of one that can never be released; returns what there is to say of one that stays."""
+        try:
+            outcome = await self._recreation.recreate(pod, judgement.reason)
+        except (ForbiddenError, InvalidError) as error:
+            outcome = Outcome(reason=f"it cannot be made anew: {clean(str(error), 300)}")
+        if outcome.deleted:
+            return Judgement(decision=Decision.HOLD)
+        if outcome.again:
+            self._queue.add_later(key, outcome.again)
+            return judgement
+        return Judgement(decision=Decision.DENY, reason=f"{judgement.reason}; but {outcome.reason}")
 
     def _judge(self, key: Key, pod: Json, snapshot: Snapshot) -> Judgement:
         facts, broken = snapshot.facts(key[0], self._now()), dict(snapshot.broken)
@@ -226,16 +255,19 @@ class Releaser:
         return msgspec.structs.replace(snapshot, namespaces={**snapshot.namespaces, namespace: metadata})
 
     async def _release(self, key: Key, pod: Json, patch: dict[str, Json]) -> None:
-        if await self._patch(key, patch) is None:
+        if await self._patch(key, pod, patch) is None:
             return
         self._queue.forget(key)
+        self._refusals.forget(key)
         RELEASED.inc()
+        self._conditions.released(key, pod)
+        self._recreation.helped(pod)
         age = _age(pod, self._now())
         if age is not None:
             RELEASE_SECONDS.observe(age)
 
-    async def _patch(self, key: Key, patch: dict[str, Json]) -> Json | None:
-        """The pod as it is stored then, None where it is gone or has changed meanwhile."""
+    async def _patch(self, key: Key, pod: Json, patch: dict[str, Json]) -> Json | None:
+        """The pod as it is stored then, None where it is gone, has changed meanwhile, or something refuses the patch."""
         try:
             stored = await self._client.patch(POD, key[1], patch, namespace=key[0], content_type=STRATEGIC_PATCH)
         except NotFoundError:
@@ -243,24 +275,36 @@ class Releaser:
         except ConflictError:  # it changed; the watch brings it, and if another replica was faster there is nothing left to do
             self._queue.add_later(key, 1.0)
             return None
+        except (ForbiddenError, InvalidError) as error:  # an answer: somebody's admission does not let it pass
+            if error.code == 401:
+                raise
+            now = self._now()
+            self._queue.add_later(key, self._refusals.note(key, pod, now))
+            if self._is_leader():
+                await self._keep(key, pod, Judgement(decision=Decision.DENY, reason=refused(str(error))), now)
+            return None
         return {**stored, "apiVersion": "v1", "kind": "Pod"}
 
     async def _keep(self, key: Key, pod: Json, judgement: Judgement, now: datetime) -> None:
-        """It stays held: ask for what is missing, and say so to whoever looks."""
+        """It stays held: ask for what is missing, and say so to whoever looks; where there is something to say."""
         reason = judgement.reason
+        if not reason:
+            return
         if judgement.wanted:
             who = Requester(namespace=key[0], pullers=pullers(workloads.extract(pod), key[0]))
             if await self._requests.ensure(judgement.wanted, now, who):
                 reason = f"{reason}; {self._unanswered.said(key[0])}"
                 self._queue.add_later(key, _FULL)
-        if judgement.decision is Decision.DENY:
-            self._reporter.refused(pod, judgement.reason)
-            return
         waited = (now - self._since.setdefault(key, now)).total_seconds()
-        if waited >= _PATIENCE:
+        denied = judgement.decision is Decision.DENY
+        if denied:
+            self._reporter.refused(pod, judgement.reason)
+        elif waited >= _PATIENCE:
             self._reporter.held(pod, reason)
-        else:
-            self._queue.add_later(key, _PATIENCE - waited + 0.1)
+        if waited >= AFTER:
+            self._conditions.held(key, pod, "NotReleased" if denied else "WaitsForEvidence", reason)
+        if waited < AFTER or (waited < _PATIENCE and not denied):
+            self._queue.add_later(key, (AFTER if waited < AFTER else _PATIENCE) - waited + 0.1)
 
     def _waits(self, request: ImageEvidence) -> bool:
         """Whether a held pod waits for what is asked there."""

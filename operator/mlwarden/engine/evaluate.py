@@ -15,6 +15,7 @@ from mlwarden.checks.text import clean
 from mlwarden.engine.actions import HOLD, Situation, Waiting, action, decision, rank, softened
 from mlwarden.engine.before import Before
 from mlwarden.engine.revoked import revoked
+from mlwarden.engine.waits import waits
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
@@ -80,13 +81,15 @@ def evaluate(
             if answer.wanted:
                 wanted[answer.wanted] = None
             findings.append(_finding(compiled, answer, workload.resource, on_fail, situation))
+    pins = _pins(workload, facts, before)
+    findings += waits(workload, facts, settings, pins) if holdable is None else ()
     if len(findings) > 1:
         findings.sort(key=_order)
     return Verdict(
         decision=decision(findings),
         findings=tuple(findings),
         wanted=tuple(sorted(wanted)),
-        pins=_pins(workload, facts, before),
+        pins=pins,
         nodes=_kept_to(workload, facts, kept),
     )
 

@@ -1,0 +1,104 @@
+"""`mlwarden.io/Held`, a condition of pods: True with the reason while mlwarden holds one, False once it was released.
+
+For whoever decides by conditions, not by words: a quota that would count a held pod as waiting for nodes, a dashboard, `kubectl wait
+--for=condition=mlwarden.io/Held=False`. Written at most twice in a pod's life: when it was held for more than two seconds, which most are
+not, and at its release. The Events say what changes in between.
+
+Behind a queue, and so many a second: 2,000 pods at once are released before most of them have waited for their turn here, and what is
+released without a condition gets none.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from prometheus_client import Counter
+
+from mlwarden.cluster.client import STRATEGIC_PATCH, Client
+from mlwarden.cluster.errors import ApiError, ConflictError, InvalidError, NotFoundError
+from mlwarden.cluster.informer import Key
+from mlwarden.cluster.kinds import POD
+from mlwarden.model.policy import HELD_CONDITION
+from mlwarden.model.workload import Json
+
+LOG = logging.getLogger(__name__)
+WRITTEN = Counter("mlwarden_held_conditions_total", "Times that the condition mlwarden.io/Held was written into the status of a pod.")
+AFTER = 2.0
+"""Seconds that a pod is held before its condition says so."""
+PER_SECOND = 25
+_REMEMBERED = 20_000
+
+
+class Conditions:
+    """Writes them in the background.
+
+    Args:
+        client: of the API server.
+        now: the clock.
+    """
+
+    def __init__(self, client: Client, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._client, self._now = client, now
+        self._queue: OrderedDict[Key, tuple[str, Json]] = OrderedDict()
+        self._written: OrderedDict[Key, str] = OrderedDict()
+        self._waiting = asyncio.Event()
+
+    def held(self, key: Key, pod: Json, reason: str, message: str) -> None:
+        """A pod has been held for `AFTER` seconds: `reason` in one word, `message` in one line. Said once."""
+        uid = pod["metadata"]["uid"]
+        if not self._says(key, pod):
+            self._add(key, uid, "True", reason, message)
+
+    def released(self, key: Key, pod: Json) -> None:
+        """A pod was released. Said where it was said that it is held."""
+        self._queue.pop(key, None)  # said too late
+        if self._says(key, pod):
+            self._add(key, pod["metadata"]["uid"], "False", "Released", "mlwarden judged it good and released it")
+
+    def forget(self, key: Key) -> None:
+        """A pod that waited is gone: nothing is to be said about it any more."""
+        if (waiting := self._queue.get(key)) is not None and waiting[1]["status"] == "True":
+            del self._queue[key]
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        while True:
+            await self._waiting.wait()
+            while self._queue:
+                key, (uid, condition) = self._queue.popitem(last=False)
+                await self._write(key, uid, condition)
+                await asyncio.sleep(1 / PER_SECOND)
+            self._waiting.clear()
+
+    def _says(self, key: Key, pod: Json) -> bool:
+        """Whether the status says that it is held, as far as is known here."""
+        uid = pod["metadata"]["uid"]
+        conditions = (pod.get("status") or {}).get("conditions") or ()
+        stored = any(each.get("type") == HELD_CONDITION and each.get("status") == "True" for each in conditions)
+        return stored or self._written.get(key) == uid
+
+    def _add(self, key: Key, uid: str, status: str, reason: str, message: str) -> None:
+        at = self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        condition = {"type": HELD_CONDITION, "status": status, "reason": reason, "message": message, "lastTransitionTime": at}
+        self._queue[key] = uid, condition
+        self._waiting.set()
+
+    async def _write(self, key: Key, uid: str, condition: Json) -> None:
+        # The uid is a precondition: not into the status of another pod of this name.
+        body = {"metadata": {"uid": uid}, "status": {"conditions": [condition]}}
+        try:
+            await self._client.patch(POD, key[1], body, namespace=key[0], subresource="status", content_type=STRATEGIC_PATCH)
+        except (NotFoundError, ConflictError, InvalidError):
+            LOG.debug("pod %s/%s is gone", *key)
+        except ApiError as error:
+            LOG.warning("pod %s/%s: its condition could not be written: %s", *key, error)
+            return
+        WRITTEN.inc()
+        if condition["status"] == "True":
+            self._written[key] = uid
+            while len(self._written) > _REMEMBERED:
+                self._written.popitem(last=False)
+        else:
+            self._written.pop(key, None)

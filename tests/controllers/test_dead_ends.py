@@ -1,0 +1,257 @@
+"""A held pod that could never be released: made anew where its controller makes another, and said to be so where none does."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlwarden.cluster import POD, Client
+from mlwarden.cluster.errors import ConflictError
+from mlwarden.cluster.kinds import Kind
+from mlwarden.controllers.gate import is_gated
+from mlwarden.controllers.recreation import Recreation, kept
+from mlwarden.controllers.refusals import Refusals, refused
+from mlwarden.embedded.api import STRATEGIC_PATCH, ApiError
+from mlwarden.model.policy import HELD_CONDITION
+
+if TYPE_CHECKING:
+    from .conftest import FailHeld  # type: ignore[import-not-found]
+
+pytestmark = pytest.mark.cluster
+
+DIGEST = "sha256:" + "d" * 64
+REPLICA_SET = Kind(group="apps", version="v1", plural="replicasets")
+
+
+def owned_by(api_version: str = "apps/v1", kind: str = "ReplicaSet", *, controller: bool = True) -> dict[str, Any]:
+    return {"ownerReferences": [{"apiVersion": api_version, "kind": kind, "name": "w", "uid": "w-1", "controller": controller}]}
+
+
+class TestWhichPods:
+    @pytest.mark.parametrize(
+        ("metadata", "says"),
+        [
+            (owned_by(), ""),
+            (owned_by(kind="StatefulSet"), ""),
+            (owned_by(kind="DaemonSet"), ""),
+            (owned_by("v1", "ReplicationController"), ""),
+            (owned_by("batch/v1", "Job"), "backoffLimit"),
+            (owned_by("argoproj.io/v1alpha1", "Workflow"), "its Workflow would make another"),
+            (owned_by("example.com/v1", "ReplicaSet"), "not known"),
+            (owned_by(controller=False), "no controller"),
+            ({}, "no controller"),
+        ],
+    )
+    def test_only_those_whose_controller_makes_another_and_counts_nothing(self, metadata: dict[str, Any], says: str) -> None:
+        found = kept({"metadata": metadata})
+        assert (says in found) if says else found == ""
+
+
+class TestTheBounds:
+    """What the releaser's account may delete and write, as the API server has it, whatever the process is made to do."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def home(cls, held: "FailHeld") -> str:
+        return str(held.namespace())
+
+    def stuck(self, held: "FailHeld", home: str, name: str, **changes: Any) -> dict[str, Any]:
+        """A held pod of a ReplicaSet, with an image volume by tag unless `changes` say otherwise; as it is once the scheduler saw it."""
+        labels = {"app": name}
+        template = {
+            "containers": [{"name": "main", "image": f"a:1@{DIGEST}"}],
+            "volumes": [{"name": "m", "image": {"reference": "m:1"}}],
+            **changes,
+        }
+        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": template}}
+        held.admin.create(f"/apis/apps/v1/namespaces/{home}/replicasets", {"metadata": {"name": name}, "spec": spec})
+
+        def made() -> Any:
+            pods = held.admin.get(f"/api/v1/namespaces/{home}/pods", labelSelector=f"app={name}")["items"]
+            return next((pod for pod in pods if "nodeName" in pod["spec"] or pod["status"].get("conditions")), None)
+
+        pod: dict[str, Any] = held.until(made)
+        return pod
+
+    def delete(self, held: "FailHeld", pod: dict[str, Any], *preconditions: str) -> None:
+        metadata = pod["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        options = {"preconditions": {key: metadata[key] for key in preconditions}} if preconditions else None
+        held.account(held.settings.releaser).delete(path, options)
+
+    def test_a_pod_that_can_never_start_is_deleted_with_both_preconditions(self, held: "FailHeld", home: str) -> None:
+        pod = self.stuck(held, home, "stuck")
+        for preconditions in ((), ("uid",), ("resourceVersion",)):
+            with pytest.raises(ApiError, match="with uid and resource version as preconditions"):
+                self.delete(held, pod, *preconditions)
+        self.delete(held, pod, "uid", "resourceVersion")
+        with pytest.raises(ApiError) as caught:
+            held.admin.get(f"/api/v1/namespaces/{home}/pods/{pod['metadata']['name']}")
+        assert caught.value.code == 404
+        held.until(lambda: held.admin.get(f"/api/v1/namespaces/{home}/pods", labelSelector="app=stuck")["items"])  # another is there
+
+    @pytest.mark.parametrize(
+        ("name", "changes"),
+        [
+            ("by-digest", {"volumes": [{"name": "m", "image": {"reference": f"m:1@{DIGEST}"}}]}),
+            ("no-volume", {"volumes": []}),
+            ("placed", {"nodeName": "node-0", "volumes": [{"name": "m", "image": {"reference": f"m:1@{DIGEST}"}}]}),
+        ],
+    )
+    def test_no_other_is(self, held: "FailHeld", home: str, name: str, changes: dict[str, Any]) -> None:
+        pod = self.stuck(held, home, name, **changes)
+        with pytest.raises(ApiError, match="and no other"):
+            self.delete(held, pod, "uid", "resourceVersion")
+
+    def test_nor_a_bare_one(self, held: "FailHeld", home: str) -> None:
+        volumes = [{"name": "m", "image": {"reference": "m:1"}}]
+        body = {"metadata": {"name": "bare"}, "spec": {"containers": [{"name": "main", "image": "a:1"}], "volumes": volumes}}
+        pod = held.create(home, body)
+        with pytest.raises(ApiError, match="and no other"):
+            self.delete(held, pod, "uid", "resourceVersion")
+
+    def test_nor_one_that_was_released(self, held: "FailHeld", home: str, attack: Callable[[str, str, str], None]) -> None:
+        name = self.stuck(held, home, "released", schedulingGates=[{"name": "example.com/other"}])["metadata"]["name"]
+        pod = held.release(home, name)
+        assert not is_gated(pod)
+        with pytest.raises(ApiError, match="and no other"):
+            self.delete(held, pod, "uid", "resourceVersion")
+        attack("the releaser's stolen token deletes pods", "it had no such right, and stuck pods stayed", "only pods that can never start")
+
+    def test_nor_a_whole_collection(self, held: "FailHeld", home: str) -> None:
+        self.stuck(held, home, "among-others")
+        with pytest.raises(ApiError, match="and no other"):
+            held.account(held.settings.releaser).delete(f"/api/v1/namespaces/{home}/pods")
+
+    def test_others_delete_as_before(self, held: "FailHeld", home: str) -> None:
+        held.create(home, {"metadata": {"name": "mine"}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}})
+        held.alice.delete(f"/api/v1/namespaces/{home}/pods/mine")
+
+    def test_it_writes_its_condition_into_a_status_and_nothing_else(
+        self, held: "FailHeld", home: str, attack: Callable[[str, str, str], None]
+    ) -> None:
+        held.create(home, {"metadata": {"name": "said"}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}})
+        path = f"/api/v1/namespaces/{home}/pods/said/status"
+        releaser = held.account(held.settings.releaser)
+        condition = {"type": HELD_CONDITION, "status": "True", "reason": "WaitsForEvidence", "message": "m"}
+
+        def write(**status: Any) -> Any:
+            metadata = status.pop("metadata", {})
+            return releaser.patch(path, {"metadata": metadata, "status": status}, content_type=STRATEGIC_PATCH)
+
+        stored = write(conditions=[condition])
+        assert {each["type"] for each in stored["status"]["conditions"]} >= {HELD_CONDITION}
+        write(conditions=[{**condition, "status": "False"}])
+        forbidden: list[dict[str, Any]] = [
+            {"phase": "Failed"},
+            {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
+            {"conditions": [{"type": "Ready", "status": "True"}]},
+            {"conditions": [condition], "message": "anything"},
+            {"conditions": [condition], "metadata": {"labels": {"a": "b"}}},
+            {"conditions": [{"type": HELD_CONDITION, "$patch": "delete"}]},
+            {"containerStatuses": [{"name": "main", "image": "a", "imageID": "b", "ready": True, "restartCount": 0}]},
+        ]
+        for status in forbidden:
+            with pytest.raises(ApiError, match="and nothing else"):
+                write(**status)
+        held.admin.patch(path, {"status": {"message": "somebody else's"}}, content_type=STRATEGIC_PATCH)
+        attack("the releaser's stolen token writes the status of pods", "it had no such right", "one condition, nothing else")
+
+
+class TestRounds:
+    """The bounds in time, against a real API server."""
+
+    @pytest.fixture
+    async def clock(self) -> list[datetime]:
+        return [datetime(2026, 11, 30, 3, tzinfo=UTC)]
+
+    @pytest.fixture
+    async def recreation(self, client: Client, clock: list[datetime]) -> Recreation:
+        return Recreation(client, component="test", now=lambda: clock[0])
+
+    async def pod(self, client: Client, namespace: str, owner: str = "w", image: str = "m:1") -> dict[str, Any]:
+        """A pod of a ReplicaSet as the scheduler leaves it, which does not start."""
+        labels = {"app": owner}
+        volumes = [{"name": "m", "image": {"reference": image}}]
+        gates = [{"name": "example.com/never"}]
+        template = {"containers": [{"name": "main", "image": "a:1"}], "volumes": volumes, "schedulingGates": gates}
+        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": template}}
+        with contextlib.suppress(ConflictError):
+            await client.create(REPLICA_SET, {"metadata": {"name": owner}, "spec": spec}, namespace=namespace)
+        async with asyncio.timeout(30):
+            while True:
+                for pod in await client.list(POD, namespace=namespace, labelSelector=f"app={owner}"):
+                    if pod["status"].get("conditions") and "deletionTimestamp" not in pod["metadata"]:
+                        return {**pod, "apiVersion": "v1", "kind": "Pod"}
+                await asyncio.sleep(0.05)
+
+    async def test_one_a_minute_and_three_for_one_template(
+        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime], kubectl: Any
+    ) -> None:
+        for number in range(1, 4):
+            outcome = await recreation.recreate(await self.pod(client, namespace), "why")
+            assert outcome.deleted
+            assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted  # of the same round
+            clock[0] += timedelta(seconds=40)
+            if number < 3:
+                waits = await recreation.recreate(await self.pod(client, namespace), "why")
+                assert (waits.deleted, waits.again) == (False, 20)
+            clock[0] += timedelta(seconds=21)
+        outcome = await recreation.recreate(await self.pod(client, namespace), "why")
+        assert not outcome.deleted
+        assert "made anew 3 times already and came back by its tag" in outcome.reason
+        said = kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[?(@.reason=='MadeAnew')].count}")
+        assert said == "3"
+        assert (await recreation.recreate(await self.pod(client, namespace, owner="other"), "why")).deleted
+        assert (await recreation.recreate(await self.pod(client, namespace, owner="w2", image="m:2"), "why")).deleted
+
+    async def test_another_leader_goes_on_from_there(
+        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime]
+    ) -> None:
+        assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
+        clock[0] += timedelta(seconds=30)
+        other = Recreation(client, component="test", now=lambda: clock[0])
+        assert (await other.recreate(await self.pod(client, namespace), "why")).again == 30
+
+    async def test_what_came_back_pinned_counts_for_nothing(
+        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime]
+    ) -> None:
+        """The nightly replica of a year: each time one is deleted, and the next one starts."""
+        for _ in range(6):
+            assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
+            pod = await self.pod(client, namespace)
+            pod["spec"]["volumes"][0]["image"]["reference"] = f"docker.io/library/m:1@{DIGEST}"
+            recreation.helped(pod)
+            clock[0] += timedelta(minutes=2)
+
+    async def test_a_pod_that_has_changed_is_left(self, client: Client, namespace: str, recreation: Recreation) -> None:
+        pod = await self.pod(client, namespace)
+        name = pod["metadata"]["name"]
+        await client.patch(POD, name, {"metadata": {"labels": {"a": "b"}}}, namespace=namespace)
+        outcome = await recreation.recreate(pod, "why")
+        assert (outcome.deleted, outcome.again) == (False, 1)
+        assert "deletionTimestamp" not in (await client.get(POD, name, namespace=namespace))["metadata"]
+
+
+class TestARefusedRelease:
+    def test_is_tried_again_when_the_pod_changes_and_else_later_each_time(self) -> None:
+        refusals, now = Refusals(), datetime(2026, 11, 30, tzinfo=UTC)
+        pod = {"metadata": {"uid": "u", "generation": 1, "resourceVersion": "7"}}
+        changed = {"metadata": {"uid": "u", "generation": 2, "resourceVersion": "8"}}
+        key = ("n", "p")
+        assert [refusals.note(key, pod, now) for _ in range(6)] == [5, 20, 80, 320, 600, 600]
+        assert refusals.stands(key, pod, now + timedelta(seconds=599))
+        assert not refusals.stands(key, pod, now + timedelta(seconds=601))
+        assert not refusals.stands(key, changed, now)
+        assert refusals.note(key, changed, now) == 5
+        refusals.forget(key)
+        assert not refusals.stands(key, changed, now)
+
+    def test_says_what_openshift_wants(self) -> None:
+        said = refused('PATCH /api/v1/x: pods "p" is forbidden: unable to validate against any security context constraint: []')
+        assert said.startswith("Not released: mlwarden found it good, and the API server refuses the release: pods")
+        assert "oc adm policy" in said
+        assert "oc adm" not in refused('PATCH /x: pods "p" is forbidden: exceeded quota')
