@@ -78,3 +78,16 @@ async def test_a_namespace_with_as_many_requests_as_it_may_is_told(most: int, to
     settings = f"defaultProfile: production\nevidencePerNamespace: {most}"
     lines = await why._judged(Full(settings), POD, "research", [POLICY])  # type: ignore[arg-type]
     assert any("scanner.perNamespace" in line for line in lines) is told
+
+
+@pytest.mark.parametrize(
+    ("owner", "says"), [("ReplicaSet", "its controller makes another"), ("Job", "backoffLimit"), ("", "no controller owns it")]
+)
+async def test_a_pod_that_can_never_be_released_is_said_to_be_so(owner: str, says: str) -> None:
+    group = "batch/v1" if owner == "Job" else "apps/v1"
+    owners = [{"apiVersion": group, "kind": owner, "name": "o", "uid": "o", "controller": True}] if owner else []
+    spec = {**POD["spec"], "volumes": [{"name": "m", "image": {"reference": "r.example/model:1"}}]}  # type: ignore[dict-item]
+    pod = {**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}, "spec": spec}  # type: ignore[dict-item]
+    said = await why._judged(Cluster("defaultProfile: production"), pod, "research", [POLICY])  # type: ignore[arg-type]
+    assert says in said[-1]
+    assert "volume m names its image by a tag" in said[-1]

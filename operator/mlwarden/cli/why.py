@@ -34,14 +34,16 @@ from mlwarden.cluster import (
 from mlwarden.cluster.indexes import Indexes
 from mlwarden.controllers.acceptance import WAITS
 from mlwarden.controllers.gate import JUDGED
+from mlwarden.controllers.release import dead_end
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence.bounds import Unanswered
-from mlwarden.model.finding import Decision
+from mlwarden.model.finding import Decision, Verdict
 from mlwarden.model.policy import GATE, PROFILE_LABEL, Settings
 from mlwarden.workloads import extract
 
 _COMPONENTS = frozenset({"mlwarden-controller", "mlwarden-releaser"})
 _EVENT_LENGTH = 1024
+_GOOD = "By what is known now it is good: it should be released within seconds."
 _NAMED = re.compile(r"[A-Za-z ]+ by ([a-z0-9-]{1,63}): ")
 """How `engine.held` begins: what is done, by which policy."""
 
@@ -86,7 +88,9 @@ async def explain(client: Client, name: str, namespace: str) -> tuple[bool, list
     since = pod["metadata"].get("creationTimestamp", "?")
     lines = [f"Pod {clean(f'{namespace}/{name}')} is held by mlwarden since {clean(str(since), 40)}; it exists and has not started."]
     judged = await _judged(client, pod, namespace, policies)
-    said = judged or await _said(client, pod, namespace, policies or ())
+    said = judged
+    if not judged or judged[0] == _GOOD:  # then something else stands in its way
+        said = judged + await _said(client, pod, namespace, policies or ())
     silence = "mlwarden has not said anything about it yet: is its controller running? kubectl -n mlwarden-system get pods"
     lines += said or [silence]
     others = [gate for gate in gates if gate != GATE]
@@ -180,15 +184,21 @@ async def _judged(client: Client, pod: dict[str, Any], namespace: str, policies:
     verdict = engine.evaluate(
         workload, snapshot.policies, snapshot.facts(namespace, clock.now()), snapshot.settings, holdable=True, broken=broken
     )
-    if verdict.decision is Decision.ADMIT:
-        lines = ["By what is known now it is good: it should be released within seconds."]
-    else:
-        lines = [engine.refusal(verdict, workload) if verdict.decision is Decision.DENY else engine.held(verdict)]
+    lines = _told(pod, verdict)
     bounds = Unanswered(settings.evidence_per_namespace)
     for each in known:
         bounds.changed(str(each["metadata"]["name"]), each)
     lines += [f"Besides, {clean(bounds.said(namespace))}."] if bounds.is_full(namespace) else []
     return [*lines, assumed] if assumed else lines
+
+
+def _told(pod: dict[str, Any], verdict: Verdict) -> list[str]:
+    stuck = dead_end(pod, verdict)
+    if verdict.decision is Decision.ADMIT:
+        return [stuck or _GOOD]
+    if verdict.decision is Decision.DENY:
+        return [engine.refusal(verdict, extract(pod))]
+    return [engine.held(verdict), stuck] if stuck else [engine.held(verdict)]
 
 
 async def _settings(client: Client) -> Settings | None:

@@ -87,6 +87,14 @@ def judge(
     return Judgement(decision=Decision.ADMIT, patch=release_patch(pod, seal=_seal(facts.now, revision)))
 
 
+def dead_end(pod: Json, verdict: Verdict) -> str:
+    """Returns why a pod that is not refused can never be released as it is, in one line for a person; `""` where it can."""
+    fixed = _fixed_tags(workloads.extract(pod)) if verdict.decision is not Decision.DENY else []
+    if verdict.decision is Decision.ADMIT:
+        fixed = [image for image in fixed if image.path in verdict.pins]
+    return _never(fixed[0], verdict, kept(pod)) if fixed else ""
+
+
 def _meanwhile(pod: Json) -> str:
     """What goes on while a pod waits."""
     owner = controller_of(pod) or {}
