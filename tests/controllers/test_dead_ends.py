@@ -243,12 +243,13 @@ class TestARefusedRelease:
         changed = {"metadata": {"uid": "u", "generation": 2, "resourceVersion": "8"}}
         key = ("n", "p")
         assert [refusals.note(key, pod, now) for _ in range(6)] == [5, 20, 80, 320, 600, 600]
-        assert refusals.stands(key, pod, now + timedelta(seconds=599))
-        assert not refusals.stands(key, pod, now + timedelta(seconds=601))
-        assert not refusals.stands(key, changed, now)
+        assert refusals.left(key, pod, now + timedelta(seconds=599)) == 1
+        assert refusals.left(key, pod, now + timedelta(seconds=601)) == 0
+        assert refusals.left(key, changed, now) == 0
         assert refusals.note(key, changed, now) == 5
+        assert refusals.left(key, changed, now) == 5
         refusals.forget(key)
-        assert not refusals.stands(key, changed, now)
+        assert refusals.left(key, changed, now) == 0
 
     def test_says_what_openshift_wants(self) -> None:
         said = refused('PATCH /api/v1/x: pods "p" is forbidden: unable to validate against any security context constraint: []')

@@ -117,7 +117,7 @@ class TestTheReleaser:
         finally:
             running.admin.delete(f"{base}/validatingadmissionpolicybindings/{name}")
             running.admin.delete(f"{base}/validatingadmissionpolicies/{name}")
-        running.held.until(lambda: not is_gated(running.admin.get(path)))
+        running.held.until(lambda: not is_gated(running.admin.get(path)), seconds=60)
         attack("another plugin refuses the release", "tried again for ever, said nowhere", "said with its reason; tried ever more seldom")
 
 

@@ -39,10 +39,12 @@ class Refusals:
         self._known[key] = _Refusal(state, min(count, 10), now + timedelta(seconds=seconds))
         return seconds
 
-    def stands(self, key: Key, pod: Json, now: datetime) -> bool:
-        """Whether the release of this very pod was refused a short time ago."""
+    def left(self, key: Key, pod: Json, now: datetime) -> float:
+        """Returns for how many seconds more the release of this very pod is not tried; 0 where it may be."""
         known = self._known.get(key)
-        return known is not None and known.state == _state(pod) and now < known.until
+        if known is None or known.state != _state(pod):
+            return 0.0
+        return max((known.until - now).total_seconds(), 0.0)
 
     def forget(self, key: Key) -> None:
         """The pod was released, or is gone."""

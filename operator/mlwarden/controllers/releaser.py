@@ -205,7 +205,8 @@ class Releaser:
 
     async def _decide(self, key: Key, pod: Json, snapshot: Snapshot) -> None:
         judgement = self._judge(key, pod, snapshot)
-        if judgement.patch is not None and self._refusals.stands(key, pod, self._now()):
+        if judgement.patch is not None and (left := self._refusals.left(key, pod, self._now())):
+            self._queue.add_later(key, left)
             return
         if judgement.pins and judgement.patch is not None:
             pinned = await self._patch(key, pod, judgement.patch)
