@@ -7,8 +7,8 @@ Rejected: one guard over everything in mlwarden's namespace. Evictions, injected
 too, and a fail-closed rule that breaks `kubectl drain` is worse than the hole it closes.
 """
 
-from mlwarden.controllers.bounds import bounds_objects
 from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET
+from mlwarden.controllers.releaser_bounds import bounds_objects
 from mlwarden.controllers.scope import ACCEPTED, NAME_LABEL, may, validating
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
