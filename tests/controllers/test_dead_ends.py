@@ -11,6 +11,8 @@ import pytest
 from mlwarden.cluster import POD, Client
 from mlwarden.cluster.errors import ConflictError
 from mlwarden.cluster.kinds import Kind
+from mlwarden.controllers import conditions
+from mlwarden.controllers.conditions import Conditions
 from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.recreation import Recreation, kept
 from mlwarden.controllers.refusals import Refusals, refused
@@ -234,6 +236,49 @@ class TestRounds:
         outcome = await recreation.recreate(pod, "why")
         assert (outcome.deleted, outcome.again) == (False, 1)
         assert "deletionTimestamp" not in (await client.get(POD, name, namespace=namespace))["metadata"]
+
+
+class TestTheConditionOfMany:
+    async def test_is_written_once_for_those_that_still_wait_and_not_at_all_for_the_others(
+        self, client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """2,000 pods at once; all but three are released before their turn has come."""
+        monkeypatch.setattr(conditions, "PER_SECOND", 1000)
+        writes: list[tuple[str, str]] = []
+        patch = client.patch
+
+        async def counted(kind: Kind, name: str, body: Any, **how: Any) -> Any:
+            writes.append((name, body["status"]["conditions"][0]["status"]))
+            return await patch(kind, name, body, **how)
+
+        monkeypatch.setattr(client, "patch", counted)
+        body = {"spec": {"containers": [{"name": "main", "image": "a:1"}], "schedulingGates": [{"name": "example.com/never"}]}}
+        stay = [await client.create(POD, {**body, "metadata": {"name": f"p-{number}"}}, namespace=namespace) for number in range(3)]
+        said = Conditions(client)
+        many = [*stay, *({"metadata": {"name": f"p-{number}", "uid": str(number)}} for number in range(3, 2000))]
+        for pod in many * 2:  # each is looked at more than once while it waits
+            said.held((namespace, pod["metadata"]["name"]), pod, "WaitsForEvidence", "m")
+        for pod in many[3:]:
+            said.released((namespace, pod["metadata"]["name"]), pod)
+        work = asyncio.create_task(said.run())
+
+        async def written(status: str) -> None:
+            async with asyncio.timeout(30):
+                while len([each for each in await client.list(POD, namespace=namespace) if _held(each) == status]) < 3:
+                    await asyncio.sleep(0.05)
+
+        await written("True")
+        for pod in stay:
+            said.held((namespace, pod["metadata"]["name"]), pod, "WaitsForEvidence", "m")  # said already
+            said.released((namespace, pod["metadata"]["name"]), pod)
+        await written("False")
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        assert sorted(writes) == sorted((f"p-{number}", status) for number in range(3) for status in ("True", "False"))
+
+
+def _held(pod: dict[str, Any]) -> str:
+    return next((str(each["status"]) for each in pod["status"].get("conditions", ()) if each["type"] == HELD_CONDITION), "")
 
 
 class TestARefusedRelease:

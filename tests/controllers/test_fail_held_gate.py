@@ -154,6 +154,13 @@ class TestNobodyElseTakesTheGateOff:
         refused(lambda: _ungate(api, path, how), code=422 if how in {"renamed", "replaced"} else 403)
         assert is_gated(held.admin.get(path))
 
+    def test_by_the_syncer_of_a_vcluster_which_is_told_what_happens(self, held: "FailHeld", home: str) -> None:
+        held.create(home, a_pod("synced", metadata={"annotations": {"vcluster.loft.sh/object-name": "p"}}))
+        path = f"/api/v1/namespaces/{home}/pods/synced"
+        said = refused(lambda: held.alice.patch(path, {"spec": {"schedulingGates": None}}), "only mlwarden releases a held pod")
+        assert "vCluster writes its own scheduling gates over those of the host" in said
+        assert is_gated(held.admin.get(path))
+
     @pytest.mark.parametrize("second", ["other-manager", "same-manager"])
     def test_by_owning_it_and_dropping_it(self, held: "FailHeld", home: str, second: str) -> None:
         body = a_pod(f"owned-{second}")

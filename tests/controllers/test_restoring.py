@@ -72,9 +72,9 @@ def pinned_by_mlwarden(held: "FailHeld", home: str, body: dict[str, Any], pinned
     pins = {"spec.containers[0].image": pinned, "spec.initContainers[0].image": pinned}
     verdict = Verdict(decision=Decision.ADMIT, findings=(), pins=pins)
     patch = {"content_type": STRATEGIC_PATCH, "fieldManager": "mlwarden"}
-    stored = held.controller.patch(path, pin_patch(stored, verdict), **patch)
+    stored = held.account(held.settings.releaser).patch(path, pin_patch(stored, verdict), **patch)
     assert disowned(stored) is not None
-    stored = held.controller.patch(path, release_patch(stored, seal="{}"), **patch)
+    stored = held.account(held.settings.releaser).patch(path, release_patch(stored, seal="{}"), **patch)
     assert images(stored)[:2] == [pinned, pinned]
     assert disowned(stored) is None
     return path
@@ -189,3 +189,65 @@ def test_elsewhere_than_where_pods_are_held_it_is_the_same(held: "FailHeld", hom
     assert (
         images(held.alice.patch(path, a_pod("free", "registry.example/app:2"), content_type=STRATEGIC_PATCH))[0] == "registry.example/app:2"
     )
+
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+OURS = [
+    {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]},
+    {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]},
+]
+ZONE = {"key": "zone", "operator": "In", "values": ["a"]}
+SPREAD = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {"matchExpressions": [ZONE]}}]}
+
+
+def affine(*terms: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    required = {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": list(each)} for each in terms]}} if terms else {}
+    return {"nodeAffinity": {**required, **more}}
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_manifest_with_node_affinity_keeps_the_platforms_that_its_pod_was_kept_to(held: "FailHeld", home: str, *, is_held: bool) -> None:
+    from mlwarden.controllers.release import pin_patch
+    from mlwarden.model.nodes import Nodes
+
+    name = f"affine-{str(is_held).lower()}"
+    body = a_pod(name, f"registry.example/app:1@{DIGEST}")
+    body["spec"]["affinity"] = affine([ZONE], **SPREAD)
+    path = f"/api/v1/namespaces/{home}/pods/{name}"
+    stored = applied(held, path, body)
+    verdict = Verdict(decision=Decision.ADMIT, findings=(), pins={}, nodes=Nodes(architectures=("amd64",)))
+    patch = {"content_type": STRATEGIC_PATCH, "fieldManager": "mlwarden"}
+    stored = held.account(held.settings.releaser).patch(path, pin_patch(stored, verdict), **patch)
+    kept = affine([ZONE, *OURS], **SPREAD)
+    assert stored["spec"]["affinity"] == kept
+    if not is_held:
+        stored = held.account(held.settings.releaser).patch(path, release_patch(stored, seal="{}"), **patch)
+        assert applied(held, path, body)["spec"]["affinity"] == kept
+    assert held.alice.patch(path, body, content_type=STRATEGIC_PATCH)["spec"]["affinity"] == kept
+    other = copy.deepcopy(body)
+    other["spec"]["affinity"] = affine([{**ZONE, "values": ["b"]}], **SPREAD)
+    with pytest.raises(ApiError) as caught:
+        held.alice.patch(path, other, content_type=STRATEGIC_PATCH)
+    assert caught.value.code == 422
+
+
+@pytest.mark.parametrize(
+    ("stored", "named", "same"),
+    [
+        (affine(OURS), {}, True),
+        (affine(OURS), None, True),
+        (affine([ZONE, *OURS]), affine([ZONE]), True),
+        (affine([ZONE, *OURS], [*OURS]), affine([ZONE], []), True),
+        (affine([ZONE]), None, False),
+        (affine([ZONE, *OURS]), None, False),
+        (affine([ZONE, *OURS]), affine([{**ZONE, "values": ["b"]}]), False),
+        (affine([ZONE, *OURS]), affine([ZONE], [ZONE]), False),
+        (affine([*OURS, ZONE]), affine(OURS), False),
+        (affine([ZONE, *OURS]), affine([ZONE], **SPREAD), False),
+    ],
+)
+def test_the_webhook_knows_what_was_put_there(stored: Any, named: Any, *, same: bool) -> None:
+    from mlwarden.workloads import nodes
+
+    new = {} if named is None else {"affinity": named}
+    assert nodes.named_again({"affinity": stored}, new) == (stored if same else None)

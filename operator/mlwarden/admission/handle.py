@@ -133,9 +133,9 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         return _policy(request, obj)
     ephemeral = request.sub_resource == EPHEMERAL
     old = request.old_object if request.operation == "UPDATE" else None
-    workload, kept, unchanged = _changed(request, path, obj, old)
+    workload, back, unchanged = _changed(request, path, obj, old)
     if unchanged:
-        return Answer(body=response.allow(request.uid, patch=response.pins(kept, obj)), decision="skip")
+        return Answer(body=response.allow(request.uid, patch=back), decision="skip")
     if path == VALIDATE and namespace not in snapshot.namespaces:
         return _refuse(
             request, f"mlwarden has not seen the namespace {namespace!r} yet, and its profile decides: try again in a second", code=503
@@ -173,8 +173,8 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
         return Answer(body=body, decision="deny", wanted=wanted, requester=requester, is_scarce=not known, told=told if known else None)
     warnings = engine.warnings(verdict) if path == MUTATE else ()
-    pinned = {**verdict.pins, **kept}
-    patch = [*response.pins(pinned, obj), *response.kept_to(verdict.nodes, obj)] if path == MUTATE and workload.is_pod else []
+    pinned = [*response.pins(verdict.pins, obj), *response.kept_to(verdict.nodes, obj)] if path == MUTATE and workload.is_pod else []
+    patch = [*back, *pinned]
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
     return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told if known else None)
@@ -182,17 +182,20 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
 
 def _changed(
     request: review.Request, path: str, obj: Mapping[str, Json], old: Mapping[str, Json] | None
-) -> tuple[Workload, dict[str, str], bool]:
-    """The workload as it will be, the images that get their digest back, and whether an update changes nothing that is judged."""
+) -> tuple[Workload, list[dict[str, Json]], bool]:
+    """The workload as it will be, what an update gets back of what was written before, and whether it changes nothing that is judged."""
     namespace, name = request.namespace or "", request.name or ""
     workload = _placed(extract(obj), namespace, name)
     if old is None:
-        return workload, {}, False
+        return workload, [], False
     before, ephemeral = extract(old), request.sub_resource == EPHEMERAL
-    kept = engine.restored(before, workload) if path == MUTATE and not ephemeral else {}
-    if kept:
-        workload = _placed(extract(engine.with_images(obj, kept)), namespace, name)
-    return workload, kept, (_is_going(old) and not ephemeral) or not engine.relevant_change(before, workload)
+    back: list[dict[str, Json]] = []
+    if path == MUTATE and not ephemeral:
+        images = engine.restored(before, workload)
+        back = [*response.pins(images, obj), *response.affinity(engine.restored_affinity(before, workload))]
+        if images:
+            workload = _placed(extract(engine.with_images(obj, images)), namespace, name)
+    return workload, back, (_is_going(old) and not ephemeral) or not engine.relevant_change(before, workload)
 
 
 def _passes(request: review.Request, path: str, snapshot: Snapshot) -> bool:

@@ -65,6 +65,11 @@ def kept_to(nodes: Nodes | None, obj: Json) -> list[dict[str, Json]]:
     ]
 
 
+def affinity(stored: Json) -> list[dict[str, Json]]:
+    """Returns the JSON patch that gives a pod its affinity back, nothing for None."""
+    return [] if stored is None else [{"op": "add", "path": "/spec/affinity", "value": stored}]
+
+
 def _review(response: dict[str, Any], warnings: Sequence[str], audit: Mapping[str, str] | None) -> bytes:
     kept, room = [], _WARNINGS
     for warning in warnings:

@@ -29,6 +29,8 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 FIELD_MANAGER = "mlwarden"
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 500
 _LINE_LIMIT = 16 * 1024 * 1024
 
@@ -181,6 +183,14 @@ class Client:
             more = raw.metadata.continue_ or ""
             if not more:
                 return
+
+    async def version(self, kind: Kind, name: str, *, namespace: str = "") -> str:
+        """Returns the resource version of one object, by a consistent read of its metadata."""
+        return decode.version(await self.request("GET", kind.path(namespace=namespace, name=name), accept=_METADATA))
+
+    async def versions(self, kind: Kind) -> tuple[dict[tuple[str, str], str], str]:
+        """Returns namespace and name → resource version of all objects, by a consistent read of their metadata, and that of the list."""
+        return decode.versions(await self.request("GET", kind.path(), accept=_METADATA_LIST, within=60))
 
     async def create(
         self, kind: Kind, body: Any, *, namespace: str = "", name: str = "", subresource: str = "", dry_run: bool = False

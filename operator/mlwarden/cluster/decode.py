@@ -43,6 +43,28 @@ class RawEvent(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _Named(msgspec.Struct, rename="camel"):
+    """Of an object's metadata, which it is and in which version."""
+
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class _Partial(msgspec.Struct):
+    """PartialObjectMetadata."""
+
+    metadata: _Named
+
+
+class _PartialList(msgspec.Struct):
+    """PartialObjectMetadataList."""
+
+    metadata: ListMeta
+    items: list[_Partial] | None = None
+
+
+_PARTIAL, _PARTIAL_LIST = msgspec.json.Decoder(_Partial), msgspec.json.Decoder(_PartialList)
 _PAGE = msgspec.json.Decoder(RawPage)
 _EVENT = msgspec.json.Decoder(RawEvent)
 
@@ -54,6 +76,26 @@ def page(content: bytes) -> RawPage:
         ApiError: it is none.
     """
     return _outer(_PAGE, content, "list")
+
+
+def version(content: bytes) -> str:
+    """Returns the resource version of a PartialObjectMetadata.
+
+    Raises:
+        ApiError: it is none.
+    """
+    return _outer(_PARTIAL, content, "metadata").metadata.resource_version
+
+
+def versions(content: bytes) -> tuple[dict[tuple[str, str], str], str]:
+    """Returns namespace and name → resource version of a PartialObjectMetadataList, and the list's own.
+
+    Raises:
+        ApiError: it is none.
+    """
+    found = _outer(_PARTIAL_LIST, content, "list of metadata")
+    listed = {(each.metadata.namespace, each.metadata.name): each.metadata.resource_version for each in found.items or ()}
+    return listed, found.metadata.resource_version or ""
 
 
 def event(line: bytes) -> RawEvent:

@@ -48,6 +48,7 @@ class Informer:
             the larger of the two parts as long as the API server answers, however little happens.
 
     Attributes:
+        kind: what it is a copy of.
         synced: set after the first complete list.
         unreadable: the objects that cannot be read, and why.
     """
@@ -64,7 +65,7 @@ class Informer:
         copy: bool = True,
         pulse: int = 60,
     ) -> None:
-        self._client, self._kind, self._namespace, self._query = client, kind, namespace, dict(query or {})
+        self._client, self.kind, self._namespace, self._query = client, kind, namespace, dict(query or {})
         self._keep, self._on_change, self._copy, self._pulse = keep, on_change, copy, pulse
         self._store: dict[Key, tuple[str, dict[str, Any]]] = {}
         self._version = ""  # to go on from; empty where a list is needed
@@ -83,6 +84,15 @@ class Informer:
         """Returns the object as last seen."""
         return self._store.get((namespace, name), ("", None))[1]
 
+    def version(self, key: Key) -> str:
+        """Returns the resource version of an object as last seen, `""` where it is not there."""
+        return self._store.get(key, ("", {}))[0]
+
+    @property
+    def versions(self) -> dict[Key, str]:
+        """The resource version of every object, as last seen."""
+        return {key: version for key, (version, _) in self._store.items()}
+
     @property
     def age(self) -> float:
         """Seconds since the last sign of life: a page of a list, a watch that was accepted, an event, a bookmark."""
@@ -98,12 +108,12 @@ class Informer:
                 continue
             except GoneError:
                 self._version = ""
-                LOG.info("%s: the watch is too far behind; listing again", self._kind.plural)
+                LOG.info("%s: the watch is too far behind; listing again", self.kind.plural)
             except ApiError as error:
                 if not isinstance(error, UnreachableError) or self._failures >= _ATTEMPTS:
                     self._version = ""
                 said = str(error)
-                LOG.log(logging.DEBUG if said == self._said else logging.WARNING, "%s: %s", self._kind.plural, said)
+                LOG.log(logging.DEBUG if said == self._said else logging.WARNING, "%s: %s", self.kind.plural, said)
                 self._said = said  # an outage is one line, not one every few seconds
             delay = min(_QUICKEST * 2.0 ** min(self._failures, 10), _SLOWEST)
             self._failures += 1
@@ -112,7 +122,7 @@ class Informer:
     async def _list(self) -> None:
         found: set[Key] = set()
         version = ""
-        async for page in self._client.pages(self._kind, namespace=self._namespace, query=self._query):
+        async for page in self._client.pages(self.kind, namespace=self._namespace, query=self._query):
             version = page.version
             self._heard = time.monotonic()
             for obj, unreadable in page.items:
@@ -132,7 +142,7 @@ class Informer:
         seconds = self._pulse
         silence = seconds + min(20.0, seconds)
         watch = self._client.watch(
-            self._kind, version=self._version, namespace=self._namespace, query=self._query, seconds=seconds, silence=silence
+            self.kind, version=self._version, namespace=self._namespace, query=self._query, seconds=seconds, silence=silence
         )
         async with contextlib.aclosing(watch) as lines:
             async for line in lines:
@@ -158,21 +168,21 @@ class Informer:
     def _put(self, obj: dict[str, Any], unreadable: str) -> Key | None:
         key = _key(obj)
         if key is None:
-            LOG.error("%s: an object without a name: %s", self._kind.plural, unreadable)
+            LOG.error("%s: an object without a name: %s", self.kind.plural, unreadable)
             return None
         version = _version(obj)
         known = self._store.get(key)
         if known is not None and version and known[0] == version:
             return key
         if unreadable:
-            LOG.error("%s %s: %s", self._kind.plural, "/".join(filter(None, key)), unreadable)
+            LOG.error("%s %s: %s", self.kind.plural, "/".join(filter(None, key)), unreadable)
             self.unreadable[key] = unreadable
         else:
             self.unreadable.pop(key, None)
         try:
             kept = self._keep(obj)
         except Exception:  # one object must not end the copy of all the others
-            LOG.exception("%s %s", self._kind.plural, key)
+            LOG.exception("%s %s", self.kind.plural, key)
             kept = None
         if kept is None:
             self._drop(key)
@@ -195,7 +205,7 @@ class Informer:
         try:
             self._on_change(key, obj)
         except Exception:  # as above
-            LOG.exception("%s %s", self._kind.plural, key)
+            LOG.exception("%s %s", self.kind.plural, key)
 
 
 def ended(status: Mapping[str, Any], unreadable: str = "") -> ApiError:

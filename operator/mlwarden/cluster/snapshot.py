@@ -196,6 +196,11 @@ class SnapshotSource:
                 await asyncio.sleep(_GATHER)
                 self._swap()
 
+    def settle(self) -> None:
+        """Brings into the snapshot what has come and is still being gathered."""
+        if self._dirty.is_set():
+            self._swap()
+
     def _swap(self) -> None:
         self._dirty.clear()
         changes, self._changes = frozenset(self._changes), set()

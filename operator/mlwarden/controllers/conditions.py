@@ -86,6 +86,11 @@ class Conditions:
         self._waiting.set()
 
     async def _write(self, key: Key, uid: str, condition: Json) -> None:
+        said = condition["status"] == "True"
+        if said:  # before the answer: it is not said a second time meanwhile
+            self._written[key] = uid
+            while len(self._written) > _REMEMBERED:
+                self._written.popitem(last=False)
         # The uid is a precondition: not into the status of another pod of this name.
         body = {"metadata": {"uid": uid}, "status": {"conditions": [condition]}}
         try:
@@ -94,11 +99,9 @@ class Conditions:
             LOG.debug("pod %s/%s is gone", *key)
         except ApiError as error:
             LOG.warning("pod %s/%s: its condition could not be written: %s", *key, error)
+            if said:
+                self._written.pop(key, None)
             return
         WRITTEN.inc()
-        if condition["status"] == "True":
-            self._written[key] = uid
-            while len(self._written) > _REMEMBERED:
-                self._written.popitem(last=False)
-        else:
+        if not said:
             self._written.pop(key, None)

@@ -41,6 +41,11 @@ _IMAGES = (
     " + {0}.spec.?volumes.orValue([]).filter(v, has(v.image)).map(v, v.image.?reference.orValue(''))"
     f" + {csi_images('{0}.spec.?volumes.orValue([])')}"
 )
+_VCLUSTER = (
+    "('vcluster.loft.sh/object-name' in object.metadata.?annotations.orValue({})"
+    " || 'vcluster.loft.sh/managed-by' in object.metadata.?labels.orValue({}))"
+)
+"""CEL: a vCluster's syncer made this pod. It is only told more: anybody may write that."""
 # Of every subresource that a pod has in Kubernetes 1.37, those that cannot bring in code.
 _HARMLESS = "['', 'status', 'binding', 'eviction', 'resize', 'exec', 'attach', 'portforward', 'proxy', 'log']"
 
@@ -214,8 +219,10 @@ def _gate_guard(settings: Settings) -> list[dict[str, Json]]:
                 "expression": "!variables.wasGated || variables.gated || variables.trusted || variables.glass",
                 "messageExpression": (
                     "'only mlwarden releases a held pod; see what it waits for: kubectl mlwarden why ' + object.metadata.name + ' -n '"
-                    f" + object.metadata.namespace + ' (in an emergency: annotation {BREAK_GLASS}=REASON in the same patch,"
-                    " by somebody with the verb release on pods.mlwarden.io)'"
+                    f" + object.metadata.namespace + ({_VCLUSTER} ? '. vCluster writes its own scheduling gates over those of the host:"
+                    " the pod syncs again once it was released, see docs/held-elsewhere.md'"
+                    f" : ' (in an emergency: annotation {BREAK_GLASS}=REASON in the same patch,"
+                    " by somebody with the verb release on pods.mlwarden.io)')"
                 ),
                 "message": "only mlwarden releases a held pod",
             },

@@ -161,23 +161,24 @@ def release_patch(pod: Json, *, seal: str) -> dict[str, Json]:
 
 
 def disowned(pod: Json) -> list[Json] | None:
-    """Returns the managed fields of a pod in which mlwarden owns no image any more; None where it owns none."""
+    """Returns the managed fields of a pod in which mlwarden owns neither images nor affinity any more; None where it owns none."""
     known = pod["metadata"].get("managedFields")
     found, took = [], False
     for entry in known if isinstance(known, list) else ():
         if entry.get("manager") != FIELD_MANAGER or entry.get("operation") != "Update" or entry.get("subresource"):
             found.append(entry)
             continue
-        fields = _without_images(entry.get("fieldsV1") or {})
+        fields = _without_pins(entry.get("fieldsV1") or {})
         took = took or fields != entry.get("fieldsV1")
         if fields:
             found.append({**entry, "fieldsV1": fields})
     return found if took else None
 
 
-def _without_images(fields: Json) -> Json:
-    """A set of fields without the images of containers, and without what is empty then."""
+def _without_pins(fields: Json) -> Json:
+    """A set of fields without the images of containers and the affinity, and without what is empty then."""
     spec = dict(fields.get("f:spec") or {})
+    spec.pop("f:affinity", None)
     for field in ("f:containers", "f:initContainers"):
         listed = {
             key: rest for key, each in (spec.pop(field, None) or {}).items() if (rest := {k: v for k, v in each.items() if k != "f:image"})

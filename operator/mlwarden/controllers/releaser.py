@@ -8,8 +8,10 @@ harmless, so a leader that hangs holds nobody up. Only the leader asks for evide
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
+import math
 import random
 import zlib
 from collections.abc import Callable, Iterable
@@ -24,8 +26,9 @@ from mlwarden.cluster import clock
 from mlwarden.checks.text import clean
 from mlwarden.cluster.client import STRATEGIC_PATCH, Client
 from mlwarden.cluster.errors import ApiError, ConflictError, ForbiddenError, InvalidError, NotFoundError
+from mlwarden.cluster.freshness import Freshness
 from mlwarden.cluster.informer import Informer, Key
-from mlwarden.cluster.kinds import NAMESPACE, POD
+from mlwarden.cluster.kinds import POD
 from mlwarden.cluster.snapshot import POLICIES, REVOKED, Snapshot, SnapshotSource
 from mlwarden.controllers.conditions import AFTER, Conditions
 from mlwarden.controllers.gate import is_gated
@@ -34,11 +37,13 @@ from mlwarden.controllers.recreation import Outcome, Recreation
 from mlwarden.controllers.refusals import Refusals, refused
 from mlwarden.controllers.release import Judgement, bare_release, disowned, judge
 from mlwarden.controllers.reporter import Reporter
-from mlwarden.errors import ClusterError
+from mlwarden.errors import ClusterError, Error
+from mlwarden.evidence import store as evidence
 from mlwarden.evidence.bounds import Unanswered
 from mlwarden.evidence.pullers import pullers
 from mlwarden.evidence.requests import Requests
 from mlwarden.evidence.store import ImageEvidence, Requester
+from mlwarden.model import reference as references
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
 
@@ -95,6 +100,7 @@ class Releaser:
         self._named: dict[Key, frozenset[str]] = {}
         self._since: dict[Key, datetime] = {}
         self._refusals = Refusals()
+        self._fresh = Freshness(client, source)
         self._policies = ""
         self.pods = Informer(
             client,
@@ -201,10 +207,16 @@ class Releaser:
         if snapshot.missing:  # a replica that has not seen every policy yet must not call anything good
             self._queue.add_later(key, _INCOMPLETE)
             return
-        await self._decide(key, pod, await self._certain(snapshot, key[0]))
+        await self._decide(key, pod, snapshot, seen=packed["seen"] if packed is not None else math.inf)
 
-    async def _decide(self, key: Key, pod: Json, snapshot: Snapshot) -> None:
+    async def _decide(self, key: Key, pod: Json, snapshot: Snapshot, *, seen: float) -> None:
         judgement = self._judge(key, pod, snapshot)
+        if judgement.patch is not None or judgement.recreate:  # by what was known a moment ago: once more, by what is at least as new
+            snapshot = await self._fresh.snapshot(key[0], _about(pod, snapshot), since=seen)
+            if snapshot.missing:
+                self._queue.add_later(key, _INCOMPLETE)
+                return
+            judgement = self._judge(key, pod, snapshot)
         if judgement.patch is not None and (left := self._refusals.left(key, pod, self._now())):
             self._queue.add_later(key, left)
             return
@@ -243,17 +255,6 @@ class Releaser:
         JUDGED.labels(judgement.decision.value).inc()
         note = clock.CLOCK.note() if judgement.decision is Decision.HOLD else ""
         return replace(judgement, reason=f"{judgement.reason}; {note}") if note else judgement
-
-    async def _certain(self, snapshot: Snapshot, namespace: str) -> Snapshot:
-        """The snapshot, with the namespace as it is now where the one we know would not hold the pod.
-
-        The gate follows a namespace's label at once, our copy a moment later: a pod must not be released under the profile of a moment ago.
-        """
-        if namespace in snapshot.namespaces and snapshot.settings.holds(snapshot.profile(namespace)):
-            return snapshot
-        live = await self._client.get(NAMESPACE, namespace)
-        metadata = {field: live["metadata"][field] for field in ("name", "uid", "labels", "annotations") if live["metadata"].get(field)}
-        return msgspec.structs.replace(snapshot, namespaces={**snapshot.namespaces, namespace: metadata})
 
     async def _release(self, key: Key, pod: Json, patch: dict[str, Json]) -> None:
         if await self._patch(key, pod, patch) is None:
@@ -332,13 +333,28 @@ class Releaser:
         self._named[key] = frozenset(names)
 
 
+def _about(pod: Json, snapshot: Snapshot) -> list[str]:
+    """The names of the evidence that a pod was found good by."""
+    names = []
+    for image in workloads.extract(pod).images:
+        with contextlib.suppress(Error):
+            parsed = references.parse(image.reference)
+            resolution = None if parsed.digest else snapshot.resolutions.get(image.reference)
+            digest = parsed.digest or (resolution.digest if resolution is not None else None)
+            names += [evidence.name_for(image.reference)] if resolution is not None else []
+            if digest is not None:
+                names += [evidence.digest_name(digest)] if digest in snapshot.images else []
+                names += [evidence.signatures_name(digest)] if digest in snapshot.proofs else []
+    return names
+
+
 def _pack(pod: Json) -> dict[str, Json]:
     """A held pod as it is kept: decoded, a pod of a megabyte of nothing would take thirty."""
     ours = disowned(pod) is not None  # then the release gives it back
     metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields" or ours}
     # Items of a list do not say what they are; extraction goes by that.
     whole = {**pod, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}
-    return {"packed": zlib.compress(msgspec.json.encode(whole), 1)}
+    return {"packed": zlib.compress(msgspec.json.encode(whole), 1), "seen": asyncio.get_running_loop().time()}
 
 
 def _unpack(packed: Json) -> Json:

@@ -6,6 +6,9 @@ change any more: without this every second `kubectl apply` of a pod was refused,
 While mlwarden holds the pod its containers' images are left to be resolved again: they may still change, and a tag that was pushed again
 with what was missing must get through. An image volume never changes after its creation, so it keeps its digest there, too.
 
+So it is with the platforms that a pod was kept to: a manifest with node affinity of its own names it without them, and the affinity of a
+pod may not change any more (of one that is held, only grow stricter).
+
 Rejected: comparing texts alone (`python`, `docker.io/library/python:latest` and `index.docker.io/python` are one image).
 """
 
@@ -18,6 +21,7 @@ from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Role, Workload
+from mlwarden.workloads import nodes
 
 _PLACE = re.compile(r"spec\.(containers|initContainers|volumes)\[(\d+)\]\.(image|image\.reference)")
 
@@ -50,6 +54,14 @@ def is_tag_of(named: str, pinned: str) -> bool:
     except Error:
         return False
     return tag.digest is None and known.digest is not None and bool(known.tag) and (tag.name, tag.tag) == (known.name, known.tag)
+
+
+def restored_affinity(old: Workload, new: Workload) -> Json:
+    """Returns the affinity that a pod gets back, None where it is what the update says."""
+    before, after = old.object.get("spec"), new.object.get("spec")
+    if not (old.is_pod and new.is_pod and isinstance(before, Mapping) and isinstance(after, Mapping)):
+        return None
+    return nodes.named_again(before, after)
 
 
 def with_images(pod: Mapping[str, Json], images: Mapping[str, str]) -> dict[str, Json]:

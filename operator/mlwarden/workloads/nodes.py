@@ -8,8 +8,10 @@ alternatives, so each of them gets the requirement, behind what stands in it, an
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlwarden.model.nodes import Nodes
+from mlwarden.model.nodes import ARCHITECTURE_LABEL, OS_LABEL, Nodes
 from mlwarden.model.workload import Json
+
+_LABELS = frozenset({OS_LABEL, ARCHITECTURE_LABEL})
 
 
 def named_node(spec: Mapping[str, Json]) -> str:
@@ -46,6 +48,41 @@ def required(spec: Mapping[str, Json], nodes: Nodes) -> dict[str, Json]:
         for term in _list(own, "nodeSelectorTerms")
     ]
     return {**own, "nodeSelectorTerms": terms}
+
+
+def named_again(old: Mapping[str, Json], new: Mapping[str, Json]) -> Json:
+    """Returns the affinity of a pod as stored, where an update has it without what `required` put there, and else as it is; None otherwise.
+
+    Args:
+        old: the spec as stored.
+        new: the spec as the update would have it.
+    """
+    before, after = _own(old), _own(new)
+    if not isinstance(before, Mapping) or before == after or _beside(old) != _beside(new):
+        return None
+    terms = _list(before, "nodeSelectorTerms")
+    if after is None:
+        others: list[Mapping[str, Any]] = [{} for _ in terms[:1]]
+    else:
+        others = _list(after, "nodeSelectorTerms") if isinstance(after, Mapping) else []
+    same = len(terms) == len(others) and all(map(_is_longer_by_ours, terms, others))
+    return old["affinity"] if same else None
+
+
+def _is_longer_by_ours(term: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    known, named = _list(term, "matchExpressions"), _list(other, "matchExpressions")
+    ours = known[len(named) :]
+    fields = _list(term, "matchFields") == _list(other, "matchFields")
+    return fields and known[: len(named)] == named and all(each.get("key") in _LABELS and each.get("operator") == "In" for each in ours)
+
+
+def _beside(spec: Mapping[str, Json]) -> tuple[Json, Json]:
+    """What an affinity says beside the required one of nodes."""
+    affinity = spec.get("affinity")
+    affinity = affinity if isinstance(affinity, Mapping) else {}
+    nodes = affinity.get("nodeAffinity")
+    preferred = nodes.get("preferredDuringSchedulingIgnoredDuringExecution") if isinstance(nodes, Mapping) else None
+    return {key: value for key, value in affinity.items() if key != "nodeAffinity" and value}, preferred or None
 
 
 def _alternatives(spec: Mapping[str, Json]) -> Iterator[list[Mapping[str, Any]]]:
