@@ -22,8 +22,8 @@ import msgspec
 from prometheus_client import Counter, Gauge, Histogram
 
 from mlwarden import workloads
-from mlwarden.cluster import clock
 from mlwarden.checks.text import clean
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import STRATEGIC_PATCH, Client
 from mlwarden.cluster.errors import ApiError, ConflictError, ForbiddenError, InvalidError, NotFoundError
 from mlwarden.cluster.freshness import Freshness
