@@ -54,7 +54,7 @@ def test_every_process_has_the_rights_it_needs_and_no_more(installed: "Installed
     assert not may("controller", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
     for account in ("webhook", "controller", "releaser", "scanner"):
         for verb, resource in (("create", "pods"), ("delete", "pods"), ("get", "secrets"), ("impersonate", "users"), ("escalate", "roles")):
-            stuck = (account, verb) == ("releaser", "delete")  # which pods, an admission policy says: mlwarden-releaser-bounds
+            stuck = (account, verb) == ("releaser", "delete")  # which pods, an admission policy says: mlwarden-accounts-pods
             assert may(account, verb, resource, everywhere) is stuck, (account, verb, resource)
         assert not may(account, "list", "secrets", own)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from mlwarden.cluster.kinds import Kind
 from mlwarden.controllers import conditions
 from mlwarden.controllers.conditions import Conditions
 from mlwarden.controllers.gate import is_gated
-from mlwarden.controllers.recreation import Recreation, kept
+from mlwarden.controllers.recreation import MAKERS, Recreation, kept
 from mlwarden.controllers.refusals import Refusals, refused
-from mlwarden.embedded.api import STRATEGIC_PATCH, ApiError
+from mlwarden.embedded.api import ApiError
 from mlwarden.model.policy import HELD_CONDITION
+
+from .conftest import account_policies, admission_path  # type: ignore[import-not-found]
 
 if TYPE_CHECKING:
     from .conftest import FailHeld  # type: ignore[import-not-found]
@@ -57,8 +60,28 @@ class TestTheBounds:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def home(cls, held: "FailHeld") -> str:
-        return str(held.namespace())
+    def home(cls, held: "FailHeld") -> Iterator[str]:
+        objects = account_policies(held.cluster, held.settings)
+        for obj in objects:
+            held.admin.apply(admission_path(obj), obj)
+        namespace = str(held.namespace())
+        held.create(namespace, {"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}})
+
+        def in_force() -> bool:
+            try:
+                held.releaser.delete(f"/api/v1/namespaces/{namespace}/pods/probe", {"dryRun": ["All"]})
+            except ApiError as error:
+                return "and no other" in error.message
+            return False
+
+        held.until(in_force)
+        yield namespace
+        for obj in reversed(objects):
+            held.admin.delete(admission_path(obj))
+
+    def test_the_policy_and_the_process_name_the_same_controllers(self, held: "FailHeld") -> None:
+        rendered = json.dumps(account_policies(held.cluster, held.settings))
+        assert str([f"{group}/{kind}" for group, kind in MAKERS]) in rendered
 
     def stuck(self, held: "FailHeld", home: str, name: str, **changes: Any) -> dict[str, Any]:
         """A held pod of a ReplicaSet, with an image volume by tag unless `changes` say otherwise; as it is once the scheduler saw it."""
@@ -131,36 +154,6 @@ class TestTheBounds:
     def test_others_delete_as_before(self, held: "FailHeld", home: str) -> None:
         held.create(home, {"metadata": {"name": "mine"}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}})
         held.alice.delete(f"/api/v1/namespaces/{home}/pods/mine")
-
-    def test_it_writes_its_condition_into_a_status_and_nothing_else(
-        self, held: "FailHeld", home: str, attack: Callable[[str, str, str], None]
-    ) -> None:
-        held.create(home, {"metadata": {"name": "said"}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}})
-        path = f"/api/v1/namespaces/{home}/pods/said/status"
-        releaser = held.account(held.settings.releaser)
-        condition = {"type": HELD_CONDITION, "status": "True", "reason": "WaitsForEvidence", "message": "m"}
-
-        def write(**status: Any) -> Any:
-            metadata = status.pop("metadata", {})
-            return releaser.patch(path, {"metadata": metadata, "status": status}, content_type=STRATEGIC_PATCH)
-
-        stored = write(conditions=[condition])
-        assert {each["type"] for each in stored["status"]["conditions"]} >= {HELD_CONDITION}
-        write(conditions=[{**condition, "status": "False"}])
-        forbidden: list[dict[str, Any]] = [
-            {"phase": "Failed"},
-            {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
-            {"conditions": [{"type": "Ready", "status": "True"}]},
-            {"conditions": [condition], "message": "anything"},
-            {"conditions": [condition], "metadata": {"labels": {"a": "b"}}},
-            {"conditions": [{"type": HELD_CONDITION, "$patch": "delete"}]},
-            {"containerStatuses": [{"name": "main", "image": "a", "imageID": "b", "ready": True, "restartCount": 0}]},
-        ]
-        for status in forbidden:
-            with pytest.raises(ApiError, match="and nothing else"):
-                write(**status)
-        held.admin.patch(path, {"status": {"message": "somebody else's"}}, content_type=STRATEGIC_PATCH)
-        attack("the releaser's stolen token writes the status of pods", "it had no such right", "one condition, nothing else")
 
 
 class TestRounds:

@@ -8,7 +8,6 @@ too, and a fail-closed rule that breaks `kubectl drain` is worse than the hole i
 """
 
 from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET
-from mlwarden.controllers.releaser_bounds import bounds_objects
 from mlwarden.controllers.scope import ACCEPTED, NAME_LABEL, may, validating
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
@@ -30,8 +29,8 @@ _KUBERNETES = (
 
 
 def guard_objects(settings: Settings) -> list[dict[str, Json]]:
-    """Returns the guards of namespaces, identity, evidence and webhook configurations, and the releaser's bounds, each with its binding."""
-    return [*_namespaces(settings), *_identity(settings), *_evidence(settings), *_webhooks(settings), *bounds_objects(settings)]
+    """Returns the guards of namespaces, identity, evidence and webhook configurations, each with its binding."""
+    return [*_namespaces(settings), *_identity(settings), *_evidence(settings), *_webhooks(settings)]
 
 
 def _namespaces(settings: Settings) -> list[dict[str, Json]]:

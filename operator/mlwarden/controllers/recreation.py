@@ -5,9 +5,9 @@ it, and the pod would be held for ever: the replica that an autoscaler makes at 
 and its tags have just been resolved, it is deleted; the one that takes its place is pinned at its creation.
 
 Bounds: only on the leader; only pods with a controller of `MAKERS`, with our gate, without a node, with uid and resource version as
-preconditions (the API server holds us to it: `controllers.releaser_bounds`); one round per owner and minute; at most three rounds for one
-owner and template, counted anew when a pod of it was pinned as hoped. How many rounds there were is kept in an Event on the owner, written
-before anything is deleted: another leader goes on from there.
+preconditions (the API server holds us to it: the chart's policy `mlwarden-accounts-pods`); one round per owner and minute; at most three
+rounds for one owner and template, counted anew when a pod of it was pinned as hoped. How many rounds there were is kept in an Event on the
+owner, written before anything is deleted: another leader goes on from there.
 
 Rejected: refreshing the tags of all templates every minute, so that the webhook could always pin (a registry and the API server would be
 asked a thousand times a day for a pod that may come at night); pinning by an older resolution (what starts would not be what the tag says);
