@@ -90,4 +90,5 @@ async def test_a_pod_that_can_never_be_released_is_said_to_be_so(owner: str, say
     pod = {**POD, "metadata": {**POD["metadata"], "ownerReferences": owners}, "spec": spec}  # type: ignore[dict-item]
     said = await why._judged(Cluster("defaultProfile: production"), pod, "research", [POLICY])  # type: ignore[arg-type]
     assert says in said[-1]
+    assert ("activeDeadlineSeconds, where it has one, runs meanwhile" in said[0]) is (owner == "Job")
     assert "volume m names its image by a tag" in said[-1]

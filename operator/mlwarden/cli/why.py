@@ -34,7 +34,7 @@ from mlwarden.cluster import (
 from mlwarden.cluster.indexes import Indexes
 from mlwarden.controllers.acceptance import WAITS
 from mlwarden.controllers.gate import JUDGED
-from mlwarden.controllers.release import dead_end
+from mlwarden.controllers.release import dead_end, meanwhile
 from mlwarden.errors import Error, InputError
 from mlwarden.evidence.bounds import Unanswered
 from mlwarden.model.finding import Decision, Verdict
@@ -198,7 +198,8 @@ def _told(pod: dict[str, Any], verdict: Verdict) -> list[str]:
         return [stuck or _GOOD]
     if verdict.decision is Decision.DENY:
         return [engine.refusal(verdict, extract(pod))]
-    return [engine.held(verdict), stuck] if stuck else [engine.held(verdict)]
+    held = engine.held(verdict) + meanwhile(pod)
+    return [held, stuck] if stuck else [held]
 
 
 async def _settings(client: Client) -> Settings | None:

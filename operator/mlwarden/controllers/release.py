@@ -78,7 +78,7 @@ def judge(
     if verdict.decision is Decision.HOLD:
         if fixed and (left := kept(pod)):  # whatever is found out: nobody need wait for it to be told
             return Judgement(decision=Decision.DENY, reason=_never(fixed[0], verdict, left), wanted=verdict.wanted)
-        return Judgement(decision=verdict.decision, reason=engine.held(verdict) + _meanwhile(pod), wanted=verdict.wanted)
+        return Judgement(decision=verdict.decision, reason=engine.held(verdict) + meanwhile(pod), wanted=verdict.wanted)
     stuck = [image for image in fixed if image.path in verdict.pins]
     if stuck:
         return _stuck(pod, stuck, verdict, facts)
@@ -95,8 +95,8 @@ def dead_end(pod: Json, verdict: Verdict) -> str:
     return _never(fixed[0], verdict, kept(pod)) if fixed else ""
 
 
-def _meanwhile(pod: Json) -> str:
-    """What goes on while a pod waits."""
+def meanwhile(pod: Json) -> str:
+    """Returns what goes on while a pod waits, to be appended to why it does."""
     owner = controller_of(pod) or {}
     if (owner.get("apiVersion"), owner.get("kind")) != ("batch/v1", "Job"):
         return ""
