@@ -12,7 +12,10 @@ import pytest
 
 from mlwarden import evidence
 from mlwarden.embedded import images
+from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.installed import NAMESPACE, Installation, install_ml_kinds
+
+from ..admission.crowd import Crowd, bodies, while_they_wait  # type: ignore[import-not-found]  # noqa: TID252 -- the same crowd
 
 if TYPE_CHECKING:
     from conftest import Installed
@@ -151,3 +154,21 @@ def test_a_debug_container_is_scanned_added_and_told_of_by_who_sees_it_stored(pl
     said = plain.said(namespace, "target", "a debug container was added: ")
     assert said.startswith(f"a debug container was added: image {container['image']}, target main, container {container['name']}")
     assert "alice" not in said
+
+
+def test_bodies_that_do_not_end_have_nobody_refused(plain: "Installed", attack: Attack) -> None:
+    spaces = plain.namespace("defaults-crowd"), plain.namespace("defaults-crowd-baseline", "")
+
+    def create(number: int) -> str:
+        body = plain.pod(f"p{number}")
+        body["metadata"]["annotations"] = {"large": "x" * 200_000} if number % 4 > 1 else {}
+        try:
+            plain.create(spaces[number % 2], body, dryRun="All")
+        except ApiError as error:
+            return str(error.message)
+        return ""
+
+    for large in (True, False):
+        with Crowd(plain.kubelet.webhook_port, 48, bodies(large=large)) as crowd:
+            assert [answer for answer in while_they_wait(crowd, create, 36) if answer] == []
+    attack("48 slow bodies, with the chart's defaults", "14 of 36 honest objects refused", "0 of 36, large bodies and small ones")
