@@ -127,7 +127,7 @@ class TestUpgrade:
     """One story, in this order."""
 
     def test_nothing_that_ran_before_is_refused_or_stays_held_and_nothing_that_was_refused_comes_in(
-        self, release: "Installed", kubelet: "HostKubelet", new: Path
+        self, release: "Installed", kubelet: "HostKubelet", new: Path, attack: Any
     ) -> None:
         images.vulnerable(release.cluster.registry, "held:1.0")
         spaces = [release.namespace(f"upgrade-{profile}", profile) for profile in PROFILES]
@@ -151,6 +151,8 @@ class TestUpgrade:
         for space, name in load.created:
             release.runs(space, name)
         assert release.state("upgrade-production", "held") == "Held"
+        seen = f"{len(load.created)} pods created meanwhile: refused 0, still held 0; refused before and let in meanwhile: 0"
+        attack("an upgrade to new and stricter policies, under load", "enforced at once, or never ready", seen)
 
     def test_the_notes_name_those_that_warn(self, release: "Installed") -> None:
         notes = release.cluster.helm("get", "notes", "mlwarden", "--namespace", NAMESPACE)

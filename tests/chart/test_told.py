@@ -47,7 +47,7 @@ def test_an_event_reaches_what_a_person_made(installed: "Installed", space: str,
     assert said in {event["message"] for event in found}
 
 
-def test_why_shows_what_hostile_people_wrote_into_the_cluster(installed: "Installed", space: str) -> None:
+def test_why_shows_what_hostile_people_wrote_into_the_cluster(installed: "Installed", space: str, attack: Any) -> None:
     """Annotations, Events in mlwarden's name, image references and gates, as an API server really stores them."""
     image = f"{installed.cluster.registry}/never-pushed:1.0"
     seals = {"mlwarden.io/judged": '["not", {"an": "object"}]', **{f"evil.example/{number}": text for number, text in enumerate(HOSTILE)}}
@@ -82,3 +82,5 @@ def test_why_shows_what_hostile_people_wrote_into_the_cluster(installed: "Instal
             assert said.stdout.count("fix:") <= 1
     shown = installed.mlwarden("evidence", image, user="admin")
     assert all(line.isprintable() for line in shown.stdout.splitlines())
+    attack("terminal escapes in annotations and forged Events, read by why", "printed raw", "escaped, one fix, one line each")
+    attack("a seal that is no object, read by why", "why died", "left out")
