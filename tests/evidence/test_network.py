@@ -1,6 +1,11 @@
+import asyncio
+import socket
+import threading
+from typing import Any
+
 import pytest
 
-from mlwarden.evidence.network import forbidden, private
+from mlwarden.evidence.network import GuardedResolver, forbidden, private
 
 
 @pytest.mark.parametrize(
@@ -74,3 +79,27 @@ def test_where_a_registry_leads_is_no_private_network(address: str) -> None:
 def test_an_address_of_a_private_network_is_told_from_the_others() -> None:
     assert all(map(private, ("10.0.0.5", "192.168.1.2", "100.64.0.1", "fd12::1", "fe80::1%eth0")))
     assert not any(map(private, ("8.8.8.8", "2606:4700::1", "127.0.0.1", "::1", "", "registry.example")))
+
+
+async def test_names_whose_servers_do_not_answer_keep_no_other_name_from_being_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as six verified digests have repositories. No name server here hangs, so the system's function does."""
+    over, ask = threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *args: Any, **asked: Any) -> Any:
+        if host.endswith(".invalid"):
+            over.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return ask(host, *args, **asked)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    resolver = GuardedResolver(frozenset({"localhost:5000"}))
+    hanging = [asyncio.create_task(resolver.resolve(f"{number}.invalid", 443)) for number in range(96)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            assert await resolver.resolve("localhost", 5000)
+        assert not any(task.done() for task in hanging)
+    finally:
+        over.set()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        await resolver.close()

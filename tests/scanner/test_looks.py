@@ -13,7 +13,7 @@ from mlwarden.evidence.store import EvidenceSpec, EvidenceStatus, ImageEvidence,
 from mlwarden.model.evidence import Phase
 from mlwarden.model.signing import Place, Proof, Proven, Signer
 from mlwarden.scanner.candidates import sides, untried
-from mlwarden.scanner.looks import Findings, Looks
+from mlwarden.scanner.looks import Findings, Looks, look_once
 
 HEX = "a" * 64
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -130,3 +130,64 @@ async def test_where_no_side_has_an_answer_the_reason_is_told_and_nothing_is_wri
         with pytest.raises(TransientError, match="the worker is gone"):
             await work
     assert world.written.empty()
+
+
+class Scans:
+    """Looks that come to an end when the test wants."""
+
+    def __init__(self, known: ImageEvidence) -> None:
+        self.known, self.news, self.began = known, asyncio.Event(), list[str]()
+        self.ends: dict[str, asyncio.Event] = {}
+        self.has: set[str] = set()
+
+    async def look(self, of: ImageEvidence, first: str) -> str:
+        first = first or of.spec.references[-1]
+        self.began.append(first)
+        await self.ends.setdefault(first, asyncio.Event()).wait()
+        return first
+
+    async def find(self, _of: ImageEvidence, references: tuple[str, ...]) -> str:
+        for each in references:
+            if each in self.has:
+                return each
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def start(self) -> asyncio.Task[tuple[ImageEvidence, str]]:
+        return asyncio.create_task(look_once(self.known, look=self.look, find=self.find, current=lambda: self.known, news=self.news))
+
+    async def name(self, reference: str, *, began: int) -> None:
+        """A repository is named; returns when so many looks have begun."""
+        named_by = {**self.known.spec.named_by, reference: ("x",)}
+        spec = msgspec.structs.replace(self.known.spec, references=tuple(named_by), named_by=named_by)
+        self.known = msgspec.structs.replace(self.known, spec=spec)
+        self.news.set()
+        while self.news.is_set() or len(self.began) < began:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_scan_begins_anew_where_a_repository_that_has_the_image_is_named_while_others_hang() -> None:
+    scans = Scans(evidence({COPY: ("evil",)}))
+    scans.has.add(HOME)
+    async with asyncio.timeout(20):
+        work = scans.start()
+        await scans.name(at("evil/another"), began=1)
+        await scans.name(HOME, began=2)
+        assert scans.began == [COPY, HOME]
+        scans.ends[HOME].set()
+        known, found = await work
+    assert found == HOME
+    assert HOME in known.spec.references
+
+
+async def test_a_scan_begins_anew_once_so_that_nobody_keeps_it_from_an_end() -> None:
+    scans = Scans(evidence({HOME: ("team",)}))
+    others = [at(f"evil/{number}") for number in range(3)]
+    scans.has.update(others)
+    async with asyncio.timeout(20):
+        work = scans.start()
+        for each in others:
+            await scans.name(each, began=2) if each == others[0] else scans.news.set()
+        scans.ends[others[0]].set()
+        assert (await work)[1] == others[0]
+    assert scans.began == [HOME, others[0]]

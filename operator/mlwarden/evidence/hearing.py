@@ -1,8 +1,8 @@
 """VEX documents about a digest, from every repository, side by side.
 
 What was taken back in one repository is not said any more by a copy elsewhere, so all are asked. Whoever may name repositories may name
-some that hang, and a scan waits for nobody: once one repository has answered, one that has not even said that it has the image has a second
-altogether, and one that has a few more. What cannot be had, or read, excuses nothing, is no reason to lose the scan, and is said with the
+some that hang, and a scan waits for nobody: once one repository has answered, one that has not even said that it has the image has as long
+again, and one that has a few seconds. What cannot be had, or read, excuses nothing, is no reason to lose the scan, and is said with the
 reason.
 
 Rejected: one repository after the other (fifteen hosts that hang, a minute each, and the excuse was never found), and to write the scan
@@ -22,8 +22,8 @@ from mlwarden.evidence.failure import one_line
 from mlwarden.model.evidence import Unheard
 from mlwarden.model.signing import Demand, Place
 
-_SECONDS, _SECONDS_ALIVE = 1.0, 5.0
-"""For a repository that has said nothing, and for one that has the image, where another one has answered."""
+_LEAST, _ALIVE = 0.25, 5.0
+"""Seconds at least for a repository that has said nothing, which has as long as the first answer took, and for one that has the image."""
 _MOST = 120.0
 """Where none has."""
 _LATE = "it was not heard in time"
@@ -48,6 +48,7 @@ class Hearing:
         self._unheard: list[Unheard] = []
         self._answered: dict[str, dict[str, datetime]] = {}
         self._reasons: dict[str, str] = {}
+        self._first = 0.0  # seconds that the first answer took
 
     async def __aenter__(self) -> Self:
         self._began = asyncio.get_running_loop().time()
@@ -72,6 +73,7 @@ class Hearing:
             self._reasons[candidate] = one_line(error.message, 200)
         else:
             self._answered.setdefault(candidate, {})[source] = datetime.now(UTC)
+            self._first = self._first or asyncio.get_running_loop().time() - self._began
 
     def _read(self, attested: Attestations, source: str) -> None:
         for each in attested.found:
@@ -89,8 +91,8 @@ class Hearing:
 
     def _left(self, candidate: str) -> float:
         """Seconds that a repository still has."""
-        most = _SECONDS_ALIVE if candidate in self._alive else _SECONDS
-        return self._began + (most if self._answered else _MOST) - asyncio.get_running_loop().time()
+        most = _ALIVE if candidate in self._alive else 2 * max(self._first, _LEAST)
+        return self._began + (most if self._first else _MOST) - asyncio.get_running_loop().time()
 
     def unheard(self) -> tuple[Unheard, ...]:
         """Returns the documents that do not count as a whole, with the reason."""

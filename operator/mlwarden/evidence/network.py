@@ -7,9 +7,13 @@ Resolving a name once for the check and once for the connection was rejected: th
 the resolver that the connection uses.
 """
 
+import asyncio
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any, cast
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
@@ -22,6 +26,10 @@ _METADATA = frozenset(
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")
 """A host whose last label is a number is an address to inet_aton and to every browser, however it is spelled: no domain ends in one."""
+
+
+_THREADS = 256
+"""Names that are asked for at the same time: more than all questions of a scanner together have repositories."""
 
 
 class ForbiddenAddressError(OSError):
@@ -65,6 +73,25 @@ def _embedded(ip: IPv6Address) -> IPv4Address | None:
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
 
 
+class _Names:
+    """Asks the system for names, in threads of its own.
+
+    A name whose servers do not answer holds a thread for half a minute, and anybody may name such names: in the few threads of the event
+    loop they would keep every other name, and everything else that needs a thread, waiting.
+    """
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(_THREADS, "names")
+
+    async def getaddrinfo(self, host: str, port: int, **asked: int) -> list[Any]:
+        """As an event loop's."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, partial(socket.getaddrinfo, host, port, **asked))
+
+    async def getnameinfo(self, address: tuple[Any, ...], flags: int) -> tuple[str, str]:
+        """As an event loop's."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, socket.getnameinfo, address, flags)
+
+
 class GuardedResolver(AbstractResolver):
     """Resolves names, and refuses a name as a whole when one of its addresses is forbidden.
 
@@ -74,7 +101,8 @@ class GuardedResolver(AbstractResolver):
     """
 
     def __init__(self, listed: frozenset[str], *, public: bool = False) -> None:
-        self._inner = ThreadedResolver()
+        self._names = _Names()
+        self._inner = ThreadedResolver(cast("asyncio.AbstractEventLoop", self._names))
         self._listed, self._public = listed, public
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
@@ -86,5 +114,6 @@ class GuardedResolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Waits for no name."""
         await self._inner.close()
+        self._names.threads.shutdown(wait=False, cancel_futures=True)

@@ -96,7 +96,8 @@ class Transport:
 
     def _opened(self, *, public: bool) -> aiohttp.ClientSession:
         resolver = GuardedResolver(self._plain | self._own_tls.keys(), public=public)
-        connector = aiohttp.TCPConnector(resolver=resolver, ssl=self._tls, limit=64, use_dns_cache=False)
+        # No limit: hosts that hang would take what there is from all others. How much is asked at a time is bounded by who asks.
+        connector = aiohttp.TCPConnector(resolver=resolver, ssl=self._tls, limit=0, use_dns_cache=False)
         return aiohttp.ClientSession(
             read_bufsize=1 << 20,  # layers of gigabytes are passed on
             connector=connector,

@@ -32,7 +32,7 @@ from mlwarden.scanner.claim import Claim, LostError, put
 from mlwarden.scanner.demands import Demands
 from mlwarden.scanner.keys import GONE, Keys, material
 from mlwarden.scanner.lane import DisplacedError, Lane, NoSlotError
-from mlwarden.scanner.looks import ANSWERED, Findings, Looks, tried, with_materials
+from mlwarden.scanner.looks import ANSWERED, Findings, Looks, look_once, tried, with_materials
 from mlwarden.scanner.protocol import Documented, PullCredential, Worker
 from mlwarden.scanner.provenance import Writer
 from mlwarden.scanner.pull import Given, PullSecrets
@@ -370,8 +370,19 @@ class Agent:
 
     async def _scan(self, claim: Claim, credentials: tuple[PullCredential, ...]) -> dict[str, Any]:
         """The scan, dated here: a worker that was taken over must not make evidence that never grows old."""
-        known = claim.current
-        scan, heard = await self._looked(known, credentials)
+        claimed, name = claim.current, claim.current.metadata.name
+
+        async def into(of: ImageEvidence, first: str) -> tuple[Scan, Documented]:
+            return await self._looked(of, await self._shown(of, claimed, credentials), first=first)
+
+        async def find(of: ImageEvidence, references: tuple[str, ...]) -> str:
+            return await self._worker.find(references, await self._shown(of, claimed, credentials))
+
+        news = self._news.setdefault(name, asyncio.Event())
+        try:
+            known, (scan, heard) = await look_once(claimed, look=into, find=find, current=lambda: self._known.get(name), news=news)
+        finally:
+            del self._news[name]
         now, before, listened = _now(), known.status.scan, self._demands.excuses
         look = self._second.noticed(known, scan)
         scan = excuses.merged(before, scan, now, sources=listened, answered=store.answered(known), asked=heard.places)
@@ -381,15 +392,16 @@ class Agent:
         return {**change, "second_look": look} if look is not None else change
 
     async def _looked(
-        self, known: ImageEvidence, credentials: tuple[PullCredential, ...], *, fresh: bool = False
+        self, known: ImageEvidence, credentials: tuple[PullCredential, ...], *, fresh: bool = False, first: str = ""
     ) -> tuple[Scan, Documented]:
         """What is in it, and what was said of that; what could not be heard excuses nothing."""
+        references = tuple(dict.fromkeys((*filter(None, [first]), *order(known))))
         vex, _ = await self._keys.filled(self._demands.excuses)
         heard = Documented(documents=())
         if vex:
             with contextlib.suppress(GatherError):
-                heard = await self._worker.documents(order(known), vex, credentials)
-        scan = await self._worker.scan(order(known), credentials, heard.documents, fresh=fresh)
+                heard = await self._worker.documents(references, vex, credentials)
+        scan = await self._worker.scan(references, credentials, heard.documents, fresh=fresh)
         return msgspec.structs.replace(scan, unheard=(*heard.unheard, *scan.unheard)[:KEPT_UNHEARD]), heard
 
     async def _proven(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> tuple[Proof, ...]:
@@ -398,6 +410,12 @@ class Agent:
         looked = await self._worker.verify(order(known), filled, credentials) if filled else Looked(proofs=(), places=())
         found = with_materials(looked, {demand: material(filled[demand], self._roots) for demand in filled})
         return tuple(msgspec.structs.replace(proof, at=_now()) for proof in definite(found))
+
+    async def _shown(
+        self, of: ImageEvidence, claimed: ImageEvidence, credentials: tuple[PullCredential, ...]
+    ) -> tuple[PullCredential, ...]:
+        """Who asked again may bring other credentials than who asked first."""
+        return credentials if of is claimed or self._secrets is None else (await self._secrets.credentials_for(of)).credentials
 
     async def _seen_again(self, known: ImageEvidence, credentials: tuple[PullCredential, ...]) -> Scan:
         """What is in it, by a look of its own; that somebody took back an excuse is not forgotten by it."""
@@ -412,8 +430,7 @@ class Agent:
         materials = {demand: material(filled[demand], roots) for demand in filled}
 
         async def ask(of: ImageEvidence, references: tuple[str, ...]) -> Looked:
-            # Who asked again may bring other credentials than who asked first.
-            shown = credentials if of is known or self._secrets is None else (await self._secrets.credentials_for(of)).credentials
+            shown = await self._shown(of, known, credentials)
             looked = await self._worker.verify(references, filled, shown) if filled else Looked(proofs=(), places=())
             return with_materials(looked, materials)
 

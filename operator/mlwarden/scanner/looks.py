@@ -11,7 +11,7 @@ answered by then was thrown away), and an object for each namespace (the same di
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -145,6 +145,70 @@ class Looks:
             return known
         asked[asyncio.create_task(_answer(self._ask(current, first)))] = first
         return current
+
+
+_Result = TypeVar("_Result")
+
+
+async def look_once(
+    known: ImageEvidence,
+    *,
+    look: Callable[[ImageEvidence, str], Awaitable[_Result]],
+    find: Callable[[ImageEvidence, Side], Awaitable[str]],
+    current: Callable[[], ImageEvidence | None],
+    news: asyncio.Event,
+) -> tuple[ImageEvidence, _Result]:
+    """Returns what is in a digest, which is the same wherever it is, and the object as it was when that was asked.
+
+    Where a repository is named meanwhile that has the image, the look begins anew with that one, once: the others may hang. Once, so that
+    whoever names repositories cannot keep it from ever coming to an end.
+
+    Args:
+        known: the object as it was claimed.
+        look: looks into it; the second argument is where to look first, empty for as the object says.
+        find: returns which of some repositories has it.
+        current: the object as it is now.
+        news: set when it has changed.
+
+    Raises:
+        GatherError: why it could not be looked into.
+    """
+    looking, coming = asyncio.ensure_future(look(known, "")), asyncio.ensure_future(news.wait())
+    finding: list[asyncio.Future[tuple[ImageEvidence, str] | None]] = []
+    sought, moved = set(known.spec.references), False
+    try:
+        while True:
+            waiting: list[asyncio.Future[Any]] = [looking] if moved else [looking, coming, *finding]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if looking.done():
+                return known, looking.result()
+            if coming.done():
+                news.clear()
+                coming, now = asyncio.ensure_future(news.wait()), current()
+                new = [each for each in reversed(now.spec.references) if each not in sought] if now is not None else []
+                if now is not None and new:
+                    sought.update(new)
+                    finding.append(asyncio.ensure_future(_find(find, now, tuple(new))))
+            ended = [each for each in finding if each.done()]
+            finding = [each for each in finding if not each.done()]
+            found = next((result for each in ended if (result := each.result()) is not None), None)
+            if found is not None:
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
+                known, moved = found[0], True
+                looking = asyncio.ensure_future(look(*found))
+    finally:
+        left: list[asyncio.Future[Any]] = [looking, coming, *finding]
+        for each in left:
+            each.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _find(find: Callable[[ImageEvidence, Side], Awaitable[str]], of: ImageEvidence, new: Side) -> tuple[ImageEvidence, str] | None:
+    try:
+        return of, await find(of, new)
+    except GatherError:
+        return None
 
 
 async def _answer(work: Awaitable[Looked]) -> Looked | GatherError:

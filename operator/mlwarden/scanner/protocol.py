@@ -59,6 +59,13 @@ class Look(_Message, frozen=True, kw_only=True, tag="scan"):
     fresh: bool = False
 
 
+class Find(_Message, frozen=True, kw_only=True, tag="find"):
+    """Which of these, `repository@sha256:…`, has the image?"""
+
+    references: tuple[str, ...]
+    credentials: tuple[PullCredential, ...] = ()
+
+
 class LookAgain(_Message, frozen=True, kw_only=True, tag="again"):
     """What would you say of these digests now, without pulling any of them?"""
 
@@ -89,6 +96,12 @@ class Resolved(_Message, frozen=True, kw_only=True, tag="resolved"):
     """What it points at."""
 
     digest: str
+
+
+class Found(_Message, frozen=True, kw_only=True, tag="found"):
+    """One that has it."""
+
+    reference: str
 
 
 class Scanned(_Message, frozen=True, kw_only=True, tag="scanned"):
@@ -146,11 +159,11 @@ class Failed(_Message, frozen=True, kw_only=True, tag="failed"):
     retry_after: float = 0
 
 
-Question = Resolve | Look | LookAgain | Verify | Documents | Report
-Answer = Resolved | Scanned | ScannedAgain | Verified | Documented | State | Failed
+Question = Resolve | Find | Look | LookAgain | Verify | Documents | Report
+Answer = Resolved | Found | Scanned | ScannedAgain | Verified | Documented | State | Failed
 _ANSWERS: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _QUESTIONS: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
-_T = TypeVar("_T", Resolved, Scanned, ScannedAgain, Verified, Documented, State)
+_T = TypeVar("_T", Resolved, Found, Scanned, ScannedAgain, Verified, Documented, State)
 
 
 def shown(credentials: tuple[PullCredential, ...]) -> Credentials:
@@ -189,6 +202,13 @@ class Worker:
             return digest(answer.digest)
         except InputError:
             raise TransientError("the scanner's worker answered with something that is not a digest") from None
+
+    async def find(self, references: tuple[str, ...], credentials: tuple[PullCredential, ...] = ()) -> str:
+        """Raises DefinitiveError, TransientError."""
+        found = (await self._ask(Find(references=references, credentials=credentials), Found, of=self._socket)).reference
+        if found not in references:
+            raise TransientError("the scanner's worker answered about other places than it was asked")
+        return found
 
     async def scan(
         self,

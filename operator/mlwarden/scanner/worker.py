@@ -39,6 +39,8 @@ from mlwarden.scanner.protocol import (
     Documented,
     Documents,
     Failed,
+    Find,
+    Found,
     Look,
     LookAgain,
     Question,
@@ -55,6 +57,7 @@ from mlwarden.scanner.protocol import (
 LOG = logging.getLogger(__name__)
 _RESOLUTIONS = 32
 _QUESTION_SECONDS = 10
+_FIND_SECONDS = 60
 _VERIFY_SECONDS = 300
 _UPDATE_RETRY_SECONDS = 60
 _DOCUMENTS = 8 << 20
@@ -110,17 +113,20 @@ class Service:
     async def _answer(self, question: Question) -> Answer:
         if isinstance(question, Report):
             return await self._state()
-        if self._gatherer is not None and isinstance(question, Resolve | Look | LookAgain):
+        if self._gatherer is not None and isinstance(question, Resolve | Find | Look | LookAgain):
             return await self._in_it(self._gatherer, question)
         if self._prover is not None and isinstance(question, Verify | Documents):
             return await self._signed(self._prover, question)
         raise TransientError(f"this process of the scanner is not asked about {type(question).__name__}")
 
-    async def _in_it(self, gatherer: Gatherer, question: Resolve | Look | LookAgain) -> Answer:
+    async def _in_it(self, gatherer: Gatherer, question: Resolve | Find | Look | LookAgain) -> Answer:
         match question:
             case Resolve(reference=reference, credentials=credentials):
                 async with self._resolutions:
                     return Resolved(digest=await gatherer.resolve(reference, protocol.shown(credentials)))
+            case Find(references=references, credentials=credentials):
+                async with self._resolutions:
+                    return Found(reference=await _find(gatherer, references, protocol.shown(credentials)))
             case Look(references=references, credentials=credentials, documents=documents, fresh=fresh):
                 shown = protocol.shown(credentials)
                 async with self._scans:
@@ -200,6 +206,14 @@ class Service:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+async def _find(gatherer: Gatherer, references: Sequence[str], shown: Credentials) -> str:
+    async def there(reference: str) -> str:
+        await gatherer.there(reference, shown)
+        return reference
+
+    return await in_turn(references, _FIND_SECONDS, there, there=lambda each: gatherer.there(each, shown))
 
 
 def _that_fit(documents: Sequence[Document]) -> tuple[tuple[Document, ...], tuple[Unheard, ...]]:
