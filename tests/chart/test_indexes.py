@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlwarden.embedded import images
-from mlwarden.embedded.api import ApiError
+from mlwarden.embedded.api import APPLY_PATCH, ApiError
 
 if TYPE_CHECKING:
     from conftest import Installed
@@ -75,6 +75,22 @@ def test_a_pod_runs_where_its_index_was_judged_and_only_there(installed: "Instal
         "released, and ran the vulnerable one",
         "held with the reason; without a selector it is kept to linux/amd64",
     )
+
+
+def test_a_manifest_with_alternatives_of_its_own_is_applied_again(installed: "Installed", image: str) -> None:
+    own = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": own}}
+    path = f"/api/v1/namespaces/{SPACE}/pods/again"
+    body = installed.pod("again", image.replace(image[image.index("@") :], ":1"), affinity=affinity)
+    alice = installed.cluster.api("alice")
+    stored = []
+    for _ in range(2):
+        alice.request("PATCH", path, body, query={"fieldManager": "gitops"}, content_type=APPLY_PATCH)
+        installed.runs(SPACE, "again")
+        stored.append(installed.get(SPACE, "again")["spec"]["affinity"])
+    (term,) = stored[0]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [each["key"] for each in term["matchExpressions"]] == ["kubernetes.io/hostname", OS, ARCH]
+    assert stored[1] == stored[0]
 
 
 def test_a_pod_that_names_its_node_is_judged_by_that_node(installed: "Installed", image: str) -> None:

@@ -24,6 +24,7 @@ from mlwarden.model.workload import Json, Role, Workload
 from mlwarden.workloads import nodes
 
 _PLACE = re.compile(r"spec\.(containers|initContainers|volumes)\[(\d+)\]\.(image|image\.reference)")
+_ATTRIBUTE = re.compile(r"spec\.volumes\[(\d+)\]\.csi\.volumeAttributes\.(\w+)")
 
 
 def restored(old: Workload, new: Workload) -> dict[str, str]:
@@ -68,7 +69,9 @@ def with_images(pod: Mapping[str, Json], images: Mapping[str, str]) -> dict[str,
     """Returns a copy of a pod with these images: JSON path → reference, as `restored` returns them."""
     result: dict[str, Any] = copy.deepcopy(dict(pod))
     for path, reference in images.items():
-        place = _PLACE.fullmatch(path)
+        place, attribute = _PLACE.fullmatch(path), _ATTRIBUTE.fullmatch(path)
+        if attribute is not None:
+            result["spec"]["volumes"][int(attribute[1])]["csi"]["volumeAttributes"][attribute[2]] = reference
         if place is None:
             continue
         element = result["spec"][place[1]][int(place[2])]
