@@ -110,6 +110,61 @@ def test_what_a_template_may_still_be_given_is_unknown(image: str, outcome: str)
     assert [each.outcome.value for each in checks.judge(compiled(), workload, facts)] == [outcome]
 
 
+HEX = "5d" * 32
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "sha256:x y",
+        "UPPER/Case",
+        "a b",
+        "x@sha256:123",
+        "x@md5:" + "a" * 32,
+        f"registry.example/app@sha512:{'ab' * 64}",
+        f"registry.example/app@sha256:{HEX.upper()}",
+        f"registry.example/app@sha256:{HEX}:v2",
+        f"registry.example/app@sha256:{HEX}:",
+        "registry.example/app:",
+        "https://registry.example/app:1",
+        "docker://registry.example/app:1",
+        "oci://registry.example/app:1",
+        "registry.example/app:1\n",
+        "registry.example/app:1\u00a0",
+        "registry.example//app:1",
+        f"sha256:{HEX}",
+        HEX,
+    ],
+)
+def test_what_can_never_be_an_image_reference_fails_at_once_and_is_not_scanned(image: str) -> None:
+    said = answer(image)
+    assert (said.outcome, said.wanted) == (Outcome.FAIL, "")
+    assert " is not an image reference: " in said.message
+    assert "vulnerable" not in said.message
+    assert "registry/repository" in said.fix
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "registry.example:5000/app",
+        "[2001:db8::5]:5000/team/app:1.0",
+        "auto",
+        f"sha256:{HEX[2:]}",
+        HEX[2:],
+        f"team/{HEX}",
+    ],
+)
+def test_what_looks_odd_and_is_a_reference_waits_for_its_digest(image: str) -> None:
+    said = answer(image)
+    assert (said.outcome, said.wanted) == (Outcome.UNKNOWN, image)
+
+
+def test_an_image_that_is_not_there_yet_is_unknown() -> None:
+    said = answer("")
+    assert (said.outcome, said.wanted) == (Outcome.UNKNOWN, "")
+
+
 def test_a_vulnerability_with_a_fix_fails_and_the_fix_is_named() -> None:
     said = answer(images=ready(scan(counts={"CRITICAL": 1}, vulnerabilities=(vulnerability(),))))
     assert said.outcome is Outcome.FAIL

@@ -43,6 +43,21 @@ def test_the_patch_is_recommended_exactly_where_it_helps(
     assert any(not fix.startswith(text) for fix in fixes) == sample.get("patch", False)
 
 
+@pytest.mark.parametrize("image", ["{{inputs.parameters.image}}", "registry.example.com/{{workflow.parameters.name}}:latest", "${IMAGE}"])
+def test_a_parameter_in_the_place_of_an_image_is_left_to_the_pod_that_it_becomes(
+    image: str, shipped: Mapping[str, CompiledPolicy], judge: Judge
+) -> None:
+    def outcomes(version: str, kind: str, spec: dict[str, Any]) -> set[Outcome]:
+        obj = {"apiVersion": version, "kind": kind, "metadata": {"name": "w"}, "spec": spec}
+        names = ("trusted-registries", "pinned-images", "image-scanned")
+        return {answer.outcome for name in names for answer in judge(shipped[name], obj)}
+
+    container = {"name": "main", "image": image}
+    assert outcomes("argoproj.io/v1alpha1", "Workflow", {"templates": [{"name": "main", "container": container}]}) == {Outcome.PASS}
+    assert Outcome.FAIL in outcomes("apps/v1", "Deployment", {"template": {"spec": {"containers": [container]}}})
+    assert Outcome.FAIL in outcomes("v1", "Pod", {"containers": [container]})
+
+
 def test_each_credential_is_a_finding_that_names_its_variable(shipped: Mapping[str, CompiledPolicy], build: Build, judge: Judge) -> None:
     env = [("A", "x"), ("MLFLOW_TRACKING_PASSWORD", "hunter2"), ("B", "y"), ("HF_TOKEN", "$HF_TOKEN")]
     pod = build({"container": {"env": [{"name": name, "value": value} for name, value in env]}})

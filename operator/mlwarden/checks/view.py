@@ -5,6 +5,7 @@ shaping them costs more than the questions do. Everything in it is lazy: a workl
 as the API server would drop them: `has()` must mean the same in both places.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,11 @@ from mlwarden.model.workload import Image, Json, Pod, Role, Workload
 
 LISTS = {Role.INIT: "initContainers", Role.CONTAINER: "containers", Role.EPHEMERAL: "ephemeralContainers"}
 """Role → the list of a pod spec it stands for."""
+
+
+_LITERAL = frozenset({"", "apps", "batch"})
+"""Groups whose controllers copy what is written."""
+_PARAMETER = re.compile(r"\{\{[^{}]+\}\}|\$\{[^{}]+\}|\$\([^()]+\)")
 
 
 class Element(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +153,7 @@ class View:
                 body=image.reference,
                 image=image.reference,
                 pod=pod,
-                env={**shaped.env, "image": image.reference},
+                env={**shaped.env, "image": "" if self._is_filled_in_later(image.reference) else image.reference},
             )
             for pod, shaped in self._shaped()
             for image in pod.images
@@ -174,7 +180,12 @@ class View:
         """Yields every image reference with its pod, for checks that look at evidence and not at the manifest."""
         for pod in self.workload.pods:
             for image in pod.images:
-                yield pod, image
+                if not self._is_filled_in_later(image.reference):
+                    yield pod, image
+
+    def _is_filled_in_later(self, reference: str) -> bool:
+        """Whether a controller puts the image there (`{{inputs.parameters.image}}` of Argo): its pod is judged. Built-in ones do not."""
+        return self.workload.resource.group not in _LITERAL and _PARAMETER.search(reference) is not None
 
     def _pods(self) -> Iterator[Element]:
         for pod in self.workload.pods:

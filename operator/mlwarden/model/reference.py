@@ -19,6 +19,7 @@ _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
+_ID = re.compile(r"[0-9a-f]{64}")
 _LONGEST_NAME = 255
 _LONGEST = 1024
 DOCKER = "docker.io"
@@ -92,6 +93,8 @@ def parse(text: str) -> Reference:
     else:
         registry, path = DOCKER, rest
     path, colon, tag = path.partition(":")
+    if not slash and (_ID.fullmatch(rest) or (path == "sha256" and _ID.fullmatch(tag))):
+        raise InputError(f"{shown} does not name an image: it is the id of one on some node", hint="registry/repository@sha256:…")
     if registry in {"docker.io", "index.docker.io"}:
         registry = DOCKER
         path = path if "/" in path else f"library/{path}"
