@@ -1,8 +1,9 @@
 """Asks for what the pods of a template will be judged by, before there are any: a Notebook, a RayCluster, a Deployment of no replicas.
 
 Seen as they are stored, by the leader, and not by the webhook: what anybody can send to a webhook must have no effect. Of every kind of the
-table that is served here one list is read, page by page, and then one watch; nothing is kept of an object but its generation. A template
-whose images are all known costs an evaluation and no request.
+table that is served here one list is read, page by page, and then one watch; nothing is kept of an object but its generation. Lists are
+read one after the other, so that large objects do not come together. A template whose images are all known costs an evaluation and no
+request.
 
 Rejected: informers (they keep or hand over whole collections at once; here an object is looked at, and the next one waits for that).
 """
@@ -32,7 +33,8 @@ from mlwarden.model.workload import Json
 LOG = logging.getLogger(__name__)
 _DISCOVER = 30.0
 """Seconds between looks for kinds that were installed meanwhile."""
-_PAGE = 100
+_PAGE = 20
+"""Objects that are here at once, as bytes; decoded is one after the other, because one of a megabyte may take twenty."""
 _STEP = 0.02
 """Seconds of judging after which others get their turn, for as long again."""
 _SLOWEST = 60.0
@@ -90,6 +92,7 @@ class Templates:
         self._requests = Requests(client, unanswered=unanswered, waits=None)
         self._seen: OrderedDict[str, int] = OrderedDict()
         self._changed = asyncio.Event()
+        self._listing = asyncio.Lock()
         source.subscribe(lambda _snapshot, _changes: self._changed.set())
 
     async def lead(self) -> None:
@@ -150,10 +153,11 @@ class Templates:
 
     async def _list(self, kind: Kind, name: str) -> str:
         version = ""
-        async for page in self._client.pages(kind, read=read, limit=_PAGE):
-            version = page.version
-            for obj, _ in page.items:
-                await self._look(kind, name, obj)
+        async with self._listing:
+            async for page in self._client.pages(kind, read=lambda raw: ({"raw": raw}, ""), limit=_PAGE):
+                version = page.version
+                for item, _ in page.items:
+                    await self._look(kind, name, read(item["raw"])[0])
         return version
 
     async def _watch(self, kind: Kind, name: str, version: str) -> str:
