@@ -115,3 +115,23 @@ def test_requests_by_a_token_of_ours_beyond_the_bound_do_not_stay(
         "60 objects stayed, a thousand in half a minute would have",
         f"{2 * MOST} stayed of 60, the tenant's own among them, and its pod started; {NEW} of a namespace that does not exist",
     )
+
+
+def test_evidence_about_something_else_than_its_name_says_is_answered_by_nobody_and_does_not_pile_up(
+    bounded: "Running", attack: Callable[[str, str, str], None]
+) -> None:
+    thief = bounded.held.account(bounded.settings.webhook)
+    names = {f"tag-{secrets.token_hex(20)}" for _ in range(3 * NEW)}
+    for name in names:
+        body = evidence.pending("registry.example/strange:1")
+        thief.create(PATH, {**body, "metadata": {**body["metadata"], "name": name}})
+
+    def left() -> int:
+        return len(names & {each["metadata"]["name"] for each in bounded.admin.get(PATH)["items"]})
+
+    bounded.held.until(lambda: left() <= NEW)
+    attack(
+        "evidence is created whose name says something else than it is about",
+        "nobody counted, answered or removed it",
+        f"{left()} of {len(names)} stay, for a person to look at",
+    )

@@ -81,6 +81,18 @@ def test_a_namespace_that_nobody_has_seen_has_a_few_and_not_five_hundred() -> No
     assert list(bounds.surplus(500, lambda _: True)) == []
 
 
+def test_what_is_not_about_what_its_name_says_does_not_pile_up() -> None:
+    bounds = queue(asked(0, "a"))
+    strangers = [f"tag-{number:040x}" for number in range(NEW + 2)]
+    for version, name in enumerate(strangers):
+        metadata = {"name": name, "resourceVersion": str(version)}
+        bounds.changed(name, {"metadata": metadata, "spec": {"references": ["registry.example/x:1"], "namespaces": ["a"]}})
+    assert bounds.strangers() == [(strangers[NEW + 1], str(NEW + 1)), (strangers[NEW], str(NEW))]
+    bounds.changed(strangers[0], None)
+    assert len(bounds.strangers()) == 1
+    assert bounds.count("a") == 1
+
+
 def test_what_is_going_already_is_not_taken_away_again() -> None:
     going = asked(0, "a")
     going = msgspec.structs.replace(going, metadata=msgspec.structs.replace(going.metadata, deletion_timestamp=T0))

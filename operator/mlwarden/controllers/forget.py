@@ -92,10 +92,10 @@ class Forgetter:
                 count = await forget(self._client, now=clock.now())
             except ApiError as error:
                 LOG.warning("old evidence could not be removed: %s", error)
-                await asyncio.sleep(_AGAIN)
             else:
                 if count:
                     LOG.info("%d pieces of evidence were removed: nobody has asked for them in a long time", count)
+            await asyncio.sleep(_AGAIN)  # a flood is not answered with a list of everything for each object of it
 
     async def _surplus(self) -> None:
         while True:
@@ -105,6 +105,8 @@ class Forgetter:
                 count = 0
                 for each in self._unanswered.surplus(self._unanswered.most * (_SLACK - 1), self._exists):
                     count += await _removed(self._client, each.metadata.name, each.metadata.resource_version)
+                for name, version in self._unanswered.strangers():
+                    count += await _removed(self._client, name, version)
             except ApiError as error:
                 LOG.warning("requests for evidence beyond the bound of their namespace could not be removed: %s", error)
                 await asyncio.sleep(_AGAIN)
@@ -112,7 +114,7 @@ class Forgetter:
             else:
                 if count:
                     SURPLUS.inc(count)
-                    LOG.warning("%d requests for evidence were removed: a namespace had more than scanner.perNamespace allows", count)
+                    LOG.warning("%d requests for evidence were removed: more than scanner.perNamespace allows, or about nothing", count)
 
 
 async def forget(client: Client, *, now: datetime) -> int:

@@ -37,6 +37,7 @@ class Unanswered:
         self._namespaces: dict[str, set[str]] = {}
         self._numbers: dict[str, int] = {}
         self._count = itertools.count()
+        self._strangers: dict[str, str] = {}
 
     def changed(self, name: str, obj: Mapping[str, Json] | ImageEvidence | None) -> None:
         """Takes in an object as it is now, None where it is gone."""
@@ -46,7 +47,12 @@ class Unanswered:
             of.discard(name)
             if not of:
                 del self._namespaces[namespace]
-        now = _unanswered(obj)
+        self._strangers.pop(name, None)
+        try:
+            now = _unanswered(obj)
+        except EvidenceError:
+            now = None
+            self._strangers |= _version(name, obj)
         if now is None:
             self._numbers.pop(name, None)
         else:
@@ -89,6 +95,13 @@ class Unanswered:
                 every = sorted((self._requests[name] for name in names), key=self._age, reverse=True)
                 yield from [each for each in every if _is_own(each, namespace)][:beyond]
 
+    def strangers(self) -> list[tuple[str, str]]:
+        """Returns names and versions of what is not about what its name says, the newest first, beyond `NEW` that are left for a person.
+
+        Nobody who asks makes those, they count for no namespace, and no scanner answers them.
+        """
+        return list(self._strangers.items())[NEW:][::-1]
+
     def _age(self, request: ImageEvidence) -> tuple[bool, float, int]:
         """The lower, the older. Creation has whole seconds; within one it is who was seen first."""
         created = request.metadata.creation_timestamp
@@ -113,15 +126,20 @@ def by_purpose(request: ImageEvidence) -> bool:
     return request.spec.purpose is Purpose.POD
 
 
+def _version(name: str, obj: Mapping[str, Json] | ImageEvidence | None) -> dict[str, str]:
+    metadata = obj.get("metadata") if isinstance(obj, Mapping) else None
+    if not isinstance(metadata, Mapping) or metadata.get("deletionTimestamp"):
+        return {}
+    return {name: str(metadata.get("resourceVersion") or "")}
+
+
 def _unanswered(obj: Mapping[str, Json] | ImageEvidence | None) -> ImageEvidence | None:
+    """The object, where it waits for an answer. Raises EvidenceError where it is not evidence."""
     if obj is None:
         return None
     if not isinstance(obj, ImageEvidence):
         status = obj.get("status")
         if isinstance(status, Mapping) and status.get("phase") == Phase.READY.value:  # most are, and need not be read for it
             return None
-        try:
-            obj = read(dict(obj))
-        except EvidenceError:
-            return None
+        obj = read(dict(obj))
     return obj if obj.is_asked and obj.status.phase is not Phase.READY else None
