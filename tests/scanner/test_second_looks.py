@@ -13,7 +13,7 @@ from mlwarden import policy
 from mlwarden.embedded import images
 from mlwarden.embedded.processes import free_port, wait_until
 from mlwarden.embedded.signer import KeyPair, Signer
-from mlwarden.evidence.disagreement import is_comparable, unexcused, unproven, unscanned, worse
+from mlwarden.evidence.disagreement import is_comparable, is_open, unexcused, unproven, unscanned, worse
 from mlwarden.evidence.store import Compared, EvidenceSpec, EvidenceStatus, ImageEvidence, Metadata, SecondLook
 from mlwarden.model.evidence import SIGNATURES, Phase, Scan, Suppressed
 from mlwarden.model.signing import Demand, Proof, Proven
@@ -256,6 +256,29 @@ def test_a_proof_that_cannot_be_made_again_is_denied_and_one_that_could_not_be_a
     assert unproven([proof], [msgspec.structs.replace(missing, material="another key")]) == ""
     other = msgspec.structs.replace(proof, signer=WhoSigned(key="sha256:" + "b" * 64))
     assert "signed by" in unproven([proof], [other])
+
+
+def test_what_could_not_be_looked_for_is_open_and_not_agreed_with() -> None:
+    proof = Proof(demand="d", outcome=Proven.VERIFIED, at=NOW)
+    unknown = msgspec.structs.replace(proof, outcome=Proven.UNKNOWN)
+    assert is_open([proof], [unknown])
+    assert not is_open([proof], [proof])
+    assert not is_open([unknown], [unknown])
+    assert not is_open([proof], [])  # nobody asks for it any more
+
+
+def test_after_many_tries_those_decide_that_answer() -> None:
+    second = looks(0.5, 0.4)
+    answer = stored(1, "other")
+    chosen(second, answer)
+    tries = 1
+    while not second.is_last(answer.metadata.name):
+        second.failed(answer.metadata.name)
+        tries += 1
+        assert answer.metadata.name in second
+    assert tries == 10
+    second.failed(answer.metadata.name)
+    assert answer.metadata.name not in second
 
 
 def stored(number: int, by: str, *, at: datetime | None = None) -> ImageEvidence:

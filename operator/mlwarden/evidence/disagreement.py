@@ -59,6 +59,12 @@ def unexcused(first: Scan, second: Scan) -> str:
     return f"nobody excuses {', '.join(dict.fromkeys(each.id for each in gone[:_SHOWN]))}" if gone else ""
 
 
+def is_open(first: Iterable[Proof], second: Sequence[Proof]) -> bool:
+    """Whether something that the first look proved could not be found out by the second one."""
+    unknown = {proof.demand for proof in second if proof.outcome is Proven.UNKNOWN}
+    return any(proof.outcome is Proven.VERIFIED and proof.demand in unknown for proof in first)
+
+
 def unproven(first: Iterable[Proof], second: Sequence[Proof]) -> str:
     """Returns what the first look proved and the second one denies, one line, `""` where there is nothing.
 

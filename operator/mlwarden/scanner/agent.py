@@ -409,7 +409,8 @@ class Agent:
         filled, _ = await self._keys.filled(self._demands.about(known.spec.references))
         looked = await self._worker.verify(order(known), filled, credentials) if filled else Looked(proofs=(), places=())
         found = with_materials(looked, {demand: material(filled[demand], self._roots) for demand in filled})
-        return tuple(msgspec.structs.replace(proof, at=_now()) for proof in definite(found))
+        proofs = found.proofs if self._second.is_last(known.metadata.name) else definite(found)
+        return tuple(msgspec.structs.replace(proof, at=_now()) for proof in proofs)
 
     async def _shown(
         self, of: ImageEvidence, claimed: ImageEvidence, credentials: tuple[PullCredential, ...]

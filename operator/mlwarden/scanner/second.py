@@ -37,7 +37,7 @@ _RANDOM = secrets.SystemRandom()
 _TRIES = 8
 _PAUSE = timedelta(seconds=10)
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 """Looks that told nothing (a registry that is away) before it is left to chance again."""
 _COLLEAGUE = timedelta(hours=1)
 """Who answered since then is a replica that looks again at what we write."""
@@ -183,14 +183,23 @@ class SecondLooks:
         ours = stored.status.answered_by == self._writer.identity and answer(name, stored.status) != answer(name, known.status)
         return stored if is_looked_at(stored) and not ours else None
 
+    def is_last(self, name: str) -> bool:
+        """Whether this is the last try after many that told nothing: what answers now decides, and what hangs does not.
+
+        Else whoever names a repository that never answers could keep a forged signature.
+        """
+        wish = self._wanted.get(name)
+        return wish is not None and wish.attempts + 1 >= _ATTEMPTS
+
     def _tells_nothing(self, current: ImageEvidence, found: _Found, began: datetime) -> bool:
-        """Whether it may be a fluke: proofs that were looked for before the present answer was made. Not more than once or twice."""
+        """Whether what was proven could not be looked for, or may be newer than the look; and whether it may be a fluke."""
+        if isinstance(found, Scan):
+            return self._may_be_a_fluke(current, found)
+        if disagreement.is_open(current.status.proofs, found):
+            return True
         wish = self._wanted.get(current.metadata.name)
-        if wish is None or wish.attempts > 1:
-            return False
-        if not isinstance(found, Scan):
-            return current.status.at is not None and current.status.at > began
-        return self._may_be_a_fluke(current, found)
+        is_newer = current.status.at is not None and current.status.at > began
+        return is_newer and wish is not None and wish.attempts <= 1
 
     def _may_be_a_fluke(self, current: ImageEvidence, found: Scan) -> bool:
         """Whether only an excuse was not found, for the first time: a registry that is slow hides one."""
