@@ -131,9 +131,9 @@ async def test_cosign_is_not_led_there_either(registry: str, tmp_path: Path, ins
         cosign = Cosign(binary=binary("cosign"), scratch=tmp_path)
         async with Registry(plain_http=frozenset({front.host}), timeout=10) as client:
             prover = Prover(registry=client, verifier=cosign)
-            (good,) = await prover.prove([f"{front.host}/team/signed@{digest}"], {"one": demand})
+            (good,) = (await prover.prove([f"{front.host}/team/signed@{digest}"], {"one": demand})).proofs
             front.twist = redirecting(f"http://{target}/")
-            (led,) = await prover.prove([f"{front.host}/team/signed@{digest}"], {"one": demand})
+            (led,) = (await prover.prove([f"{front.host}/team/signed@{digest}"], {"one": demand})).proofs
     assert good.outcome is Proven.VERIFIED
     assert (led.outcome, reached) == (Proven.UNKNOWN, [])
     assert "plain HTTP" in led.reason
@@ -169,6 +169,6 @@ async def test_cosign_does_not_fetch_a_signature_from_where_its_manifest_says(
     async with Registry(plain_http=frozenset({registry}), timeout=10) as client:
         prover = Prover(registry=client, verifier=Cosign(binary=binary("cosign"), scratch=tmp_path))
         demand = Demand(authority=Authority(name="ours", key=key.pem))
-        (proof,) = await prover.prove([f"{registry}/team/urls@{digest}"], {"one": demand})
+        (proof,) = (await prover.prove([f"{registry}/team/urls@{digest}"], {"one": demand})).proofs
     assert (proof.outcome, reached) == (Proven.UNKNOWN, [])
     assert "somewhere else" in proof.reason
