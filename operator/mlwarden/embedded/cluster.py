@@ -77,7 +77,7 @@ class EmbeddedCluster:
         nodes: how many fake nodes, named `node-0` and so on, each with 8 GPUs.
         real_node: whether there is a real one, too; `ground.obstacle` says whether there can be.
         apiserver_arguments: added to the API server's command line.
-        audit: whether the API server logs every write at Metadata level, for `audit_events`.
+        audit: whether the API server logs every write, and what mlwarden reads, at Metadata level, for `audit_events`.
         say: gets one line per step that takes long; nothing by default.
 
     Attributes:

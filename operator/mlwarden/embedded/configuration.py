@@ -60,7 +60,12 @@ def _admission(webhook_users: Path) -> dict[str, Any]:
 
 
 def _audit() -> dict[str, Any]:
-    rules = [{"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]}, {"level": "None"}]
+    rules = [
+        # What mlwarden reads, too: its rights are measured by it.
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts:mlwarden-system"]},
+        {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+        {"level": "None"},
+    ]
     return {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}
 
 
