@@ -25,7 +25,7 @@ from .test_serve import anew  # type: ignore[import-not-found]
 Ask = Callable[..., Any]
 D = Digest("sha256:" + "a" * 64)
 IMAGE = f"registry.example.com/team/app@{D}"
-GENERIC = "it was judged and refused; ask for mlwarden-evidence-reader"
+GENERIC = "was judged and refused; ask for mlwarden-evidence-reader"
 ONLY_APPS = Sender(groups=frozenset({"apps"}))
 
 

@@ -128,6 +128,7 @@ async def test_every_status_is_definitive_or_transient(serve: Serve, status: int
         ("soon", 60, 60),
         ("", 60, 60),
     ],
+    ids=["seconds", "a date", "a far date", "a past date", "many seconds", "a word", "nothing"],
 )
 async def test_a_rate_limit_says_when_to_come_back_within_an_hour(serve: Serve, value: str, low: float, high: float) -> None:
     async def handler(request: web.Request) -> web.Response:

@@ -79,6 +79,19 @@ def test_what_does_not_fit_is_not_kept_and_neither_is_what_it_replaces(tmp_path:
         gzip.compress(msgspec.json.encode(msgspec.structs.replace(record(2), format=sboms.FORMAT))),
         gzip.compress(b"0" * (sboms.LARGEST + 1)),
     ],
+    ids=[
+        "nothing",
+        "no gzip",
+        "an empty archive",
+        "no JSON",
+        "nested",
+        "cut",
+        "a tail",
+        "no format",
+        "another format",
+        "of another",
+        "too large",
+    ],
 )
 def test_a_broken_file_counts_as_not_kept_and_is_removed(tmp_path: Path, content: bytes) -> None:
     kept = SBOMs(tmp_path)

@@ -26,7 +26,10 @@ RESOLUTION_AGE = timedelta(seconds=60)
 """How long a resolved tag may be believed."""
 READER = "mlwarden-evidence-reader"
 """The chart's ClusterRole for those who may read what is known about every image."""
-_ASK = f"the Events of a pod that waits with it say why; or ask an administrator to bind the ClusterRole {READER} to you"
+_ASK = (
+    "mlwarden check --online FILE looks at it with your own credentials and says why; so do the Events of a pod that waits with it, and the"
+    f" ClusterRole {READER} lets you read it"
+)
 _PLACEHOLDERS = ("{{", "${", "$(")
 BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
 
@@ -90,7 +93,7 @@ def _heard(answer: Answer, subject: Subject, facts: Facts) -> Answer:
         return answer
     known = facts.images.get(subject.digest), facts.proofs.get(subject.digest)
     if answer.outcome is Outcome.FAIL:
-        return msgspec.structs.replace(answer, message=f"it was judged and refused; ask for {READER}", fix=_ASK)
+        return msgspec.structs.replace(answer, message=f"image {subject.name} was judged and refused; ask for {READER}", fix=_ASK)
     if any(each is not None and each.phase is not Phase.PENDING for each in known):
         message = f"image {subject.name} was looked at and is not known to be good; ask for {READER}"
         return msgspec.structs.replace(answer, message=message, fix=_ASK)
