@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlwarden.embedded.sigstore import Sigstore
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A folder's tests run in one process, one file after the other: folders install and remove what others would miss."""
     for item in items:
