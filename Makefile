@@ -43,7 +43,7 @@ demo: setup
 
 # One after the other. WORKERS=2: two at a time, each with a cluster of its own, in two thirds of the time; waits run out more often then.
 test: setup
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

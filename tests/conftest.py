@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from mlwarden.embedded.sigstore import Sigstore
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A folder's tests run in one process, one file after the other: folders install and remove what others would miss."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
-
-
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """Prints the table of attacks: each one, what it did before it was mended, what it does in this run."""
     rows = [value for reports in terminalreporter.stats.values() for each in reports for value in _attacks(each)]
