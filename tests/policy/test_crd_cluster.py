@@ -96,7 +96,7 @@ def test_kubectl_get_shows_the_columns(api: Any, cluster: Any) -> None:
     api.create(URL, GOOD)
     try:
         header, row = cluster.kubectl("get", "wp", "sample", "-o", "wide").splitlines()
-        assert header.split() == ["NAME", "SEVERITY", "REQUIREMENT", "READY", "COMPILED", "AGE", "REASON", "MESSAGE"]
+        assert header.split() == ["NAME", "SEVERITY", "REQUIREMENT", "READY", "COMPILED", "ACCEPTED", "AGE", "REASON", "MESSAGE"]
         assert row.split()[:2] == ["sample", "low"]
     finally:
         api.delete(f"{URL}/sample")
