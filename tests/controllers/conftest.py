@@ -429,9 +429,26 @@ class Running:
         status = {"phase": phase, "at": now, "reason": reason, "answeredBy": by, **({"digest": digest} if digest else {})}
         if scan is not None:
             status["scan"] = {"scanner": "trivy 0.72.0", "scannedAt": now, "databaseAt": now, "os": "debian 12", "packages": 7, **scan}
-        patch = [{"op": "add", "path": "/status", "value": status}]  # as a whole: nothing of an older answer stays
+        self.write_status(path, status)
+
+    def write_status(self, path: str, status: dict[str, Any], *, more: bool = False) -> None:
+        """Writes the status of evidence as the scanner does, by PUT: as a whole, or `more` beside what stands there."""
+        from mlwarden.embedded.api import ApiError
+
         scanner = self.held.account(self.settings.scanner)
-        scanner.patch(f"{path}/status", patch, content_type="application/json-patch+json")
+
+        def written() -> bool:
+            stored = scanner.get(path)
+            before = stored.get("status", {}) if more else {}
+            try:
+                scanner.update(f"{path}/status", {**stored, "status": {**before, **status}})
+            except ApiError as error:
+                if error.code == 409:  # somebody asked again meanwhile
+                    return False
+                raise
+            return True
+
+        until(written)
 
     def close(self) -> None:
         """Stops what runs and takes away everything cluster-scoped."""

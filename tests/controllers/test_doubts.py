@@ -28,8 +28,7 @@ def looked_at(running: "Running", **look: str) -> str:
     running.held.account(running.settings.webhook).create(PATH, evidence.pending(image))
     running.answer(image, scan={"counts": {}})
     name = evidence.name_for(image)
-    status = {"secondLook": {"by": by, "at": AT, **look}}
-    running.held.account(running.settings.scanner).patch(f"{PATH}/{name}/status", {"status": status})
+    running.write_status(f"{PATH}/{name}", {"secondLook": {"by": by, "at": AT, **look}}, more=True)
     return name
 
 

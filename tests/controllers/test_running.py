@@ -255,7 +255,8 @@ class TestOnACluster:
             listed = evicting.admin.get(EVIDENCE)["items"]
             return next((each["spec"] for each in listed if known.endswith(each["metadata"]["name"])), None)
 
-        assert evicting.held.until(asked) == {"references": [f"{image}@{of}"], "purpose": "Renewal", "namespaces": [lenient]}
+        by = {f"{image}@{of}": [lenient]}
+        assert evicting.held.until(asked) == {"references": [*by], "namedBy": by, "purpose": "Renewal", "namespaces": [lenient]}
         evicting.held.create(space, good_pod("p", f"{image}@{of}"))
         evicting.held.until(lambda: asked()["purpose"] == "Pod")
 

@@ -91,6 +91,10 @@ class Api:
         """Creates an object in the collection at this path."""
         return self.request("POST", path, body, query=query)
 
+    def update(self, path: str, body: Any) -> Any:
+        """Replaces an object, or with its subresource a part of it."""
+        return self.request("PUT", path, body)
+
     def patch(self, path: str, body: Any, *, content_type: str = MERGE_PATCH, **query: str) -> Any:
         """Patches an object, by merge patch unless said otherwise."""
         return self.request("PATCH", path, body, query=query, content_type=content_type)
