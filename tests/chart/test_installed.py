@@ -44,14 +44,15 @@ def test_every_process_has_the_rights_it_needs_and_no_more(installed: "Installed
     for verb in ("get", "list", "patch", "delete"):
         assert not may("webhook", verb, "events", everywhere)
     assert may("releaser", "patch", "pods", everywhere)
-    assert may("scanner", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
+    assert may("scanner", "update", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
     for account in ("webhook", "controller", "scanner"):
         assert not may(account, "patch", "pods", everywhere)
     for account in ("webhook", "releaser", "scanner"):
         assert not may(account, "get", "secrets", everywhere)
         assert not may(account, "patch", "validatingadmissionpolicies", everywhere)
-    assert not may("webhook", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
-    assert not may("controller", "patch", "imageevidences.mlwarden.io", "--subresource=status", everywhere)
+    for account in ("webhook", "controller", "releaser"):
+        for verb in ("patch", "update"):
+            assert not may(account, verb, "imageevidences.mlwarden.io", "--subresource=status", everywhere)
     for account in ("webhook", "controller", "releaser", "scanner"):
         for verb, resource in (("create", "pods"), ("delete", "pods"), ("get", "secrets"), ("impersonate", "users"), ("escalate", "roles")):
             stuck = (account, verb) == ("releaser", "delete")  # which pods, an admission policy says: mlwarden-accounts-pods
