@@ -57,7 +57,7 @@ def test_a_vulnerable_image_is_denied_in_words_and_a_good_one_admitted(
     assert "CVE-2025-32434" in bad.out
     assert "[1 of 1] scanning" in bad.err
 
-    good = run("good.yaml", "--profile=production", "--online", *tools)
+    good = run("good.yaml", "--profile=production", "--online", f"--trusted-registry={cluster.registry}", *tools)
     assert (good.code, good.out) == (0, "1 object: 0 denied, 0 held until there is evidence, 1 admitted\n")
 
 
