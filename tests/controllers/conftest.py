@@ -178,8 +178,9 @@ class FailHeld:
 @contextlib.contextmanager
 def in_force(cluster: "EmbeddedCluster", settings: Settings) -> Iterator[FailHeld]:
     """Applies the gate and the guards, waits until they are in force, and afterwards until they are not."""
-    from mlwarden.controllers.gate import gate_objects, is_gated, probe_pod
+    from mlwarden.controllers.gate import gate_objects, probe_pod
     from mlwarden.embedded.api import ApiError
+    from mlwarden.workloads import is_gated
 
     held = FailHeld(cluster, settings)
     held.make_accounts()
@@ -535,7 +536,14 @@ def _is_established(crd: dict[str, Any]) -> bool:
 @pytest.fixture(scope="module")
 def running(cluster: "EmbeddedCluster", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A controller that is ready."""
-    controller = Running(cluster, tmp_path_factory.mktemp("controller"))
+    with ready(cluster, tmp_path_factory.mktemp("controller")) as controller:
+        yield controller
+
+
+@contextlib.contextmanager
+def ready(cluster: "EmbeddedCluster", directory: Path, **settings: Any) -> Iterator[Running]:
+    """A controller with these settings, installed, started and ready; closed afterwards."""
+    controller = Running(cluster, directory, **settings)
     try:
         controller.install()
         controller.start()

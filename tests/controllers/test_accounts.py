@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.release import pin_patch, release_patch
 from mlwarden.embedded.api import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, ApiError
 from mlwarden.model.finding import Decision, Verdict
+from mlwarden.workloads import is_gated
 
 from .conftest import account_policies, admission_path, pod, until  # type: ignore[import-not-found]
 

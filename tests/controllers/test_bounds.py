@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlwarden import evidence
-from mlwarden.controllers.gate import is_gated
 from mlwarden.evidence.bounds import NEW
 from mlwarden.evidence.store import Purpose, Requester
+from mlwarden.workloads import is_gated
 
 if TYPE_CHECKING:
     from conftest import Running
@@ -24,16 +24,10 @@ CLEAN: dict[str, Any] = {"counts": {}}
 @pytest.fixture(scope="module")
 def bounded(cluster: "EmbeddedCluster", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
     """A controller that allows four requests for each namespace."""
-    from .conftest import Running  # type: ignore[import-not-found]
+    from .conftest import ready  # type: ignore[import-not-found]
 
-    controller = Running(cluster, tmp_path_factory.mktemp("bounded"), evidence_per_namespace=MOST)
-    try:
-        controller.install()
-        controller.start()
-        controller.await_ready()
+    with ready(cluster, tmp_path_factory.mktemp("bounded"), evidence_per_namespace=MOST) as controller:
         yield controller
-    finally:
-        controller.close()
 
 
 def waiting(running: "Running", namespace: str) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.controllers.gate import JUDGED, is_gated
+from mlwarden.controllers.gate import JUDGED
+from mlwarden.workloads import is_gated
 
 if TYPE_CHECKING:
     from conftest import Running

@@ -14,11 +14,11 @@ from mlwarden.cluster.errors import ConflictError
 from mlwarden.cluster.kinds import Kind
 from mlwarden.controllers import conditions
 from mlwarden.controllers.conditions import Conditions
-from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.recreation import MAKERS, Recreation, kept
 from mlwarden.controllers.refusals import Refusals, refused
 from mlwarden.embedded.api import ApiError
 from mlwarden.model.policy import HELD_CONDITION
+from mlwarden.workloads import is_gated
 
 from .conftest import account_policies, admission_path  # type: ignore[import-not-found]
 

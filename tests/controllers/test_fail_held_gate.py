@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.controllers.gate import BREAK_GLASS, JUDGED, is_gated
+from mlwarden.controllers.gate import BREAK_GLASS, JUDGED
 from mlwarden.embedded.api import ApiError
+from mlwarden.workloads import is_gated
 
 if TYPE_CHECKING:
     from .conftest import FailHeld  # type: ignore[import-not-found]

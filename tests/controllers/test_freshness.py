@@ -14,10 +14,10 @@ from mlwarden.cluster.errors import UnreachableError
 from mlwarden.cluster.freshness import Freshness
 from mlwarden.cluster.kinds import Kind
 from mlwarden.cluster.snapshot import SnapshotSource
-from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.releaser_main import Process
 from mlwarden.embedded.api import ApiError
 from mlwarden.evidence.store import digest_name
+from mlwarden.workloads import is_gated
 
 if TYPE_CHECKING:
     from .conftest import Running  # type: ignore[import-not-found]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.controllers.gate import is_gated
+from mlwarden.workloads import is_gated
 
 from .test_controller import CLEAN, events, unique  # type: ignore[import-not-found]
 

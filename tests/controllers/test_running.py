@@ -12,7 +12,6 @@ import pytest
 from mlwarden import evidence, policy
 from mlwarden.cluster import Snapshot
 from mlwarden.controllers.eviction import kept
-from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.running import judge
 from mlwarden.embedded.api import ApiError
 from mlwarden.model.digest import Digest, digest
@@ -20,6 +19,7 @@ from mlwarden.model.evidence import ImageFacts, Phase, Scan
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.revocation import Revocation, RevocationSpec, Revoked
 from mlwarden.model.revocation import Running as OnRunning
+from mlwarden.workloads import is_gated
 
 if TYPE_CHECKING:
     from conftest import Running
@@ -135,16 +135,10 @@ class TestTheJudgement:
 @pytest.fixture(scope="module")
 def evicting(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
     """A controller that may evict."""
-    from .conftest import Running  # type: ignore[import-not-found]
+    from .conftest import ready  # type: ignore[import-not-found]
 
-    controller = Running(cluster, tmp_path_factory.mktemp("evicting"), eviction=True, evictions_per_minute=60)
-    try:
-        controller.install()
-        controller.start()
-        controller.await_ready()
+    with ready(cluster, tmp_path_factory.mktemp("evicting"), eviction=True, evictions_per_minute=60) as controller:
         yield controller
-    finally:
-        controller.close()
 
 
 @pytest.mark.cluster

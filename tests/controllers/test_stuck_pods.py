@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.controllers.gate import is_gated
 from mlwarden.embedded.api import ApiError
 from mlwarden.model.policy import HELD_CONDITION
+from mlwarden.workloads import is_gated
 
 if TYPE_CHECKING:
     from .conftest import Running  # type: ignore[import-not-found]

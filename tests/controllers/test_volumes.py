@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlwarden.controllers.gate import is_gated
 from mlwarden.embedded.api import ApiError
+from mlwarden.workloads import is_gated
 
 from .test_controller import CLEAN, VULNERABLE, events, unique  # type: ignore[import-not-found]
 

@@ -24,12 +24,12 @@ import msgspec
 
 from mlwarden import policy
 from mlwarden.controllers.generated import PACK_LABEL
-from mlwarden.controllers.scope import MANAGED_BY
 from mlwarden.errors import Error
 from mlwarden.model.finding import Action, Severity
 from mlwarden.model.policy import Fix, Policy, PolicySpec
 from mlwarden.model.revocation import Running
 from mlwarden.model.workload import Json
+from mlwarden.policy.bindings import MANAGED_BY
 
 LOG = logging.getLogger(__name__)
 NEXT = "-next"

@@ -27,10 +27,11 @@ from mlwarden.cluster.snapshot import POLICIES, Snapshot, SnapshotSource
 from mlwarden.controllers import acceptance, generated, names
 from mlwarden.controllers.certificates import CA_SECRET, TLS_SECRET, Issued, data_of, issue, secret
 from mlwarden.controllers.gating import Gate, Gating
-from mlwarden.controllers.scope import ACCEPTED, MANAGED_BY
+from mlwarden.controllers.scope import ACCEPTED
 from mlwarden.errors import ClusterError
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.bindings import MANAGED_BY
 
 LOG = logging.getLogger(__name__)
 _GATHER = 0.3

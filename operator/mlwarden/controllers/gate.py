@@ -15,10 +15,11 @@ import hashlib
 import json
 
 from mlwarden.controllers import guards
-from mlwarden.controllers.scope import admission, holding, may, validating
+from mlwarden.controllers.scope import holding, may, validating
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.model.workload import Json
 from mlwarden.policy.account import IS_MIRROR, is_account
+from mlwarden.policy.bindings import admission
 from mlwarden.workloads.volumes import csi_images
 
 HOLD = "mlwarden-hold"
@@ -129,13 +130,6 @@ def probe_pod(settings: Settings) -> dict[str, Json]:
             ],
         },
     }
-
-
-def is_gated(pod: Json) -> bool:
-    """Whether a pod, as any JSON, carries our gate."""
-    spec = pod.get("spec") if isinstance(pod, dict) else None
-    gates = spec.get("schedulingGates") if isinstance(spec, dict) else None
-    return isinstance(gates, list) and any(isinstance(gate, dict) and gate.get("name") == GATE for gate in gates)
 
 
 def _unfinished() -> str:

@@ -14,9 +14,10 @@ from enum import StrEnum
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, NotFoundError, UnreachableError
 from mlwarden.cluster.kinds import POD
-from mlwarden.controllers.gate import is_gated, probe_pod
+from mlwarden.controllers.gate import probe_pod
 from mlwarden.errors import ClusterError
 from mlwarden.model.policy import Settings
+from mlwarden.workloads import is_gated
 
 LOG = logging.getLogger(__name__)
 _PATIENCE = 20.0

@@ -15,11 +15,11 @@ from mlwarden import policy, workloads
 from mlwarden.cluster.kinds import WARDEN_POLICY, Kind
 from mlwarden.controllers.gate import gate_objects, hold_objects
 from mlwarden.controllers.restoring import restoring_objects
-from mlwarden.controllers.scope import MANAGED_BY
 from mlwarden.controllers.webhooks import webhook_configurations
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
 from mlwarden.policy import CompiledPolicy
+from mlwarden.policy.bindings import MANAGED_BY
 
 PACK_LABEL = "mlwarden.io/pack"
 MANAGER = "mlwarden"

@@ -28,13 +28,12 @@ from mlwarden.cluster.kinds import CLUSTER_ROLE, CRD, LEASE, POD, WARDEN_POLICY
 from mlwarden.controllers import generated, names
 from mlwarden.controllers import main as controller
 from mlwarden.controllers.applier import delete_all
-from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.release import bare_release
-from mlwarden.controllers.scope import MANAGED_BY
 from mlwarden.errors import ClusterError
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
-from mlwarden.policy.bindings import PREFIX
+from mlwarden.policy.bindings import MANAGED_BY, PREFIX
+from mlwarden.workloads import is_gated
 
 LOG = logging.getLogger(__name__)
 HOLDER = "mlwarden-free"

@@ -6,8 +6,10 @@ what it refused or did not answer is asked again.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from mlwarden import workloads
 from mlwarden.cluster.client import Client
@@ -43,7 +45,7 @@ class Owners:
 
     async def root(self, pod: Json, now: datetime) -> Root:
         """Returns the root of a pod, as far as it can be told now."""
-        reference = _controller(pod)
+        reference = _readable(controller_of(pod))
         if reference is None:
             return Root()
         # By everything that is claimed: a reference with somebody else's uid must not find what was verified for them.
@@ -62,7 +64,7 @@ class Owners:
     async def _walk(self, pod: Json) -> Root:
         namespace, found, current = pod["metadata"].get("namespace", ""), None, pod
         for _ in range(_HOPS):
-            reference = _controller(current)
+            reference = _readable(controller_of(current))
             if reference is None:
                 break
             try:
@@ -92,10 +94,17 @@ class Owners:
         return owner if owner.get("metadata", {}).get("uid") == reference["uid"] else None
 
 
-def _controller(obj: Json) -> Json | None:
-    """The owner reference of the controller, None where there is none or it is not one."""
+def controller_of(obj: Json) -> Mapping[str, Any] | None:
+    """Returns the owner reference of an object's controller."""
     for reference in obj.get("metadata", {}).get("ownerReferences") or ():
         if isinstance(reference, dict) and reference.get("controller") is True:
-            parts = [reference.get(key) for key in ("apiVersion", "kind", "name", "uid")]
-            return reference if all(isinstance(part, str) and part for part in parts) else None
+            return reference
     return None
+
+
+def _readable(reference: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The same, None where it does not say what to read."""
+    if reference is None:
+        return None
+    parts = [reference.get(key) for key in ("apiVersion", "kind", "name", "uid")]
+    return reference if all(isinstance(part, str) and part for part in parts) else None

@@ -20,7 +20,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 from prometheus_client import Counter
@@ -30,6 +29,7 @@ from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ConflictError, NotFoundError
 from mlwarden.cluster.events import Subject, event
 from mlwarden.cluster.kinds import EVENT, POD
+from mlwarden.controllers.owners import controller_of
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.workload import Json, Role
@@ -88,14 +88,6 @@ def kept(pod: Json) -> str:
     if (group, kind) == ("batch", "Job"):
         return "its Job would count a deleted pod as a failure, against its backoffLimit"
     return f"it is not known whether its {kind[:60]} would make another"
-
-
-def controller_of(pod: Json) -> Mapping[str, Any] | None:
-    """Returns the owner reference of a pod's controller."""
-    for reference in pod.get("metadata", {}).get("ownerReferences") or ():
-        if isinstance(reference, dict) and reference.get("controller") is True:
-            return reference
-    return None
 
 
 class Recreation:

@@ -11,7 +11,6 @@ the same manifest would be refused for a conflict with mlwarden.
 Rejected: a JSON patch with a `test` on the resource version (a mismatch is a 422, which looks like any other invalid patch).
 """
 
-import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from mlwarden import engine, workloads
 from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
 from mlwarden.cluster.client import FIELD_MANAGER
 from mlwarden.controllers.gate import JUDGED
-from mlwarden.controllers.recreation import controller_of, kept
-from mlwarden.errors import Error
-from mlwarden.model import reference as references
+from mlwarden.controllers.owners import controller_of
+from mlwarden.controllers.recreation import kept
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Decision, Verdict
 from mlwarden.model.policy import GATE, Settings
-from mlwarden.model.workload import Image, Json, Role, Workload
+from mlwarden.model.workload import Image, Json
 from mlwarden.policy import CompiledPolicy
 from mlwarden.workloads import nodes as places
 
@@ -74,7 +72,7 @@ def judge(
     verdict = engine.evaluate(workload, policies, facts, settings, holdable=True, broken=broken)
     if verdict.decision is Decision.DENY:
         return Judgement(decision=verdict.decision, reason=engine.held(verdict), wanted=verdict.wanted)
-    fixed = _fixed_tags(workload)
+    fixed = list(workloads.tagged_volumes(workload))
     if verdict.decision is Decision.HOLD:
         if fixed and (left := kept(pod)):  # whatever is found out: nobody need wait for it to be told
             return Judgement(decision=Decision.DENY, reason=_never(fixed[0], verdict, left), wanted=verdict.wanted)
@@ -89,7 +87,7 @@ def judge(
 
 def dead_end(pod: Json, verdict: Verdict) -> str:
     """Returns why a pod that is not refused can never be released as it is, in one line for a person; `""` where it can."""
-    fixed = _fixed_tags(workloads.extract(pod)) if verdict.decision is not Decision.DENY else []
+    fixed = list(workloads.tagged_volumes(workloads.extract(pod))) if verdict.decision is not Decision.DENY else []
     if verdict.decision is Decision.ADMIT:
         fixed = [image for image in fixed if image.path in verdict.pins]
     return _never(fixed[0], verdict, kept(pod)) if fixed else ""
@@ -101,17 +99,6 @@ def meanwhile(pod: Json) -> str:
     if (owner.get("apiVersion"), owner.get("kind")) != ("batch/v1", "Job"):
         return ""
     return "; its Job's activeDeadlineSeconds, where it has one, runs meanwhile"
-
-
-def _fixed_tags(workload: Workload) -> list[Image]:
-    """The images of volumes that are named without a digest: no request can change them, from the pod's creation on."""
-    found = []
-    for image in workload.images:
-        if image.role is Role.VOLUME:
-            with contextlib.suppress(Error):
-                if references.parse(image.reference).digest is None:
-                    found.append(image)
-    return found
 
 
 def _stuck(pod: Json, images: list[Image], verdict: Verdict, facts: Facts) -> Judgement:

@@ -31,7 +31,6 @@ from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import POD
 from mlwarden.cluster.snapshot import POLICIES, REVOKED, Snapshot, SnapshotSource
 from mlwarden.controllers.conditions import AFTER, Conditions
-from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.recreation import Outcome, Recreation
 from mlwarden.controllers.refusals import Refusals, refused
@@ -46,6 +45,7 @@ from mlwarden.evidence.store import ImageEvidence, Requester
 from mlwarden.model import reference as references
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
+from mlwarden.workloads import is_gated
 
 LOG = logging.getLogger(__name__)
 

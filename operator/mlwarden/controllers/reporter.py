@@ -23,10 +23,10 @@ from mlwarden.cluster.errors import ApiError, ConflictError, InvalidError, NotFo
 from mlwarden.cluster.events import Said, Subject, event
 from mlwarden.cluster.kinds import EVENT, POD
 from mlwarden.cluster.snapshot import Snapshot
-from mlwarden.controllers.gate import is_gated
 from mlwarden.controllers.owners import Owners
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
+from mlwarden.workloads import is_gated
 
 LOG = logging.getLogger(__name__)
 DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow or did not take them.")

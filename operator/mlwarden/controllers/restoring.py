@@ -7,10 +7,11 @@ the gate refuses another image, as before.
 By position, not by name: neither the containers nor the volumes of a pod can be put in another order.
 """
 
-from mlwarden.controllers.scope import admission, governed
+from mlwarden.controllers.scope import governed
 from mlwarden.model.nodes import ARCHITECTURE_LABEL, OS_LABEL
 from mlwarden.model.policy import GATE, Settings
 from mlwarden.model.workload import Json
+from mlwarden.policy.bindings import admission
 
 RESTORE = "mlwarden-restore"
 """Name of the policy and of its binding."""

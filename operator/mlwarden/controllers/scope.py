@@ -10,9 +10,8 @@ these". Whatever is not named is therefore on the strict side: a profile that no
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Json
 from mlwarden.policy.account import cel
+from mlwarden.policy.bindings import admission
 
-MANAGED_BY = {"app.kubernetes.io/managed-by": "mlwarden"}
-"""On everything generated; nothing without it is ever pruned."""
 ACCEPTED = "mlwarden-accepted"
 """Name of the Secret that says which policies were accepted: `acceptance`."""
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -82,13 +81,3 @@ def validating(
         admission("ValidatingAdmissionPolicy", name, spec),
         admission("ValidatingAdmissionPolicyBinding", name, {"policyName": name, "validationActions": list(actions)}),
     ]
-
-
-def admission(kind: str, name: str, spec: dict[str, Json]) -> dict[str, Json]:
-    """Returns an admissionregistration.k8s.io/v1 object with `spec`."""
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": kind,
-        "metadata": {"name": name, "labels": dict(MANAGED_BY)},
-        "spec": spec,
-    }

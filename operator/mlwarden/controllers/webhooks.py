@@ -16,10 +16,11 @@ from collections.abc import Iterable
 
 from mlwarden.controllers.gate import NAMES_NODE, PROBE_LABEL, revision
 from mlwarden.controllers.guards import WEBHOOKS
-from mlwarden.controllers.scope import MANAGED_BY, NAME_LABEL, governed, holding, lenient
+from mlwarden.controllers.scope import NAME_LABEL, governed, holding, lenient
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Json
 from mlwarden.policy.account import IS_MIRROR, is_account
+from mlwarden.policy.bindings import MANAGED_BY
 
 MUTATE = "/mutate"
 VALIDATE = "/validate"

@@ -21,9 +21,10 @@ from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Action, Finding, OnUnknown, Outcome, Severity, Verdict
 from mlwarden.model.nodes import Nodes
-from mlwarden.model.policy import GATE, PROFILE_LABEL, Each, Settings
-from mlwarden.model.workload import Json, Resource, Workload
+from mlwarden.model.policy import PROFILE_LABEL, Each, Settings
+from mlwarden.model.workload import Resource, Workload
 from mlwarden.policy import CompiledPolicy, size
+from mlwarden.workloads import is_gated
 from mlwarden.workloads import nodes as places
 
 PROFILE = "mlwarden-profile"
@@ -223,14 +224,9 @@ def _waiting(workload: Workload, facts: Facts, settings: Settings, holdable: boo
         return Waiting.PODS_ARE_JUDGED
     if holdable is None:
         spec = workload.pods[0].spec if workload.pods else {}
-        created = facts.operation != "UPDATE" or _gated(spec)  # a gate cannot be put on afterwards
+        created = facts.operation != "UPDATE" or is_gated(workload.object)  # a gate cannot be put on afterwards
         holdable = settings.holds(facts.profile) and not spec.get("nodeName") and created
     return Waiting.GATED if holdable else Waiting.IMPOSSIBLE
-
-
-def _gated(spec: Mapping[str, Json]) -> bool:
-    gates = spec.get("schedulingGates")
-    return isinstance(gates, list) and any(isinstance(gate, Mapping) and gate.get("name") == GATE for gate in gates)
 
 
 def _pins(workload: Workload, facts: Facts, before: Before) -> dict[str, str]:

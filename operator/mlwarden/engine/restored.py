@@ -19,9 +19,8 @@ from typing import Any
 
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
-from mlwarden.model.policy import GATE
 from mlwarden.model.workload import Json, Role, Workload
-from mlwarden.workloads import nodes
+from mlwarden.workloads import is_gated, nodes
 
 _PLACE = re.compile(r"spec\.(containers|initContainers|volumes)\[(\d+)\]\.(image|image\.reference)")
 _ATTRIBUTE = re.compile(r"spec\.volumes\[(\d+)\]\.csi\.volumeAttributes\.(\w+)")
@@ -36,7 +35,7 @@ def restored(old: Workload, new: Workload) -> dict[str, str]:
     """
     if not (old.is_pod and new.is_pod):
         return {}
-    held = _is_held(old.object)
+    held = is_gated(old.object)
     before = {image.path: image for image in old.images}
     found = {}
     for image in new.images:
@@ -80,9 +79,3 @@ def with_images(pod: Mapping[str, Json], images: Mapping[str, str]) -> dict[str,
         else:
             element["image"] = reference
     return result
-
-
-def _is_held(pod: Mapping[str, Json]) -> bool:
-    spec = pod.get("spec")
-    gates = spec.get("schedulingGates") if isinstance(spec, Mapping) else None
-    return isinstance(gates, list) and any(isinstance(gate, Mapping) and gate.get("name") == GATE for gate in gates)

@@ -9,12 +9,11 @@
 from collections.abc import Iterator, Mapping
 
 from mlwarden.checks.text import VALUE_LENGTH, clean
-from mlwarden.errors import Error
-from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Action, Finding, Outcome, Severity
 from mlwarden.model.policy import Settings
-from mlwarden.model.workload import Image, Json, Role, Workload
+from mlwarden.model.workload import Image, Json, Workload
+from mlwarden.workloads import tagged_volumes
 
 HOLD = "mlwarden-hold"
 """Name under which this is reported; no policy."""
@@ -85,15 +84,8 @@ def _deadline(workload: Workload, path: str) -> Finding:
 
 def _fixed(workload: Workload) -> Iterator[Image]:
     """The images of volumes that a tag names, of what nobody makes anew."""
-    if (workload.resource.group, workload.resource.kind) in _MADE_ANEW or (workload.is_pod and _is_owned(workload)):
-        return
-    for image in workload.images:
-        if image.role is Role.VOLUME:
-            try:
-                if references.parse(image.reference).digest is None:
-                    yield image
-            except Error:  # it has a finding of its own
-                continue
+    if (workload.resource.group, workload.resource.kind) not in _MADE_ANEW and not (workload.is_pod and _is_owned(workload)):
+        yield from tagged_volumes(workload)
 
 
 def _is_owned(workload: Workload) -> bool:

@@ -33,7 +33,7 @@ from mlwarden.model.policy import PROFILE_LABEL, Each, Expression, LabelSelector
 from mlwarden.model.workload import Json
 from mlwarden.policy import size
 from mlwarden.policy.account import IS_MIRROR, is_account
-from mlwarden.policy.bindings import PREFIX, bindings, generated
+from mlwarden.policy.bindings import PREFIX, admission, bindings
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
 from mlwarden.policy.loader import total
 from mlwarden.workloads.volumes import csi_images
@@ -161,8 +161,9 @@ def not_compiled(policy: Policy) -> str:
     if requirement.for_each is Each.OBJECT and any(_about_workloads(rule) for rule in policy.spec.match.resources):
         return "it is about whole workload objects, which must be free to scale whatever it says"
     try:
-        _validation(policy, requirement)
-        _satisfied(policy, requirement)
+        variables = _variables(policy, requirement)
+        _validation(policy, requirement, variables)
+        _satisfied(requirement, variables)
     except PolicyError as error:
         return f"its expression cannot be rewritten: {error.message}"
     return ""
@@ -182,10 +183,10 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
     if spec.match.object_selector != LabelSelector():
         constraints["objectSelector"] = _selector(spec.match.object_selector)
     asked, variables = _asked(requirement, settings), _variables(policy, requirement)
-    validation = _validation(policy, requirement)
+    validation = _validation(policy, requirement, variables)
     left = _left(settings) if size.TOO_LONG in variables.get(LARGE, "") else "false"
     if total(policy):
-        condition = {"name": "violated", "expression": f"{asked} && !({_satisfied(policy, requirement)})"}
+        condition = {"name": "violated", "expression": f"{asked} && !({_satisfied(requirement, variables)})"}
         validation["expression"] = left
     else:
         condition = {"name": "asked", "expression": asked}
@@ -196,7 +197,7 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
     if variables:
         body["variables"] = [{"name": name, "expression": expression} for name, expression in variables.items()]
     body["validations"] = [validation]
-    return generated("ValidatingAdmissionPolicy", PREFIX + policy.name, body)
+    return admission("ValidatingAdmissionPolicy", PREFIX + policy.name, body)
 
 
 def _asked(requirement: Expression, settings: Settings) -> str:
@@ -221,9 +222,8 @@ def _left(settings: Settings) -> str:
     return f"{long} && !({profile} in {json.dumps(free)})"
 
 
-def _satisfied(policy: Policy, requirement: Expression) -> str:
+def _satisfied(requirement: Expression, variables: Mapping[str, str]) -> str:
     """CEL for a match condition, which sees no variables: what the policy demands, with its variables spelled out."""
-    variables = _variables(policy, requirement)
 
     def spelled(expression: str) -> str:
         return _VARIABLE.sub(lambda found: _BOUND.get(found[1]) or f"({spelled(variables[found[1]])})", expression)
@@ -308,7 +308,7 @@ def _variables(policy: Policy, requirement: Expression) -> dict[str, str]:
     return found
 
 
-def _validation(policy: Policy, requirement: Expression) -> dict[str, str]:
+def _validation(policy: Policy, requirement: Expression, variables: Mapping[str, str]) -> dict[str, str]:
     over, variable, names = _loop(requirement)
     body = cel.rename_root(requirement.expression, names)
     every = f"{over}.all({variable}, {body})" if over else body
@@ -329,7 +329,7 @@ def _validation(policy: Policy, requirement: Expression) -> dict[str, str]:
     if placeholder in parts[0]:
         before, _, after = "".join(parts).partition(placeholder)
         said = f"{_literal(before)} + {subject} + {_literal(after)}"
-    if LARGE in _variables(policy, requirement):
+    if LARGE in variables:
         said = f"variables.{LARGE} != '' ? {_too_large(policy)} : {said}"
     found["messageExpression"] = said
     return found

@@ -13,6 +13,7 @@ from mlwarden.model.workload import Json
 
 PREFIX = "mlwarden-policy-"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "mlwarden"}
+"""On everything generated; nothing without it is ever pruned."""
 
 
 def bindings(policy: Policy, settings: Settings) -> Iterator[dict[str, Json]]:
@@ -40,7 +41,7 @@ def _binding(policy: Policy, action: Action, suffix: str, requirements: list[Jso
     body: dict[str, Json] = {"policyName": PREFIX + policy.name, "validationActions": _actions(action, settings)}
     if requirements:
         body["matchResources"] = {"namespaceSelector": {"matchExpressions": requirements}}
-    return generated("ValidatingAdmissionPolicyBinding", f"{PREFIX}{policy.name}.{action.value.lower()}{suffix}", body)
+    return admission("ValidatingAdmissionPolicyBinding", f"{PREFIX}{policy.name}.{action.value.lower()}{suffix}", body)
 
 
 def _actions(action: Action, settings: Settings) -> list[str]:
@@ -48,7 +49,7 @@ def _actions(action: Action, settings: Settings) -> list[str]:
     return [action.value, "Audit"] if action is Action.DENY and settings.rollout != "audit" else ["Audit"]
 
 
-def generated(kind: str, name: str, spec: dict[str, Json]) -> dict[str, Json]:
+def admission(kind: str, name: str, spec: dict[str, Json]) -> dict[str, Json]:
     """Returns an object of admissionregistration.k8s.io/v1."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",

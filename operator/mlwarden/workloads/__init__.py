@@ -2,5 +2,6 @@
 
 from mlwarden.workloads.extract import extract, resource_of, scale_of, template_as_pod
 from mlwarden.workloads.kinds import KINDS, Kind, Shape
+from mlwarden.workloads.pods import is_gated, tagged_volumes
 
-__all__ = ["KINDS", "Kind", "Shape", "extract", "resource_of", "scale_of", "template_as_pod"]
+__all__ = ["KINDS", "Kind", "Shape", "extract", "is_gated", "resource_of", "scale_of", "tagged_volumes", "template_as_pod"]
