@@ -39,6 +39,10 @@ RARE: dict[Right, str] = {
     ("releaser", "/pods", "delete"): "a pod that can never be released, and whose controller makes another",
     ("releaser", "mlwarden.io/imageevidences", "delete"): "where a namespace has too many requests, the oldest makes room",
     ("scanner", "mlwarden.io/imageevidences", "patch"): "children of an index that are there already, and a new database",
+    **{
+        (account, "serving.kserve.io/clusterstoragecontainers", "watch"): "KServe is installed"
+        for account in ("controller", "releaser", "webhook")
+    },
     ("webhook", "/events", "create"): "a debug container",
     ("webhook", "mlwarden.io/imageevidences", "patch"): _ASKED_BEFORE,
 }

@@ -325,7 +325,9 @@ class Running:
         import yaml
 
         eviction = f"controller.eviction={str(self.settings.eviction).lower()}"
-        rendered = self.cluster.helm("template", "mlwarden", "charts/mlwarden", "--namespace", self.settings.namespace, "--set", eviction)
+        values = [eviction, *(f"platform.{injector}={namespace}" for injector, namespace in self.settings.platform.items())]
+        chart = ("template", "mlwarden", "charts/mlwarden", "--namespace", self.settings.namespace, "--set", ",".join(values))
+        rendered = self.cluster.helm(*chart)
         found = [
             obj
             for obj in yaml.safe_load_all(rendered)

@@ -8,7 +8,7 @@ import pytest
 
 from mlwarden import policy
 from mlwarden.embedded.api import ApiError
-from mlwarden.model.policy import Policy, Settings
+from mlwarden.model.policy import GATE, Policy, Settings
 
 pytestmark = pytest.mark.cluster
 
@@ -241,6 +241,36 @@ def test_a_pod_is_judged_again_when_its_image_changes_and_only_then(api: Any, bu
         api.patch(f"{path}/gated", {"spec": {"schedulingGates": None}})
     finally:
         api.delete(f"{path}/gated", {"gracePeriodSeconds": 0})
+
+
+def test_what_may_be_the_platforms_is_left_to_the_gate_where_there_is_one_and_to_nobody_elsewhere(
+    api: Any, build: Build, template: Template
+) -> None:
+    path = "/api/v1/namespaces/enforced-production/pods"
+    named = {"name": "storage-initializer", "image": "registry.example.com/storage-initializer:1"}
+    gate = {"schedulingGates": [{"name": GATE}]}
+    plain, held = (build({"spec": {"initContainers": [named], **more}}) for more in ({}, gate))
+    assert "storage-initializer" in refused(api, plain)
+    assert refused(api, held) == ""
+    assert "storage-initialiser" in refused(api, build({"spec": {"initContainers": [{**named, "name": "storage-initialiser"}], **gate}}))
+    dangerous = {**named, "securityContext": {"privileged": True}}
+    assert "privileged-containers" in refused(api, build({"spec": {"initContainers": [dangerous], **gate}}))
+    assert refused(api, template(plain, "Deployment")) == ""  # its pods are asked
+    bare = build({"spec": gate})
+    for name, body in (("injected", held), ("debugged", bare)):
+        api.create(path, {**body, "metadata": {"name": name}})
+    merge = {"content_type": "application/strategic-merge-patch+json"}
+    try:
+        api.patch(f"{path}/injected", {"spec": {"schedulingGates": None}})
+        api.patch(f"{path}/injected", {"spec": {"containers": [{"name": "main", "image": "registry.example.com/train:2"}]}}, **merge)
+        with pytest.raises(ApiError, match="storage-initializer"):
+            api.patch(f"{path}/injected", {"spec": {"initContainers": [{**named, "image": "registry.example.com/other:1"}]}}, **merge)
+        debugging = {"spec": {"ephemeralContainers": [{**named, "image": "registry.example.com/debug/tools:1.0"}]}}
+        with pytest.raises(ApiError, match="container storage-initializer"):
+            api.patch(f"{path}/debugged/ephemeralcontainers", debugging, **merge)
+    finally:
+        for name in ("injected", "debugged"):
+            api.delete(f"{path}/{name}", {"gracePeriodSeconds": 0})
 
 
 @pytest.fixture(scope="module")

@@ -87,3 +87,16 @@ livenessProbe:
   resourceNames: [imageevidences.mlwarden.io, revokedartifacts.mlwarden.io, wardenpolicies.mlwarden.io]
   verbs: [get]
 {{- end }}
+
+{{/* The right to read what the platform's injectors are configured by. */}}
+{{- define "mlwarden.platform" -}}
+- apiGroups: [serving.kserve.io]
+  resources: [clusterstoragecontainers]
+  verbs: [list, watch]
+{{- if .Values.platform.kserve }}
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [inferenceservice-config]
+  verbs: [list, watch]
+{{- end }}
+{{- end }}

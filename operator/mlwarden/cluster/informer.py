@@ -29,6 +29,7 @@ _QUICKEST, _SLOWEST = 0.2, 8.0
 """Seconds between attempts. The slowest is what an outage of the API server lasts longer for us than for others."""
 _STEADY = 10.0
 """Seconds after which a watch was a good one, even if nothing happened."""
+_NOT_SERVED = 404
 _ATTEMPTS = 3
 """How often a watch is taken up where it stopped, before a new list: the server that is back may have another past."""
 
@@ -46,6 +47,8 @@ class Informer:
         copy: False where `on_change` keeps what is to be kept: then an object is here by its name alone, and takes memory once.
         pulse: seconds after which a watch ends and begins anew. Its last bookmark comes two seconds earlier, so that `age` stays below
             the larger of the two parts as long as the API server answers, however little happens.
+        optional: a kind that is not served is a collection without objects, until it is.
+        on_synced: called after the first complete list.
 
     Attributes:
         kind: what it is a copy of.
@@ -64,9 +67,12 @@ class Informer:
         on_change: Change = lambda _key, _obj: None,
         copy: bool = True,
         pulse: int = 60,
+        optional: bool = False,
+        on_synced: Callable[[], None] = lambda: None,
     ) -> None:
         self._client, self.kind, self._namespace, self._query = client, kind, namespace, dict(query or {})
         self._keep, self._on_change, self._copy, self._pulse = keep, on_change, copy, pulse
+        self._optional, self._on_synced = optional, on_synced
         self._store: dict[Key, tuple[str, dict[str, Any]]] = {}
         self._version = ""  # to go on from; empty where a list is needed
         self._failures, self._said = 0, ""
@@ -110,6 +116,8 @@ class Informer:
                 self._version = ""
                 LOG.info("%s: the watch is too far behind; listing again", self.kind.plural)
             except ApiError as error:
+                if self._optional and error.code == _NOT_SERVED:
+                    self._complete(set())
                 if not isinstance(error, UnreachableError) or self._failures >= _ATTEMPTS:
                     self._version = ""
                 said = str(error)
@@ -129,12 +137,18 @@ class Informer:
                 key = self._put(obj, unreadable)
                 if key is not None:
                     found.add(key)
+        self._complete(found)
+        self._version = version
+
+    def _complete(self, found: set[Key]) -> None:
+        """All there is was read: what is not among it is gone."""
         for key in [key for key in self._store if key not in found]:
             self._drop(key)
         for key in [key for key in self.unreadable if key not in found]:
             del self.unreadable[key]
-        self._version = version
-        self.synced.set()
+        if not self.synced.is_set():
+            self.synced.set()
+            self._on_synced()
 
     async def _watch(self) -> None:
         """Follows one watch to its end."""

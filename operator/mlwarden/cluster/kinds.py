@@ -40,3 +40,4 @@ CLUSTER_ROLE = _kind("rbac.authorization.k8s.io", "v1", "clusterroles", namespac
 WARDEN_POLICY = _kind("mlwarden.io", "v1alpha1", "wardenpolicies", namespaced=False)
 REVOKED_ARTIFACT = _kind("mlwarden.io", "v1alpha1", "revokedartifacts", namespaced=False)
 IMAGE_EVIDENCE = _kind("mlwarden.io", "v1alpha1", "imageevidences", namespaced=False)
+STORAGE_CONTAINER = _kind("serving.kserve.io", "v1alpha1", "clusterstoragecontainers", namespaced=False)

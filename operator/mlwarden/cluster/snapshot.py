@@ -18,6 +18,7 @@ import msgspec
 
 from mlwarden import policy
 from mlwarden.cluster.client import Client
+from mlwarden.cluster.configuration import Configuration
 from mlwarden.cluster.indexes import Indexes
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, NODE, REVOKED_ARTIFACT, WARDEN_POLICY
@@ -25,6 +26,7 @@ from mlwarden.cluster.waits import Recent
 from mlwarden.errors import Error, PolicyError
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Facts, ImageFacts, Proofs, Resolution, Waits
+from mlwarden.model.platform import Platform
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.revocation import Revocation, Revoked
 from mlwarden.policy import CompiledPolicy
@@ -33,13 +35,13 @@ LOG = logging.getLogger(__name__)
 Convert = Callable[[Any], tuple[Digest, ImageFacts] | tuple[str, Resolution] | tuple[Digest, Proofs]]
 """`evidence.to_facts`: raises EvidenceError for what is no evidence."""
 Listener = Callable[["Snapshot", frozenset[str]], None]
-"""Called after each swap with what changed: `policies`, `namespace/NAME`, `revoked`, and the digests and references with new evidence.
+"""Called after each swap with what changed: `policies`, `namespace/NAME`, `revoked`, `platform`, and what has new evidence.
 
 With `revoked` come the digests that are revoked, or no longer; `signers` says that it is a key or a signer instead.
 """
 Reader = Callable[[str, dict[str, Any] | None], None]
 """Told of each piece of evidence as stored, by its name; None where it is gone."""
-POLICIES, REVOKED, SIGNERS = "policies", "revoked", "signers"
+POLICIES, REVOKED, SIGNERS, PLATFORM = "policies", "revoked", "signers", "platform"
 _GATHER = 0.02
 _PULSE = 6
 """Seconds after which each watch begins anew: what is judged by must give a sign of life more often than every ten."""
@@ -62,6 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         revoked: what must not run any more.
         waits: how long the last answers took.
         nodes: name → platform, `os/architecture`, of every node that says.
+        platform: what the platform puts into pods.
     """
 
     revision: int
@@ -76,6 +79,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     revoked: Revoked = Revoked()
     waits: Waits = Waits()
     nodes: Mapping[str, str] = {}
+    platform: Platform = Platform()
 
     def governed(self, namespace: str) -> bool:
         """Whether mlwarden has a say there: everywhere but where the compiled rule says never."""
@@ -117,6 +121,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             revoked=self.revoked,
             waits=self.waits,
             nodes=self.nodes,
+            platform=self.platform,
             audience=audience,
         )
 
@@ -161,6 +166,7 @@ class SnapshotSource:
         self.revocations = Informer(client, REVOKED_ARTIFACT, on_change=self._revocation, pulse=_PULSE)
         self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence_changed, copy=False, pulse=_PULSE)
         self.nodes = Informer(client, NODE, on_change=self._node, copy=False, pulse=_PULSE)
+        self.configuration = Configuration(client, settings, lambda: self._changed(PLATFORM))
 
     @property
     def informers(self) -> tuple[Informer, ...]:
@@ -183,7 +189,7 @@ class SnapshotSource:
     async def run(self) -> None:
         """Keeps the snapshot current until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for informer in self.informers:
+            for informer in (*self.informers, *self.configuration.informers):
                 tasks.create_task(informer.run())
             for informer in self.informers:
                 await informer.synced.wait()
@@ -217,6 +223,7 @@ class SnapshotSource:
             revoked=self._revoked,
             waits=self._recent.waits,
             nodes=dict(self._platforms),
+            platform=self.configuration.platform,
         )
         for listener in self._listeners:
             listener(self.current, changes)

@@ -29,7 +29,7 @@ from mlwarden.cluster.errors import ApiError, ConflictError, ForbiddenError, Inv
 from mlwarden.cluster.freshness import Freshness
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import POD
-from mlwarden.cluster.snapshot import POLICIES, REVOKED, Snapshot, SnapshotSource
+from mlwarden.cluster.snapshot import PLATFORM, POLICIES, REVOKED, Snapshot, SnapshotSource
 from mlwarden.controllers.conditions import AFTER, Conditions
 from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.recreation import Outcome, Recreation
@@ -140,7 +140,7 @@ class Releaser:
         self._enqueue([key])
 
     def _snapshot_changed(self, snapshot: Snapshot, changes: frozenset[str]) -> None:
-        if POLICIES in changes or REVOKED in changes:
+        if not changes.isdisjoint({POLICIES, REVOKED, PLATFORM}):
             self._policies = _digest(snapshot)
             self._enqueue(self._since)
             return

@@ -34,7 +34,7 @@ from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, NotFoundError
 from mlwarden.cluster.informer import Informer, Key
 from mlwarden.cluster.kinds import POD, REVOKED_ARTIFACT
-from mlwarden.cluster.snapshot import POLICIES, SIGNERS, Snapshot, SnapshotSource
+from mlwarden.cluster.snapshot import PLATFORM, POLICIES, SIGNERS, Snapshot, SnapshotSource
 from mlwarden.controllers.debugging import DebugContainers
 from mlwarden.controllers.eviction import Evictions, kept
 from mlwarden.controllers.imageids import as_running, digests
@@ -239,7 +239,7 @@ class RunningPods:
         if not self._leads:
             return
         self._counted.set()
-        if POLICIES in changes or SIGNERS in changes:
+        if not changes.isdisjoint({POLICIES, SIGNERS, PLATFORM}):
             self._places.add("")
         self._places.update(each.removeprefix("namespace/") for each in changes if each.startswith("namespace/"))
         if self._places:

@@ -8,12 +8,15 @@ with the reason, because the alternative in the request path is a 500, and a 500
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
+
 from mlwarden import checks, policy
 from mlwarden.checks import Answer, View
 from mlwarden.checks.resolved import young
 from mlwarden.checks.text import clean
 from mlwarden.engine.actions import HOLD, Situation, Waiting, action, decision, rank, softened
 from mlwarden.engine.before import Before
+from mlwarden.engine.injected import Platforms
 from mlwarden.engine.revoked import revoked
 from mlwarden.engine.waits import waits
 from mlwarden.errors import Error
@@ -62,7 +65,7 @@ def evaluate(
         finding = _too_large(workload, too_large, situation)
         return Verdict(decision=decision([finding]), findings=(finding,))
     view = View(workload, facts)
-    before = Before(workload, facts, _answers)
+    before, platforms = Before(workload, facts, _answers), Platforms(workload, facts)
     findings, unresolved = revoked(workload, facts, settings, situation, before)
     findings += _not_in_force(workload, facts, settings, situation, broken or {})
     wanted = dict.fromkeys(unresolved)
@@ -81,7 +84,9 @@ def evaluate(
                 continue
             if answer.wanted:
                 wanted[answer.wanted] = None
-            findings.append(_finding(compiled, answer, workload.resource, on_fail, situation))
+            said, done = platforms.judged(compiled, answer, on_fail, situation)
+            finding = _finding(compiled, said, workload.resource, on_fail, situation)
+            findings.append(msgspec.structs.replace(finding, action=done) if done else finding)
     pins = _pins(workload, facts, before)
     findings += waits(workload, facts, settings, pins) if holdable is None else ()
     if len(findings) > 1:

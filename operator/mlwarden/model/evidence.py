@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from mlwarden.model.digest import Digest
+from mlwarden.model.platform import Platform
 from mlwarden.model.revocation import Revoked
 from mlwarden.model.signing import Proof, Signer
 
@@ -230,6 +231,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         revoked: what must not run any more.
         waits: how long the last answers took, to say when it is worth trying again.
         nodes: name of a node → its platform, `os/architecture`.
+        platform: what the platform puts into pods.
         audience: the namespace whose people hear the answers, `""` for anybody at all; None: whoever may read evidence.
     """
 
@@ -246,6 +248,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     revoked: Revoked = Revoked()
     waits: Waits = Waits()
     nodes: Mapping[str, str] = {}
+    platform: Platform = Platform()
     audience: str | None = None
 
     def hears(self, digest: Digest) -> bool:

@@ -33,6 +33,15 @@ class OnUnknown(StrEnum):
     WARN = "Warn"
 
 
+class OnInjected(StrEnum):
+    """What a policy does with a `Fail` of a container that the platform puts into a pod. `Hold`: until the policy says otherwise."""
+
+    DENY = "Deny"
+    HOLD = "Hold"
+    WARN = "Warn"
+    AUDIT = "Audit"
+
+
 class Severity(StrEnum):
     """How bad it is; orders the findings of a refusal. The scale is Trivy's and CVSS's."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from mlwarden.model.finding import Action, OnUnknown, Severity
+from mlwarden.model.finding import Action, OnInjected, OnUnknown, Severity
 from mlwarden.model.revocation import Running
 from mlwarden.model.schema import Rule, rules
 from mlwarden.model.signing import PREDICATES, Authority, Demand, ImageAttestation, ImageSignature
@@ -249,6 +249,8 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
         requirement: the question.
         on_unknown: what an Unknown does; `Hold` on something that cannot be held is a warning (templates) or a denial (ephemeral
             containers, pods that name their node).
+        injected: what a Fail of a container does that the platform puts into pods (docs/injected.md), where that is less than what
+            `profiles` says; only where the question is asked of each container. Left out: the same as of an author's.
         severity: how bad a Fail is.
         running: what happens to pods that run already and that this policy would refuse now: they are reported, or also evicted where the
             chart allows that; through the eviction API, a few a minute, never a pod without a controller.
@@ -266,6 +268,11 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
             "(has(self.match) && has(self.match.resources) && self.match.resources.size() > 0)",
             "forEach: object needs match.resources: without them it would be asked of every workload's object",
         ),
+        Rule(
+            "!has(self.injected) || (has(self.requirement.expression) && has(self.requirement.expression.forEach) && "
+            "self.requirement.expression.forEach == 'container')",
+            "injected is for a question that is asked of each container: forEach: container",
+        ),
         Rule("!has(self.exceptions) || !self.exceptions", "there are no exceptions yet: nobody could grant one; leave the field out"),
     )
 
@@ -273,6 +280,7 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
     match: Match = Match()
     requirement: Requirement
     on_unknown: OnUnknown = OnUnknown.HOLD
+    injected: OnInjected | None = None
     severity: Severity = Severity.HIGH
     running: Running = Running.REPORT
     exceptions: bool = False
@@ -290,6 +298,8 @@ class PolicySpec(Wire, frozen=True, kw_only=True):
         expression = self.requirement.expression
         if expression is not None and expression.for_each is Each.OBJECT and not self.match.resources:
             raise ValueError("forEach: object needs match.resources: without them it would be asked of every workload's object")
+        if self.injected is not None and (expression is None or expression.for_each is not Each.CONTAINER):
+            raise ValueError("injected is for a question that is asked of each container: forEach: container")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -323,6 +333,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
         shipped_policies: nothing is judged before every policy that comes with mlwarden is known; False: others apply some of them.
         eviction: whether running pods may be evicted at all; the chart grants the right with it.
         evictions_per_minute: how many, in the whole cluster.
+        platform: injector → the namespace where it has its ConfigMap; one that is not named is not read: whoever may create namespaces
+            could make one of its usual name where it is not installed.
         evidence_per_namespace: how many requests for evidence of one namespace may be without an answer.
     """
 
@@ -347,6 +359,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     shipped_policies: bool = True
     eviction: bool = False
     evictions_per_minute: Annotated[int, Meta(ge=1)] = 5
+    platform: dict[str, str] = msgspec.field(default_factory=dict)
     evidence_per_namespace: Annotated[int, Meta(ge=1)] = 500
 
     @property

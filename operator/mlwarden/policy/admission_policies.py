@@ -18,6 +18,9 @@ Only a pure `expression` can be compiled: evidence is not in the API server. Dec
   condition without one is refused with all of its text. One of the cluster's own is a validation, asked whenever the request is a reason
   to (`asked`), whose text is a variable's name and a sentence.
 - **Nothing is cut off half way**: what is too large to be judged within the budget is refused with a sentence first (`policy.size`).
+- **What the platform puts into pods** is known by its configuration, which the API server does not look at. A policy with `injected` leaves
+  containers of such a name to the gate. Rejected: the configuration as a parameter of the policy (what is compared is more than CEL can
+  say within its budget, and a parameter that is missing refuses every pod).
 - **Names start with `mlwarden-policy-`**: the gate and the guards are called `mlwarden-…`, and a policy named `gate` must not replace them.
 - `apiVersion`, `kind`, `metadata` and `spec` are what `object` has; the `status` of a pod is not policy's business.
 """
@@ -27,15 +30,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from mlwarden import cel
 from mlwarden.errors import PolicyError
-from mlwarden.model.policy import PROFILE_LABEL, Each, Expression, LabelSelector, Policy, ResourceRule, Settings
+from mlwarden.model.policy import GATE, PROFILE_LABEL, Each, Expression, LabelSelector, Policy, ResourceRule, Settings
 from mlwarden.model.workload import Json
 from mlwarden.policy import size
 from mlwarden.policy.account import IS_MIRROR, is_account
 from mlwarden.policy.bindings import PREFIX, admission, bindings
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
 from mlwarden.policy.loader import total
+from mlwarden.workloads import injectors
 from mlwarden.workloads.volumes import csi_images
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -67,6 +73,18 @@ _EPHEMERAL = "pods/ephemeralcontainers"
 _DEBUGGED = "request.?subResource.orValue('') == 'ephemeralcontainers'"
 _NOT_DELETED = f"!has(object.metadata.deletionTimestamp) || {_DEBUGGED}"
 """Nothing starts from what is being deleted, but for ephemeral containers, until the last moment."""
+
+_LEFT_TO_THE_GATE = (
+    f"container.?name.orValue('') in {json.dumps(injectors.NAMES)} && !({_DEBUGGED}) && (request.resource.resource != 'pods'"
+    f" || object.spec.?schedulingGates.orValue([]).exists(gate, gate.?name.orValue('') == '{GATE}')"
+    " || request.operation == 'UPDATE' && (dyn(oldObject).?spec.?initContainers.orValue([]) + "
+    "dyn(oldObject).?spec.?containers.orValue([])).exists(old, dyn(old) == dyn(container)))"
+)
+"""CEL: whether this container is the platform's is for who judges the pod while the gate holds it, or was, when it did.
+
+By its name alone, which anybody can write: what is passed over is held, so nothing starts that was not judged with the cluster's
+configuration at hand. A pod without the gate is asked here, and so is every container that an update changes.
+"""
 
 _POD = {
     "template": f"{_TEMPLATE.format('object')}.orValue(dyn(object))",
@@ -151,7 +169,7 @@ def admission_policies(policies: Iterable[Policy | CompiledPolicy], settings: Se
 
 def not_compiled(policy: Policy) -> str:
     """Returns why a policy cannot be compiled to a ValidatingAdmissionPolicy, `""` where it can: for its status."""
-    requirement = policy.spec.requirement.expression
+    requirement = _compiled_question(policy)
     if requirement is None:
         return "its requirement needs evidence, which the API server does not have"
     if requirement.expression == "false":
@@ -170,7 +188,7 @@ def not_compiled(policy: Policy) -> str:
 
 
 def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
-    spec, requirement = policy.spec, policy.spec.requirement.expression
+    spec, requirement = policy.spec, _compiled_question(policy)
     if requirement is None:
         raise PolicyError(f"policy {policy.name} has no expression")
     constraints: dict[str, Json] = {
@@ -198,6 +216,14 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
         body["variables"] = [{"name": name, "expression": expression} for name, expression in variables.items()]
     body["validations"] = [validation]
     return admission("ValidatingAdmissionPolicy", PREFIX + policy.name, body)
+
+
+def _compiled_question(policy: Policy) -> Expression | None:
+    """What the API server asks: of a policy that does less about the platform's containers, not of what may be one of those."""
+    requirement = policy.spec.requirement.expression
+    if requirement is None or policy.spec.injected is None:
+        return requirement
+    return msgspec.structs.replace(requirement, expression=f"({requirement.expression}) || {_LEFT_TO_THE_GATE}")
 
 
 def _asked(requirement: Expression, settings: Settings) -> str:

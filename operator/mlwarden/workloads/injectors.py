@@ -1,0 +1,258 @@
+"""What the platform puts into pods: the table of injectors, and how one of their containers is told from an impostor.
+
+A container is the platform's if it is what the injector's configuration in the cluster describes: name, image, command, security, and
+whatever else it says. What an injector fills in for each pod (the model's address, credentials) stands in its row as what may be there;
+anything else makes it the author's, whatever it is called. So who writes the very same container gains nothing: it does what the platform
+would have had done.
+
+What the row leaves free must not be a way to run something else. Arguments are data, names of variables are listed one by one
+(`AWS_CONFIG_FILE` names a file that says which program to run, `PYTHONPATH` and `LD_PRELOAD` speak for themselves), and volumes are mounted
+where data is expected. In a pod that shares its processes another container could reach into this one, so there it is nobody's but the
+author's.
+
+Rejected: recognising by name (anybody can write it), by the pod's owner or labels (the same), by who sent the request (a webhook has no
+name there).
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from mlwarden.model.platform import Injected, Platform
+from mlwarden.model.workload import Container, Json, Pod, Role
+
+_FREE = frozenset({"resources", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"})
+"""Fields that the API server or anybody may fill in: they start nothing, and policies judge them like any other container's."""
+_TOKENS = (r"/var/run/secrets/[a-z0-9./-]+",)
+"""Where webhooks of cloud providers, and the API server, mount tokens into every container."""
+_CLOUD = (
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_CLIENT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_TENANT_ID",
+)
+"""Variables that webhooks of cloud providers add to every container."""
+_ABSENT: tuple[Json, ...] = (None, "", [], {}, False)
+
+
+class Source(StrEnum):
+    """Where in the cluster an injector's configuration is."""
+
+    STORAGE_CONTAINERS = "ClusterStorageContainer"
+    KSERVE = "inferenceservice-config"
+
+
+class Injector(msgspec.Struct, frozen=True, kw_only=True):
+    """One row: what one webhook or controller adds to pods.
+
+    Attributes:
+        name: of the row.
+        who: adds it, for a person.
+        container: the name of the container that it adds.
+        roles: where in a pod it is added.
+        sources: which configuration describes it; of several that do, any.
+        described: the containers that one object of the configuration describes, each with what says so.
+        arguments: whether these may be its arguments; None: only the described ones.
+        variables: names of variables that it adds, beside the described ones.
+        mounts: regular expressions of where it mounts volumes, beside the described ones.
+        field: where its administrator writes fields of the container, after the source's name; `""`: it has no such field.
+        instead: what the administrator can do where there is no such field.
+    """
+
+    name: str
+    who: str
+    container: str
+    roles: tuple[Role, ...]
+    sources: tuple[Source, ...]
+    described: Callable[[Source, Mapping[str, Json]], Iterator[tuple[str, Mapping[str, Json]]]]
+    arguments: Callable[[Sequence[Json]], bool] | None = None
+    variables: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    field: str = ""
+    instead: str = ""
+
+
+def _storage(source: Source, obj: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str, Json]]]:
+    """KServe merges the ClusterStorageContainer that supports the address over what the ConfigMap says (`mergeContainerSpecs`)."""
+    if source is Source.STORAGE_CONTAINERS:
+        spec = _map(obj.get("spec"))
+        if obj.get("disabled") is not True and spec.get("workloadType", "initContainer") == "initContainer":
+            yield f"{source} {_map(obj.get('metadata')).get('name')}", _map(spec.get("container"))
+    else:
+        image = _of_key(obj, "storageInitializer").get("image")
+        if image:
+            yield f"key storageInitializer of ConfigMap {source}", {"image": image}
+
+
+def _model_and_path(arguments: Sequence[Json]) -> bool:
+    """Addresses of models and where to put them, by turns."""
+    return (
+        0 < len(arguments) <= 200
+        and len(arguments) % 2 == 0
+        and all(isinstance(each, str) for each in arguments)
+        and all("://" in address and not address.startswith("-") for address in arguments[::2])
+        and all(re.fullmatch(r"/mnt/[A-Za-z0-9._/-]+", path) and ".." not in path for path in arguments[1::2])
+    )
+
+
+INJECTORS: tuple[Injector, ...] = (
+    Injector(
+        name="kserve-storage-initializer",
+        who="KServe",
+        container="storage-initializer",
+        roles=(Role.INIT,),
+        sources=(Source.STORAGE_CONTAINERS, Source.KSERVE),
+        described=_storage,
+        arguments=_model_and_path,
+        variables=(
+            *_CLOUD,
+            "AWS_ACCESS_KEY_ID",
+            "AWS_CA_BUNDLE",
+            "AWS_CA_BUNDLE_CONFIGMAP",
+            "AWS_ENDPOINT_URL",
+            "AWS_SECRET_ACCESS_KEY",
+            "AZURE_CLIENT_SECRET",
+            "AZURE_STORAGE_ACCESS_KEY",
+            "AZURE_SUBSCRIPTION_ID",
+            "AZ_CLIENT_ID",
+            "AZ_CLIENT_SECRET",
+            "AZ_SUBSCRIPTION_ID",
+            "AZ_TENANT_ID",
+            "CA_BUNDLE_CONFIGMAP_NAME",
+            "CA_BUNDLE_VOLUME_MOUNT_POINT",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "HDFS_SECRET_DIR",
+            "HF_HUB_ENABLE_HF_TRANSFER",
+            "HF_TOKEN",
+            "HF_XET_HIGH_PERFORMANCE",
+            "HF_XET_NUM_CONCURRENT_RANGE_GETS",
+            "S3_ENDPOINT",
+            "S3_USER_VIRTUAL_BUCKET",
+            "S3_USE_ACCELERATE",
+            "S3_USE_HTTPS",
+            "S3_VERIFY_SSL",
+            "STORAGE_CONFIG",
+            "STORAGE_OVERRIDE_CONFIG",
+            "awsAnonymousCredential",
+        ),
+        mounts=(r"/mnt(/[A-Za-z0-9._-]+)+", r"/var/secrets/?", r"/var/secrets/kserve-hdfscreds", r"/etc/ssl/custom-certs"),
+        field="spec.container",
+        instead="a ClusterStorageContainer, whose spec.container may say so",
+    ),
+)
+NAMES = tuple(sorted({row.container for row in INJECTORS}))
+"""What containers of injectors are called. A name says nothing; it says where to look."""
+_ROWS = {row.name: row for row in INJECTORS}
+
+
+def row_of(injected: Injected) -> Injector:
+    """Returns the row of a container that was described."""
+    return _ROWS[injected.injector]
+
+
+def described(source: Source, obj: Mapping[str, Json]) -> tuple[Injected, ...]:
+    """Returns the containers that an object of the platform's configuration describes. Never raises, whatever it is given."""
+    return tuple(
+        Injected(injector=row.name, source=says, body=body)
+        for row in INJECTORS
+        if source in row.sources
+        for says, body in row.described(source, obj)
+        if isinstance(body.get("image"), str) and body["image"]
+    )
+
+
+def recognised(container: Container, pod: Pod, platform: Platform) -> Injected | None:
+    """Returns what of the platform's a container is, None for an author's."""
+    if container.name not in NAMES or pod.spec.get("shareProcessNamespace"):
+        return None
+    return next((each for each in platform.injected if _is(container, each)), None)
+
+
+def unread(container: Container, platform: Platform) -> Injector | None:
+    """Returns the injector that a container may be from, where its configuration was not read."""
+    rows = (row for row in INJECTORS if row.name in platform.unread)
+    return next((row for row in rows if row.container == container.name and container.role in row.roles), None)
+
+
+def _is(container: Container, injected: Injected) -> bool:
+    row, body, wanted = row_of(injected), container.body, injected.body
+    if container.name != row.container or container.role not in row.roles:
+        return False
+    if not _is_image(body.get("image"), wanted["image"]):
+        return False
+    for field in (body.keys() | wanted.keys()) - _FREE - {"name", "image"}:
+        given, said = body.get(field), wanted.get(field)
+        match field:
+            case "args" if row.arguments is not None and not said:
+                fits = isinstance(given, list) and row.arguments(given)
+            case "env":
+                fits = all(each in _list(said) or _map(each).get("name") in row.variables for each in _list(given))
+            case "volumeMounts":
+                fits = all(each in _list(said) or _is_mount(each, row) for each in _list(given))
+            case "securityContext":
+                fits = _is_as_secure(_map(given), _map(said)) and isinstance(given, dict | None)
+            case _:
+                fits = given == said or (given in _ABSENT and said in _ABSENT)
+        if not fits:
+            return False
+    return True
+
+
+def _is_image(given: Json, said: Json) -> bool:
+    """The same, or pinned to a digest."""
+    return isinstance(given, str) and (given == said or re.fullmatch(re.escape(said) + r"@sha256:[0-9a-f]{64}", given) is not None)
+
+
+def _is_as_secure(given: Mapping[str, Json], said: Mapping[str, Json]) -> bool:
+    """What is described, and nothing beside it but what only takes away (KServe writes the user of a mesh's proxy into its own)."""
+    kept = all(given.get(key) == value for key, value in said.items())
+    return kept and all(key in said or _takes_away(key, value) for key, value in given.items())
+
+
+def _takes_away(key: str, value: Json) -> bool:
+    match key:
+        case "runAsUser" | "runAsGroup":
+            return isinstance(value, int) and value > 0
+        case "runAsNonRoot" | "readOnlyRootFilesystem":
+            return value is True
+        case "allowPrivilegeEscalation" | "privileged":
+            return value is False
+        case "capabilities":
+            return isinstance(value, dict) and value.keys() <= {"drop"}
+        case "seccompProfile":
+            return bool(value == {"type": "RuntimeDefault"})
+        case _:
+            return False
+
+
+def _is_mount(mount: Json, row: Injector) -> bool:
+    path = _map(mount).get("mountPath")
+    fits = isinstance(path, str) and ".." not in path and any(re.fullmatch(each, path) for each in (*row.mounts, *_TOKENS))
+    return fits and not _map(mount).get("mountPropagation")
+
+
+def _of_key(config: Mapping[str, Json], key: str) -> Mapping[str, Json]:
+    """What JSON a key of a ConfigMap holds, if it is an object."""
+    try:
+        return _map(json.loads(_map(config.get("data")).get(key) or "{}"))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+
+
+def _map(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Json) -> list[Json]:
+    """A list as it is; of anything else but null, a list of something that fits nowhere."""
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [None]
