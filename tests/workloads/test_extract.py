@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlwarden import workloads
 from mlwarden.model.workload import Image, Role
-from mlwarden.workloads import KINDS, Kind, Shape
+from mlwarden.workloads import KINDS, Kind, Place, Shape
 
 EVIL = "registry.example/evil:1"
 CLOSED = {"", "apps", "batch"}
@@ -31,8 +31,10 @@ def by_name(kind: str) -> Kind:
 def at(place: str, value: Any) -> dict[str, Any]:
     """An object with `value` where a path of the table leads."""
     for step in reversed(place.split(".") if place else []):
-        name = step.removesuffix("[]")
-        value = {"anything" if name == "*" else name: [value] if step.endswith("[]") else value}
+        name = step.rstrip("[]")
+        for _ in range(step.count("[]")):
+            value = [value]
+        value = {"anything" if name == "*" else name: value}
     result: dict[str, Any] = value
     return result
 
@@ -72,7 +74,8 @@ def _quoted(rest: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("role", ["containers", "initContainers", "ephemeralContainers", "volumes"])
 @pytest.mark.parametrize(
-    ("row", "place", "shape"), [pytest.param(row, *place, id=f"{row.kind}-{place[0]}") for row in KINDS for place in row.places]
+    ("row", "place", "shape"),
+    [pytest.param(row, place.path, place.shape, id=f"{row.kind}-{place.path}") for row in KINDS for place in row.places],
 )
 def test_every_row_of_the_table_finds_every_role_in_every_place(row: Kind, place: str, shape: Shape, role: str) -> None:
     spec: dict[str, Any] = {role: [{"name": "it", "image": EVIL}]}
@@ -141,12 +144,13 @@ def test_a_pod_spec_beside_a_container_that_the_table_knows_is_no_hiding_place()
     assert {image.reference for image in found} == {"registry.example/good:1", EVIL}
 
 
-def test_argos_pod_spec_patch_is_read_where_it_is_json_and_an_unknown_image_where_it_is_not() -> None:
+def test_argos_pod_spec_patch_is_read_in_json_and_in_yaml_and_an_unknown_image_where_it_is_neither() -> None:
     def workflow(patch: str) -> dict[str, Any]:
         return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "spec": {"podSpecPatch": patch}}
 
     assert [image.reference for image in images(workflow('{"containers": [{"name": "main", "image": "x"}]}'))] == ["x"]
-    assert [image.reference for image in images(workflow("containers:\n- name: main\n  image: x"))] == [""]
+    assert [image.reference for image in images(workflow("containers:\n- name: main\n  image: x"))] == ["x"]
+    assert [image.reference for image in images(workflow("containers: [{name: main, image: x"))] == [""]
     assert images(workflow('{"terminationGracePeriodSeconds": 5}')) == ()
 
 
@@ -158,7 +162,7 @@ def test_what_is_not_a_string_is_no_reference_and_still_a_container() -> None:
 
 
 def test_a_new_kind_is_one_row_of_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Kind(group="tuning.example", kind="Sweep", resource="sweeps", places=(("spec.trial", Shape.CONTAINER),))
+    row = Kind(group="tuning.example", kind="Sweep", resource="sweeps", places=(Place(path="spec.trial", shape=Shape.CONTAINER),))
     sweep = {"apiVersion": "tuning.example/v1", "kind": "Sweep", "spec": {"trial": {"name": "t", "image": EVIL}}}
     assert images(sweep) == ()
     monkeypatch.setitem(importlib.import_module("mlwarden.workloads.extract")._TABLE, (row.group, row.kind), row)
@@ -210,8 +214,11 @@ def maps(value: Any) -> Iterator[dict[str, Any]]:
 @FEW
 @given(data=st.data(), row=st.sampled_from(OPEN), body=st.dictionaries(st.text(max_size=5), json_values, max_size=4))
 def test_a_container_hidden_anywhere_in_an_object_of_a_known_kind_is_found(data: st.DataObject, row: Kind, body: dict[str, Any]) -> None:
-    place, shape = data.draw(st.sampled_from(row.places))
-    obj: dict[str, Any] = {**copy.deepcopy(body), **at(place, shaped(shape, {"containers": [{"name": "good", "image": "good"}]}))}
+    place = data.draw(st.sampled_from(row.places))
+    obj: dict[str, Any] = {
+        **copy.deepcopy(body),
+        **at(place.path, shaped(place.shape, {"containers": [{"name": "good", "image": "good"}]})),
+    }
     where = data.draw(st.sampled_from(list(maps(obj))))
     hidden = data.draw(
         st.sampled_from(

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mlwarden import cel
-from mlwarden.checks import debugging, patch
+from mlwarden.checks import absence, debugging, patch
 from mlwarden.checks.answer import Answer
 from mlwarden.checks.text import clean, fill
 from mlwarden.checks.view import LISTS, Element, View
@@ -36,19 +36,22 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
     if requirement is None:
         return
     program = compiled.programs[REQUIREMENT].metered()  # for all elements together: many of them cost no more than one that is large
-    failed = 0
+    left_out = absence.Absence(program, compiled.programs[REQUIREMENT], spec.fix.patch)
+    failed: set[str] = set()
     for element in view.elements(requirement.for_each):
         try:
             passed = program(element.env)
         except (cel.EvaluationError, RecursionError) as error:
-            yield _unknown(element, requirement, view, reason=str(error) or "nested too deeply")
+            reason = str(error) or "nested too deeply"
+            yield element.passed if left_out.explains(element) else _unknown(element, requirement, view, reason=reason)
             continue
-        if passed is True:
+        if passed is True or left_out.explains(element):
             yield element.passed
-        else:
-            failed += 1
-            tried = program if failed <= TRIED else None
-            answer = _fail(element, spec, requirement, tried)
+            continue
+        tried = program if len(failed) < TRIED else None
+        answer = _fail(element, spec, requirement, tried)
+        if answer.path not in failed:  # what several pods inherit is written once
+            failed.add(answer.path)
             better = _debugged(element, view, spec, tried) if tried else ""
             yield msgspec.structs.replace(answer, fix=better) if better else answer
 
@@ -117,9 +120,17 @@ def _unknown(element: Element, requirement: Expression, view: View, *, reason: s
 
 
 def _shown(element: Element, change: Mapping[str, Any]) -> str:
+    """The patch as a sentence about the place where it has to be written: what is inherited or patched is changed there."""
     if element.each is Each.POD and element.pod is not None and element.pod.bare:
         change = change.get("spec", change)
-    return patch.instruction(change, element.path)
+    written = {_holder(element, ".".join(leaf)) for leaf in patch.leaves(change)}
+    return patch.instruction(change, written.pop() if len(written) == 1 else element.path)
+
+
+def _holder(element: Element, field: str) -> str:
+    """The JSON path of what holds a field of an element; the element's own where the field has another name there."""
+    place = element.place(field)
+    return place.removesuffix(field).removesuffix(".") if place.endswith(field) else element.path
 
 
 def _passes(element: Element, change: Mapping[str, Any], program: cel.Program) -> bool:
@@ -139,10 +150,7 @@ def _passes(element: Element, change: Mapping[str, Any], program: cel.Program) -
         case Each.VOLUME:
             env["volume"] = body
             env["object"] = _replaced(element, body, "volumes")
-    try:
-        return program(env) is True
-    except (cel.EvaluationError, RecursionError):
-        return False
+    return absence.asked(program, env)
 
 
 def _replaced(element: Element, body: Json, field: str) -> Json:

@@ -3,7 +3,8 @@
 The way of a reference: as written → its digest (its own, or a resolution at most 60 s old). Whatever is missing or old on that way is an
 `Unknown` with the reason: a tag that was resolved an hour ago says nothing about what the kubelet will pull. One thing is certain without
 any evidence: what is no image reference will never be one, so it fails at once instead of being held for ever. A placeholder in a template
-(`{{image}}`, `${IMAGE}`) may still be filled in, and so may nothing at all, which the API server lets no pod be created with.
+(`{{image}}`, `auto`) is passed over: the pod that it becomes is judged. Nothing at all may still be filled in, too; the API server lets no
+pod be created with it.
 """
 
 import functools
@@ -30,7 +31,8 @@ _ASK = (
     "mlwarden check --online FILE looks at it with your own credentials and says why; so do the Events of a pod that waits with it, and the"
     f" ClusterRole {READER} lets you read it"
 )
-_PLACEHOLDERS = ("{{", "${", "$(")
+LATER = "judged as the pod it becomes"
+"""Said of a placeholder in a template."""
 BROKEN = "put right what the reason names (the reference, the pull Secret, the registry); it is tried again by itself"
 
 
@@ -74,7 +76,10 @@ def per_image(
             continue
         answer = known.get(reference)
         if answer is None:
-            subject = resolved(reference, facts, is_pod=view.workload.is_pod)
+            if view.is_filled_in_later(reference):
+                yield Answer(outcome=Outcome.PASS, element=image.path, path=image.path, message=LATER)
+                continue
+            subject = resolved(reference, facts)
             if isinstance(subject, Answer):
                 yield msgspec.structs.replace(subject, element=image.path, path=image.path)
                 continue
@@ -100,7 +105,7 @@ def _heard(answer: Answer, subject: Subject, facts: Facts) -> Answer:
     return answer
 
 
-def resolved(reference: str, facts: Facts, *, is_pod: bool) -> Subject | Answer:
+def resolved(reference: str, facts: Facts) -> Subject | Answer:
     """Returns which digest a reference is, or why that cannot be told: a `Fail` where it never will be, else an `Unknown`."""
     try:
         parsed = references.parse(reference)
@@ -108,8 +113,7 @@ def resolved(reference: str, facts: Facts, *, is_pod: bool) -> Subject | Answer:
         name = clean(reference, VALUE_LENGTH)
         fix = "name the image as registry/repository:tag or registry/repository@sha256:…"
         answer = unknown(clean(f"{name or '(empty)'} is not an image reference: {error.message}"), fix=fix)
-        open_ = not reference or (not is_pod and any(mark in reference for mark in _PLACEHOLDERS))
-        return answer if open_ else msgspec.structs.replace(answer, outcome=Outcome.FAIL)
+        return answer if not reference else msgspec.structs.replace(answer, outcome=Outcome.FAIL)
     name = _shown(reference)
     digest, reason = (parsed.digest, "") if parsed.digest else _pointed_at(reference, facts)
     if digest is None:

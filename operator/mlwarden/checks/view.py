@@ -5,7 +5,6 @@ shaping them costs more than the questions do. Everything in it is lazy: a workl
 as the API server would drop them: `has()` must mean the same in both places.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -17,15 +16,11 @@ from mlwarden.checks.answer import Answer
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import Each
-from mlwarden.model.workload import Image, Json, Pod, Role, Workload
+from mlwarden.model.workload import Container, Image, Json, Pod, Role, Workload
+from mlwarden.workloads.placeholders import is_placeholder
 
 LISTS = {Role.INIT: "initContainers", Role.CONTAINER: "containers", Role.EPHEMERAL: "ephemeralContainers"}
 """Role → the list of a pod spec it stands for."""
-
-
-_LITERAL = frozenset({"", "apps", "batch"})
-"""Groups whose controllers copy what is written."""
-_PARAMETER = re.compile(r"\{\{[^{}]+\}\}|\$\{[^{}]+\}|\$\([^()]+\)")
 
 
 class Element(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +35,7 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
         pod: the pod it belongs to; None for the whole object.
         env: the variables of the expression.
         passed: the answer where all is well; made once, because it usually is.
+        container: the container that this is, or that a variable is in.
     """
 
     each: Each
@@ -50,6 +46,7 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
     pod: Pod | None
     env: dict[str, Json]
     passed: Answer
+    container: Container | None = None
 
     def place(self, field: str) -> str:
         """Returns the JSON path of `field` below this element, as it stands in the object (bare pod specs have no `spec.`)."""
@@ -57,8 +54,11 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
             if field == "metadata" or field.startswith("metadata.") or self.is_container:
                 return self.path
             field = "" if field == "spec" else field.removeprefix("spec.")
+            return self.pod.where(field) if field else self.path
         if not field:
             return self.path
+        if self.each is Each.CONTAINER and self.container is not None:
+            return self.container.where(field)
         return f"{self.path}.{field}" if self.path and not field.startswith("[") else f"{self.path}{field}"
 
     @property
@@ -111,12 +111,13 @@ class View:
         return tuple(
             Element(
                 each=Each.VARIABLE,
-                path=f"{container.path}.env[{index}]",
+                path=container.place(f"env[{index}]"),
                 passed=container.passed,  # there are many, and nobody asks which of them are good
                 name=text(variable.get("name")) if isinstance(variable, Mapping) else "",
                 body=variable,
                 image="",
                 pod=container.pod,
+                container=container.container,
                 env={**container.env, "variable": variable},
             )
             for container in self.containers
@@ -129,7 +130,7 @@ class View:
         return tuple(
             Element(
                 each=Each.VOLUME,
-                path=(path := f"{pod.spec_path}.volumes[{index}]"),
+                path=(path := pod.where(f"volumes[{index}]")),
                 passed=_passed(path),
                 name=text(volume.get("name")) if isinstance(volume, Mapping) else "",
                 body=volume,
@@ -153,7 +154,7 @@ class View:
                 body=image.reference,
                 image=image.reference,
                 pod=pod,
-                env={**shaped.env, "image": "" if self._is_filled_in_later(image.reference) else image.reference},
+                env={**shaped.env, "image": "" if self.is_filled_in_later(image.reference) else image.reference},
             )
             for pod, shaped in self._shaped()
             for image in pod.images
@@ -178,14 +179,16 @@ class View:
 
     def references(self) -> Iterator[tuple[Pod, Image]]:
         """Yields every image reference with its pod, for checks that look at evidence and not at the manifest."""
+        seen: set[str] = set()  # what is inherited stands in several pods and at one place
         for pod in self.workload.pods:
             for image in pod.images:
-                if not self._is_filled_in_later(image.reference):
+                if image.path not in seen:
+                    seen.add(image.path)
                     yield pod, image
 
-    def _is_filled_in_later(self, reference: str) -> bool:
-        """Whether a controller puts the image there (`{{inputs.parameters.image}}` of Argo): its pod is judged. Built-in ones do not."""
-        return self.workload.resource.group not in _LITERAL and _PARAMETER.search(reference) is not None
+    def is_filled_in_later(self, reference: str) -> bool:
+        """Whether this is no image yet (`{{inputs.parameters.image}}`, `auto`): the pod that the template becomes is judged."""
+        return not self.workload.is_pod and is_placeholder(reference)
 
     def _pods(self) -> Iterator[Element]:
         for pod in self.workload.pods:
@@ -215,6 +218,7 @@ class View:
                     body=body,
                     image=text(body.get("image")),
                     pod=pod,
+                    container=container,
                     env={**shaped.env, "container": body, "role": container.role.value},
                 )
 

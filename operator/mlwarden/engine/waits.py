@@ -12,7 +12,7 @@ from mlwarden.checks.text import VALUE_LENGTH, clean
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Action, Finding, Outcome, Severity
 from mlwarden.model.policy import Settings
-from mlwarden.model.workload import Image, Json, Workload
+from mlwarden.model.workload import Image, Json, Partial, Workload
 from mlwarden.workloads import tagged_volumes
 
 HOLD = "mlwarden-hold"
@@ -58,7 +58,7 @@ def waits(workload: Workload, facts: Facts, settings: Settings, pins: Mapping[st
 
 def _deadlines(workload: Workload) -> Iterator[str]:
     """Where a deadline stands that is not a pod's own."""
-    pods = {pod.spec_path for pod in workload.pods}
+    pods = {pod.spec_path for pod in workload.pods if pod.partial is Partial.NOTHING}
     stack: list[tuple[str, Json]] = [("spec", workload.object.get("spec"))]
     while stack:
         path, value = stack.pop()

@@ -5,12 +5,14 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 Json = Any
 """A decoded JSON value: dict, list, str, int, float, bool or None."""
+_NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 class Role(StrEnum):
@@ -22,20 +24,39 @@ class Role(StrEnum):
     VOLUME = "imageVolume"
 
 
+class Partial(StrEnum):
+    """What of a pod others may still say: a runtime it is merged with, a preset, whatever an override is laid upon.
+
+    Of that only what the object itself sets can be wrong; what it leaves out is judged in the pod it becomes.
+    """
+
+    NOTHING = ""
+    CONTAINERS = "containers"
+    POD = "pod"
+
+
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """One container as written, with the JSON path it stands at.
+    """One container as its operator makes it of what is written, with the JSON path it stands at.
 
     Attributes:
         path: from the root of the object, e.g. `spec.template.spec.containers[0]`.
         name: `name` of the container, `""` where it has none or it is not a string.
         role: containers, initContainers or ephemeralContainers.
         body: the container object itself (never None; a non-object is `{}`).
+        partial: somebody else says the rest of it.
+        origins: field, as a path below the container → where it is written, of those that stand elsewhere (defaults, a patch).
     """
 
     path: str
     name: str
     role: Role
     body: Mapping[str, Json]
+    partial: bool = False
+    origins: Mapping[str, str] = _NOWHERE
+
+    def where(self, field: str) -> str:
+        """Returns the JSON path of a field (`securityContext.privileged`) as it stands in the object."""
+        return _where(self.origins, self.path, field)
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +86,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         spec: the pod spec, always a mapping.
         containers: all of them: init, ordinary and ephemeral, in the order of the object.
         images: of every container, and of every image volume.
+        partial: what of it others may still say.
+        origins: field, as a path below the spec → where it is written, of those that stand elsewhere (inherited, a patch).
     """
 
     path: str
@@ -73,6 +96,12 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     spec: Mapping[str, Json]
     containers: tuple[Container, ...]
     images: tuple[Image, ...]
+    partial: Partial = Partial.NOTHING
+    origins: Mapping[str, str] = _NOWHERE
+
+    def where(self, field: str) -> str:
+        """Returns the JSON path of a field of the pod spec (`hostNetwork`, `volumes[0]`) as it stands in the object."""
+        return _where(self.origins, self.spec_path, field)
 
     @property
     def spec_path(self) -> str:
@@ -125,3 +154,12 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     def is_pod(self) -> bool:
         """The object itself is a Pod: it can be held. Anything else is a template and can only be warned about or denied."""
         return self.resource.kind == "Pod" and self.resource.api_version == "v1"
+
+
+def _where(origins: Mapping[str, str], base: str, field: str) -> str:
+    known = field if origins else ""
+    while known:
+        if known in origins:
+            return f"{origins[known]}{field[len(known) :]}"
+        known = known[: max(known.rfind("."), known.rfind("["), 0)]
+    return f"{base}.{field}" if base and field and not field.startswith("[") else f"{base}{field}"

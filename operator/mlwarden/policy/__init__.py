@@ -3,10 +3,10 @@
 Pure: texts come in as arguments.
 """
 
+from mlwarden.model.documents import yaml_loads
 from mlwarden.policy.admission_policies import admission_policies, not_compiled
 from mlwarden.policy.compiled import CompiledPolicy, compile_policy
 from mlwarden.policy.crd import ACCEPTED, COMPILED, READY, PolicyStatus, StatusCondition, crd
-from mlwarden.policy.documents import yaml_loads
 from mlwarden.policy.loader import accepted, load, parse, pod_security, shipped
 from mlwarden.policy.match import matches
 from mlwarden.policy.revocations import read_revocation, revocation_crd, revoked

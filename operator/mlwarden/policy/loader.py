@@ -15,11 +15,11 @@ import msgspec
 
 from mlwarden.errors import InputError, PolicyError
 from mlwarden.model import glob
+from mlwarden.model.documents import numbered, yaml_loads
 from mlwarden.model.policy import Policy, PolicySpec
 from mlwarden.model.workload import Json
 from mlwarden.policy import trusted as trusted_registries
 from mlwarden.policy.crd import API_VERSION, KIND, NAME
-from mlwarden.policy.documents import numbered, yaml_loads
 
 _NO_EXCEPTIONS = "there are no exceptions yet: nobody could grant one, and the API server would not enforce the policy"
 _PODS = "Pod Security Standards"

@@ -1,12 +1,17 @@
-"""The table of kinds: where, in each, pods are described. Pure data; a new kind is one row.
+"""The table of kinds: where, in each, pods are described, and how its operator composes them. Pure data; a new kind is one row.
 
-A path names fields from the root; `[]` after a name goes through a list, `*` through all values of a map. `Shape` says what stands there.
+A path names fields from the root; `[]` after a name goes through a list (`[][]` through one of lists), `*` through all values of a map.
+`Shape` says what stands there, and the other fields of a `Place` how the operator makes a pod of it.
 Fields of scale say how many and when, never what: an update of them alone is not judged again.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import replace
+
+from mlwarden.model.workload import Json, Partial
 
 
 class Shape(StrEnum):
@@ -17,13 +22,67 @@ class Shape(StrEnum):
     CONTAINER = "container"
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """One place of a kind where a pod is described, and how its operator makes the pod of it. Most need no more than the first two.
+
+    Attributes:
+        path: from the root of the object.
+        shape: what stands there.
+        partial: what of the pod others may still say (a runtime, a preset): of that only what is set here can fail.
+        lone: fields of a pod spec that are one container each, beside its lists (`container` and `script` of an Argo template).
+        main: what the operator calls a lone container that has no name; the field's name where this is `""`.
+        lone_partial: a lone container is laid over one of a runtime.
+        lists: lists of containers under names of the kind's own: the steps to one below the place → the list of a pod spec it becomes.
+        fields: field of a pod spec → what it is called here, where that differs; of a single container, all that is said beside it.
+        body: field of a container → what it is called here, where that differs.
+        shared: fields of a lone container that stand elsewhere in the object: field, path from the root.
+        adds: what the operator puts into a lone container that does not say it.
+        sets: what the operator puts into the pod spec, unless it is said.
+        unsaid: fields of a pod spec that the operator leaves out when they have this value.
+        inherits: paths of what pod fields come from that are not said here, nearest first; of their volumes those that are mounted.
+        defaults: path of what is laid under the whole place.
+        exclusive: fields of the defaults that count only where the place has them, too.
+        patch: field with a patch of the pod spec as text, here and where the place inherits from.
+        operators: names of the operator's own containers, which a patch may name.
+        metadata: field with the pod's metadata.
+        models: paths below the place of URIs that may name an image (`oci://…`).
+    """
+
+    path: str
+    shape: Shape
+    partial: Partial = Partial.NOTHING
+    lone: tuple[str, ...] = ()
+    main: str = ""
+    lone_partial: bool = False
+    lists: tuple[tuple[tuple[str, ...], str], ...] = ()
+    fields: Mapping[str, str] = {}
+    body: Mapping[str, str] = {}
+    shared: tuple[tuple[str, str], ...] = ()
+    adds: Mapping[str, Json] = {}
+    sets: Mapping[str, Json] = {}
+    unsaid: tuple[tuple[str, Json], ...] = ()
+    inherits: tuple[str, ...] = ()
+    defaults: str = ""
+    exclusive: tuple[str, ...] = ()
+    patch: str = ""
+    operators: tuple[str, ...] = ()
+    metadata: str = ""
+    models: tuple[str, ...] = ()
+
+    @property
+    def composed(self) -> bool:
+        """Whether the pod is more than what is written at this place."""
+        more = self.lone, self.lists, self.fields, self.sets, self.inherits, self.defaults, self.patch, self.models, self.metadata
+        return any(more)
+
+
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """One row: a kind, its plural resource name, where its pods are, and where it says how many and when."""
 
     group: str
     kind: str
     resource: str
-    places: tuple[tuple[str, Shape], ...]
+    places: tuple[Place, ...]
     scale: tuple[str, ...] = ()
 
 
@@ -31,15 +90,19 @@ SCALE = ("spec.replicas", "spec.paused", "spec.suspend")
 """Fields of scale of a kind that is not in the table (Kubernetes API conventions, scale subresource; Kueue)."""
 
 
-def _templates(*paths: str) -> tuple[tuple[str, Shape], ...]:
-    return tuple((path, Shape.TEMPLATE) for path in paths)
+def _templates(*paths: str, partial: Partial = Partial.NOTHING) -> tuple[Place, ...]:
+    return tuple(Place(path=path, shape=Shape.TEMPLATE, partial=partial) for path in paths)
 
 
-def _specs(*paths: str) -> tuple[tuple[str, Shape], ...]:
-    return tuple((path, Shape.SPEC) for path in paths)
+def _specs(*paths: str, partial: Partial = Partial.NOTHING) -> tuple[Place, ...]:
+    return tuple(Place(path=path, shape=Shape.SPEC, partial=partial) for path in paths)
 
 
-def _row(group: str, kind: str, resource: str, *places: tuple[str, Shape], scale: tuple[str, ...] = ()) -> Kind:
+def _containers(*paths: str, partial: Partial = Partial.NOTHING) -> tuple[Place, ...]:
+    return tuple(Place(path=path, shape=Shape.CONTAINER, partial=partial) for path in paths)
+
+
+def _row(group: str, kind: str, resource: str, *places: Place, scale: tuple[str, ...] = ()) -> Kind:
     return Kind(group=group, kind=kind, resource=resource, places=places, scale=scale)
 
 
@@ -47,23 +110,39 @@ def _below(base: str, *fields: str) -> tuple[str, ...]:
     return tuple(f"{base}.{field}" for field in fields)
 
 
-def _containers(*paths: str) -> tuple[tuple[str, Shape], ...]:
-    return tuple((path, Shape.CONTAINER) for path in paths)
-
-
-def _replicas(name: str) -> tuple[tuple[str, Shape], ...]:
+def _replicas(name: str) -> tuple[Place, ...]:
     return _templates(f"spec.{name}.*.template")
 
 
-def _argo(base: str) -> tuple[tuple[str, Shape], ...]:
-    steps = f"{base}templates[]", f"{base}templateDefaults"
-    return tuple(
-        place
-        for step in steps
-        for place in (
-            *_specs(f"{step}", f"{step}.containerSet"),
-            *_containers(f"{step}.container", f"{step}.script", f"{step}.sidecars[]"),
-        )
+def _argo(spec: str) -> tuple[Place, ...]:
+    """Source: argo-workflows, workflow/controller, workflowpod.go (createWorkflowPod, setupServiceAccount, addVolumeReferences)."""
+    template = Place(
+        path="",
+        shape=Shape.SPEC,
+        lone=("container", "script"),
+        main="main",
+        lists=((("containerSet", "containers"), "containers"), (("sidecars",), "containers")),
+        inherits=(spec,),
+        defaults=f"{spec}.templateDefaults",
+        exclusive=("container", "script", "containerSet"),
+        unsaid=(("automountServiceAccountToken", True),),  # Argo writes down a no, and nothing else
+        patch="podSpecPatch",
+        operators=("main", "wait", "init"),
+        metadata="metadata",
+    )
+    one = f"{spec}.templates[]"
+    inline = f"{one}.dag.tasks[].inline", f"{one}.steps[][].inline"
+    plugin = Place(
+        path=f"{spec}.executorPlugins[].spec.sidecar.container",
+        shape=Shape.CONTAINER,
+        inherits=(spec,),
+        sets={"automountServiceAccountToken": False},
+    )
+    return (
+        Place(path=spec, shape=Shape.SPEC, partial=Partial.POD, patch="podSpecPatch", operators=template.operators),
+        replace(template, path=f"{spec}.templateDefaults", partial=Partial.POD, inherits=(), defaults=""),
+        *(replace(template, path=path) for path in (one, *inline)),
+        plugin,
     )
 
 
@@ -96,8 +175,38 @@ _SERVERS = (
     "art",
 )
 
+
+def _ray_autoscaler(base: str) -> Place:
+    """Source: kuberay, ray-operator/controllers/ray/common/pod.go (BuildAutoscalerContainer)."""
+    return Place(
+        path=f"{base}.autoscalerOptions",
+        shape=Shape.CONTAINER,
+        main="autoscaler",
+        adds={"resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}},
+        inherits=(f"{base}.headGroupSpec.template.spec",),
+    )
+
+
+def _ray_cluster(base: str) -> tuple[Place, ...]:
+    return *_templates(*(f"{base}.{path}" for path in _RAY)), _ray_autoscaler(base)
+
+
+def _kserve(part: str) -> Place:
+    """Source: kserve, pkg/controller/v1beta1/inferenceservice: a model's container is laid over that of its runtime, by name."""
+    return Place(
+        path=f"spec.{part}",
+        shape=Shape.SPEC,
+        lone=_SERVERS,
+        main="kserve-container",
+        lone_partial=True,
+        models=tuple(f"{server}.{uri}" for server in _SERVERS for uri in ("storageUri", "storageUris[].uri")),
+    )
+
+
+_TRAINER_PATCH = "spec.runtimePatches[].trainingRuntimeSpec.template.spec.replicatedJobs[].template.spec.template"
+
 KINDS: tuple[Kind, ...] = (
-    _row("", "Pod", "pods", ("", Shape.TEMPLATE)),
+    _row("", "Pod", "pods", *_templates("")),
     _row("", "PodTemplate", "podtemplates", *_templates("template")),
     _row("", "ReplicationController", "replicationcontrollers", *_templates("spec.template"), scale=("spec.replicas",)),
     _row("apps", "ReplicaSet", "replicasets", *_templates("spec.template"), scale=("spec.replicas",)),
@@ -116,12 +225,12 @@ KINDS: tuple[Kind, ...] = (
         "serving.kserve.io",
         "InferenceService",
         "inferenceservices",
-        *_specs(*(f"spec.{part}" for part in _PREDICTOR_PARTS), "spec.predictor.workerSpec"),
-        *_containers(*(f"spec.{part}.{server}" for part in _PREDICTOR_PARTS for server in _SERVERS)),
+        *(_kserve(part) for part in _PREDICTOR_PARTS),
+        *_specs("spec.predictor.workerSpec", partial=Partial.CONTAINERS),
         scale=tuple(path for part in _PREDICTOR_PARTS for path in _below(f"spec.{part}", "minReplicas", "maxReplicas", "scaleTarget")),
     ),
-    _row("serving.kserve.io", "ServingRuntime", "servingruntimes", *_specs("spec", "spec.workerSpec")),
-    _row("serving.kserve.io", "ClusterServingRuntime", "clusterservingruntimes", *_specs("spec", "spec.workerSpec")),
+    _row("serving.kserve.io", "ServingRuntime", "servingruntimes", *_specs("spec", "spec.workerSpec", partial=Partial.POD)),
+    _row("serving.kserve.io", "ClusterServingRuntime", "clusterservingruntimes", *_specs("spec", "spec.workerSpec", partial=Partial.POD)),
     _row("kubeflow.org", "Notebook", "notebooks", *_templates("spec.template")),
     _row("kubeflow.org", "PyTorchJob", "pytorchjobs", *_replicas("pytorchReplicaSpecs"), scale=_training("pytorchReplicaSpecs")),
     _row("kubeflow.org", "TFJob", "tfjobs", *_replicas("tfReplicaSpecs"), scale=_training("tfReplicaSpecs")),
@@ -133,23 +242,26 @@ KINDS: tuple[Kind, ...] = (
         "trainer.kubeflow.org",
         "TrainJob",
         "trainjobs",
-        *_containers("spec.trainer"),
-        *_specs("spec.podSpecOverrides[].spec"),
+        Place(path="spec.trainer", shape=Shape.CONTAINER, partial=Partial.POD, body={"resources": "resourcesPerNode"}),
+        *_specs("spec.podSpecOverrides[]", "spec.podSpecOverrides[].spec", partial=Partial.POD),
+        *_templates("spec.podTemplateOverrides[]", _TRAINER_PATCH, partial=Partial.POD),
         scale=("spec.suspend", "spec.trainer.numNodes"),
     ),
-    _row("ray.io", "RayCluster", "rayclusters", *_templates(*(f"spec.{path}" for path in _RAY)), scale=_ray("spec")),
+    _row("ray.io", "RayCluster", "rayclusters", *_ray_cluster("spec"), scale=_ray("spec")),
     _row(
         "ray.io",
         "RayJob",
         "rayjobs",
-        *_templates(*(f"spec.rayClusterSpec.{path}" for path in _RAY), "spec.submitterPodTemplate"),
+        *_ray_cluster("spec.rayClusterSpec"),
+        *_templates("spec.submitterPodTemplate"),
         scale=("spec.suspend", *_ray("spec.rayClusterSpec")),
     ),
     _row(
         "ray.io",
         "RayService",
         "rayservices",
-        *_templates(*(f"spec.{field}.{path}" for field in ("rayClusterConfig", "rayClusterSpec") for path in _RAY)),
+        *_ray_cluster("spec.rayClusterConfig"),
+        *_ray_cluster("spec.rayClusterSpec"),
         scale=("spec.suspend", *_ray("spec.rayClusterConfig"), *_ray("spec.rayClusterSpec")),
     ),
     _row(
@@ -166,10 +278,10 @@ KINDS: tuple[Kind, ...] = (
         *_templates("spec.leaderWorkerTemplate.leaderTemplate", "spec.leaderWorkerTemplate.workerTemplate"),
         scale=("spec.replicas",),
     ),
-    _row("argoproj.io", "Workflow", "workflows", *_argo("spec."), scale=("spec.suspend", "spec.parallelism")),
-    _row("argoproj.io", "WorkflowTemplate", "workflowtemplates", *_argo("spec.")),
-    _row("argoproj.io", "ClusterWorkflowTemplate", "clusterworkflowtemplates", *_argo("spec.")),
-    _row("argoproj.io", "CronWorkflow", "cronworkflows", *_argo("spec.workflowSpec."), scale=("spec.suspend",)),
+    _row("argoproj.io", "Workflow", "workflows", *_argo("spec"), scale=("spec.suspend", "spec.parallelism")),
+    _row("argoproj.io", "WorkflowTemplate", "workflowtemplates", *_argo("spec")),
+    _row("argoproj.io", "ClusterWorkflowTemplate", "clusterworkflowtemplates", *_argo("spec")),
+    _row("argoproj.io", "CronWorkflow", "cronworkflows", *_argo("spec.workflowSpec"), scale=("spec.suspend",)),
     _row("serving.knative.dev", "Service", "services", *_templates("spec.template")),
     _row("serving.knative.dev", "Configuration", "configurations", *_templates("spec.template")),
     _row("serving.knative.dev", "Revision", "revisions", *_specs("spec")),

@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from mlwarden.errors import InputError
+from mlwarden.model import scalars
 from mlwarden.model.workload import Json
-from mlwarden.policy import scalars
 
 DEPTH = 200
 """Levels of nesting; nobody's manifest has thirty."""

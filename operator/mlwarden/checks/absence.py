@@ -1,0 +1,101 @@
+"""Whether a finding about a partial pod is about what is set, or about what is left out and somebody else may still say.
+
+The question is asked twice more. First of a pod of which the object says nothing and which is hardened in every way: a policy that this one
+fails asks for something that only the whole pod can answer. Then of what the object says, with the hardening where it says nothing: what
+passes now had only left something out. What is left is wrong by what is set, whatever else will be said: it fails. The pod itself is judged
+when it is made.
+
+Nothing is asked twice of a pod that is not partial, and nothing of what passes. Rejected: a list of fields per policy, which the cluster's
+own policies would not have, and a trace of the fields that an expression reads: `orValue` reads what is not there.
+"""
+
+from collections.abc import Mapping
+
+from mlwarden import cel
+from mlwarden.checks import patch
+from mlwarden.checks.view import LISTS, Element
+from mlwarden.model.policy import Each
+from mlwarden.model.workload import Json, Partial, Pod, Role
+
+_SECURITY = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+CONTAINER: Mapping[str, Json] = {
+    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+    "securityContext": {
+        **_SECURITY,
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    },
+    **{probe: {"tcpSocket": {"port": 8080}} for probe in ("livenessProbe", "readinessProbe", "startupProbe")},
+}
+"""A container that says everything a policy may ask for."""
+POD: Mapping[str, Json] = {"automountServiceAccountToken": False, "securityContext": {**_SECURITY, "runAsGroup": 1000, "fsGroup": 1000}}
+"""A pod spec of the same kind."""
+
+
+class Absence:
+    """One policy's question about what partial pods leave out.
+
+    Args:
+        program: the question, with what is left of the budget for the whole object.
+        fresh: the same with a budget of its own, for a pod of which nothing is the object's: never out of budget, which would be no answer.
+        change: the policy's own patch: what helps may be nothing that everybody says.
+    """
+
+    def __init__(self, program: cel.Program, fresh: cel.Program, change: Mapping[str, Json]) -> None:
+        self._program, self._fresh, self._change = program, fresh, change
+        self._specs: dict[str, Mapping[str, Json]] = {}
+
+    def explains(self, element: Element) -> bool:
+        """Whether an element that did not pass is partial, and only silent about what was asked."""
+        pod = element.pod
+        if pod is None or not (pod.partial or (element.container is not None and element.container.partial)):
+            return False
+        match element.each:
+            case Each.POD:
+                return self._pod(element, pod)
+            case Each.CONTAINER:
+                return self._container(element, pod)
+            case _:
+                return False
+
+    def _pod(self, element: Element, pod: Pod) -> bool:
+        wanted = self._change.get("spec")
+        change = wanted if isinstance(wanted, Mapping) else {}
+        hardened = patch.merged({**POD, "containers": [CONTAINER]}, change)
+        if not asked(self._fresh, {**element.env, "object": {**element.body, "spec": hardened}}):
+            return True
+        spec = self._silent(element, pod)
+        if pod.partial is Partial.POD:
+            spec = patch.merged(change, spec)
+        lists = {field: spec[field] for field in LISTS.values() if isinstance(spec.get(field), list)}
+        said = {
+            field: [patch.merged(CONTAINER, each) if isinstance(each, dict) else each for each in found] for field, found in lists.items()
+        }
+        return asked(self._program, {**element.env, "object": {**element.body, "spec": {**spec, **said}}})
+
+    def _container(self, element: Element, pod: Pod) -> bool:
+        role, whole = LISTS[Role(element.env["role"])], element.env["object"]
+        hardened = patch.merged(CONTAINER, self._change)
+        bare = {"container": hardened, "object": {**whole, "spec": {**POD, role: [hardened]}}}
+        if not asked(self._fresh, {**element.env, **bare}):
+            return True
+        container = patch.merged(hardened, element.body)
+        silent = {"container": container, "object": {**whole, "spec": {**self._silent(element, pod), role: [container]}}}
+        return asked(self._program, {**element.env, **silent})
+
+    def _silent(self, element: Element, pod: Pod) -> Mapping[str, Json]:
+        """The pod spec with the hardening where it says nothing and others may; made once for all containers of a pod."""
+        if pod.path not in self._specs:
+            spec = element.env["object"].get("spec", {})
+            self._specs[pod.path] = patch.merged(POD, spec) if pod.partial is Partial.POD else spec
+        return self._specs[pod.path]
+
+
+def asked(program: cel.Program, env: Mapping[str, Json]) -> bool:
+    """Returns whether all is well with these variables; what cannot be evaluated is not."""
+    try:
+        return program(dict(env)) is True
+    except (cel.EvaluationError, RecursionError):
+        return False

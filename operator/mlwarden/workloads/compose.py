@@ -1,0 +1,445 @@
+"""The pod that an operator makes of one place of an object: what it takes from where, merged as the operator merges it.
+
+The table (`workloads.kinds`) says of each place what a container inherits and what is patched over it; this puts the pod together and
+keeps, for every field that stands elsewhere, where it is written: a finding and its fix point there. Other objects are not looked up: what
+they could still say makes a pod `partial`.
+
+Composition is bounded: what many templates inherit is shared, and where the sum of what would be merged is larger than `BUDGET`, the pods
+are partial instead, so that no object makes the work grow with its square.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from mlwarden.model.workload import Container, Image, Json, Partial, Pod, Role
+from mlwarden.workloads import merge
+from mlwarden.workloads.kinds import Place, Shape
+from mlwarden.workloads.paths import expand, join
+from mlwarden.workloads.volumes import image_of
+
+BUDGET = 100_000
+"""Values that are merged into the pods of one place, all of them together."""
+LISTS = (("initContainers", Role.INIT), ("containers", Role.CONTAINER), ("ephemeralContainers", Role.EPHEMERAL))
+"""The lists of containers of a pod spec, in the order in which they start."""
+_ROLES = dict(LISTS)
+_NAMES = tuple(_ROLES)
+_OCI = (("oci+native://", Role.VOLUME), ("oci://", Role.CONTAINER))
+"""How a model's URI names an image, and what it becomes: KServe's modelcar is a container, a native one is mounted."""
+POD_FIELDS = (
+    *("activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy", "enableServiceLinks"),
+    *("hostAliases", "hostIPC", "hostNetwork", "hostPID", "hostUsers", "hostname", "imagePullSecrets", "nodeName", "nodeSelector"),
+    *("os", "overhead", "preemptionPolicy", "priority", "priorityClassName", "readinessGates", "resourceClaims", "resources"),
+    *("restartPolicy", "runtimeClassName", "schedulerName", "schedulingGates", "securityContext", "serviceAccount"),
+    *("serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds"),
+    *("tolerations", "topologySpreadConstraints", "volumes"),
+)
+"""Fields of a pod spec that are no containers."""
+_INHERITED = tuple(field for field in POD_FIELDS if field != "volumes")
+_KNOWN = frozenset(POD_FIELDS)
+_JUDGED = frozenset(
+    {
+        *("automountServiceAccountToken", "hostIPC", "hostNetwork", "hostPID", "hostUsers", "nodeName", "securityContext"),
+        *("serviceAccount", "serviceAccountName", "volumes"),
+    }
+)
+"""Those that make a pod of a place without containers: somebody else says the rest, and these are dangerous by themselves."""
+_EMPTY: Mapping[str, Json] = {}
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What all templates of one place get from elsewhere in their object.
+
+    Attributes:
+        defaults: what each is laid over, with its path.
+        sources: what pod fields are inherited from, nearest first.
+        patches: what is laid over the pods: the path of the text, and the patch; None where it cannot be read.
+        shared: fields of a lone container that are said beside it, with their paths.
+        too_much: it would be more than `BUDGET`: left out, and so the pods are partial.
+    """
+
+    defaults: tuple[str, Mapping[str, Json]] | None = None
+    sources: tuple[tuple[str, Mapping[str, Json]], ...] = ()
+    patches: tuple[tuple[str, Mapping[str, Json] | None], ...] = ()
+    shared: Mapping[str, tuple[str, Json]] = {}
+    too_much: bool = False
+
+
+NOTHING = Given()
+
+
+def given(obj: Json, place: Place, base: str, times: int) -> Given:
+    """Returns what the templates of a place get from elsewhere.
+
+    Args:
+        obj: the object.
+        place: the place.
+        base: the object's own path, in a list.
+        times: how many templates there are.
+    """
+    if not (place.inherits or place.defaults or place.shared):
+        return NOTHING
+
+    def maps(path: str) -> list[tuple[str, Mapping[str, Json]]]:
+        return [(at, value) for at, value in expand(obj, path, base)[:1] if isinstance(value, dict)]
+
+    defaults = maps(place.defaults) if place.defaults else []
+    sources = [found for path in place.inherits for found in maps(path)]
+    texts = [(f"{at}.{place.patch}", value[place.patch]) for at, value in reversed(sources) if place.patch and place.patch in value]
+    patches = tuple((at, merge.patch_of(text)) for at, text in texts)
+    shared = {field: found for field, path in place.shared for found in expand(obj, path, base)[:1]}
+    if times > 1:
+        inherited = [value[field] for _, value in sources for field in _INHERITED if field in value]
+        weight = sum(_weight(each) for each in (*inherited, *(patch for _, patch in patches), *(value for _, value in defaults)))
+        if weight * times > BUDGET:
+            return Given(shared=shared, too_much=True)
+    return Given(defaults=defaults[0] if defaults else None, sources=tuple(sources), patches=patches, shared=shared)
+
+
+def pod(path: str, value: Json, place: Place, has: Given) -> Pod | None:
+    """Returns the pod that the operator makes of what stands at one place; None where it makes none.
+
+    Args:
+        path: JSON path of the value.
+        value: what stands there.
+        place: what the table says about it.
+        has: what it gets from elsewhere.
+    """
+    if not isinstance(value, dict):
+        return None
+    if place.shape is Shape.TEMPLATE:
+        spec = value.get("spec")
+        metadata = value.get("metadata")
+        return (
+            of_spec(path, spec, metadata=metadata if isinstance(metadata, dict) else None, partial=place.partial)
+            if isinstance(spec, dict)
+            else None
+        )
+    if place.shape is Shape.SPEC and not place.composed:
+        return of_spec(path, value, bare=True, partial=place.partial) if runs(value, place.partial) else None
+    return _composed(path, value, place, has)
+
+
+def runs(value: Mapping[str, Any], partial: Partial = Partial.NOTHING) -> bool:
+    """Whether this has the shape of a pod spec: containers of some kind, or a volume that is an image; of a partial one any part of it."""
+    if any(isinstance(value.get(name), list) and any(isinstance(each, dict) for each in value[name]) for name in _NAMES):
+        return True
+    if partial and not _JUDGED.isdisjoint(value):
+        return True
+    volumes = value.get("volumes")
+    return isinstance(volumes, list) and any(image_of(volume) is not None for volume in volumes)
+
+
+def of_spec(
+    path: str,
+    spec: Mapping[str, Json],
+    *,
+    metadata: Mapping[str, Json] | None = None,
+    bare: bool = False,
+    partial: Partial = Partial.NOTHING,
+) -> Pod:
+    """Returns the pod of a pod spec as it is written."""
+    base = path if bare else join(path, "spec")
+    containers = tuple(
+        Container(
+            path=f"{base}.{field}[{index}]" if base else f"{field}[{index}]",
+            name=_text(_map(body).get("name")),
+            role=role,
+            body=_map(body),
+            partial=bool(partial),
+        )
+        for field, role in LISTS
+        if isinstance(spec.get(field), list)
+        for index, body in enumerate(spec[field])
+    )
+    made = Pod(path=path, bare=bare, metadata=metadata or {}, spec=spec, containers=containers, images=(), partial=partial)
+    return replace(made, images=tuple(_images(made)))
+
+
+@dataclass(slots=True)
+class _Making:
+    """A pod that is being made.
+
+    Attributes:
+        path: where its place stands.
+        own: what is written there.
+        over: the same, laid over the defaults.
+        place: what the table says.
+        has: what comes from elsewhere.
+        said: leaves of the defaults that count, and where each is written.
+    """
+
+    path: str
+    own: Mapping[str, Json]
+    over: Mapping[str, Json]
+    place: Place
+    has: Given
+    said: Mapping[str, str]
+    partial: Partial = Partial.NOTHING
+    spec: dict[str, Json] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    containers: list[Container] = field(default_factory=list)
+    unread: list[Image] = field(default_factory=list)
+
+    def take(self) -> bool:
+        """Reads what the place itself says; returns whether the operator makes a pod of it."""
+        place, over = self.place, self.over
+        named = place.fields if place.shape is Shape.CONTAINER else {name: place.fields.get(name, name) for name in POD_FIELDS}
+        self.spec = {name: over[key] for name, key in named.items() if key in over}
+        self.origins = {leaf: where for leaf, where in self.said.items() if leaf.partition(".")[0] in _KNOWN}
+        self.origins |= {name: f"{self.path}.{key}" for name, key in place.fields.items() if name in self.spec}
+        self.containers = [*self._lone(), *self._listed()]
+        self.partial = place.partial
+        if self.has.too_much:
+            self.partial = Partial.POD
+        elif place.lone_partial and any(isinstance(over.get(name), dict) for name in place.lone):
+            self.partial = Partial.CONTAINERS
+        alone = place.partial and (not _JUDGED.isdisjoint(self.spec) or place.patch in over)
+        self.spec = {**place.sets, **self.spec}
+        return bool(self.containers or alone)
+
+    def _lone(self) -> Iterator[Container]:
+        place = self.place
+        if place.shape is Shape.CONTAINER and (place.partial or place.adds or "image" in self.over or "image" in self.has.shared):
+            yield self._single(self.path, "", self.over, place.main or self.path.rpartition(".")[2])
+        for name in place.lone:
+            body = self.over.get(name)
+            if isinstance(body, dict):
+                yield self._single(f"{self.path}.{name}", name, body, place.main or name)
+
+    def _single(self, path: str, key: str, body: Mapping[str, Json], name: str) -> Container:
+        origins = {leaf.removeprefix(f"{key}."): where for leaf, where in self.said.items() if leaf.startswith(f"{key}.")}
+        for known, other in self.place.body.items():
+            if other in body:
+                body = {**body, known: body[other]}
+                origins[known] = f"{path}.{other}"
+        for known, (where, value) in self.has.shared.items():
+            if known not in body:
+                body = {**body, known: value}
+                origins[known] = where
+        if self.place.adds:
+            body = merge.merged(self.place.adds, body)
+        imageless = bool(self.place.adds) and "image" not in body
+        return Container(
+            path=path, name=_text(body.get("name")) or name, role=Role.CONTAINER, body=body, partial=imageless, origins=origins
+        )
+
+    def _listed(self) -> Iterator[Container]:
+        for steps, name in (*(((name,), name) for name in _NAMES), *self.place.lists):
+            for where, body in self._items(steps):
+                yield Container(path=where, name=_text(_map(body).get("name")), role=_ROLES[name], body=_map(body))
+
+    def _items(self, steps: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
+        """The items of one list of containers with where each is written: here, or in the defaults."""
+        key, found = ".".join(steps), _at(self.over, steps)
+        if self.has.defaults is None:
+            yield from ((f"{self.path}.{key}[{index}]", body) for index, body in enumerate(found))
+            return
+        where, defaults = self.has.defaults
+        here, there = ({merge.named(body, "name"): index for index, body in enumerate(_at(each, steps))} for each in (self.own, defaults))
+        for index, body in enumerate(found):
+            name = merge.named(body, "name")
+            yield (f"{self.path}.{key}[{here[name]}]" if name in here else f"{where}.{key}[{there.get(name, index)}]"), body
+
+    def inherit(self) -> None:
+        """Puts in what the place does not say and inherits, nearest first; of volumes those that are mounted."""
+        for where, source in self.has.sources:
+            for name in _INHERITED:
+                if name not in self.spec and name in source:
+                    self.spec[name] = source[name]
+                    self.origins[name] = f"{where}.{name}"
+            volumes = source.get("volumes")
+            if isinstance(volumes, list):
+                self._mount(where, volumes)
+        for name, value in self.place.unsaid:
+            if self.spec.get(name) == value:
+                del self.spec[name]
+
+    def _mount(self, where: str, volumes: list[Json]) -> None:
+        bodies = (*(container.body for container in self.containers), _map(self.over.get("containerSet")))
+        wanted = {merge.named(mount, "name") for body in bodies for mount in _list(body, "volumeMounts")}
+        own = _list(self.spec, "volumes")
+        have = {merge.named(volume, "name") for volume in own}
+        more = [
+            (index, volume) for index, volume in enumerate(volumes) if (name := merge.named(volume, "name")) in wanted and name not in have
+        ]
+        if more:
+            self.origins |= {f"volumes[{len(own) + at}]": f"{where}.volumes[{index}]" for at, (index, _) in enumerate(more)}
+            self.spec["volumes"] = [*own, *(volume for _, volume in more)]
+
+    def patch(self) -> None:
+        """Lays the patches over the pod: that of the whole object first, then the place's own."""
+        name = self.place.patch
+        if not name:
+            return
+        own = [(self.said.get(name) or f"{self.path}.{name}", merge.patch_of(self.over[name]))] if name in self.over else []
+        for where, patch in (*self.has.patches, *own):
+            if patch is None:
+                self.partial = Partial.POD
+                self.unread += _unread(where, self.over.get(name))
+            else:
+                self._patch(where, patch)
+
+    def _patch(self, where: str, patch: Mapping[str, Json]) -> None:
+        rest = {name: value for name, value in patch.items() if name not in _ROLES}
+        self.spec = merge.merged(self.spec, rest)
+        leaves = merge.leaves({name: value for name, value in rest.items() if name != "volumes"})
+        self.origins |= {leaf: f"{where}.{leaf}" for leaf in leaves}
+        self.origins |= _placed(_list(self.spec, "volumes"), _list(rest, "volumes"), "volumes", where)
+        for name, role in LISTS:
+            listed = _list(patch, name)
+            if any(_map(each).get("$patch") == "replace" for each in listed):
+                self.containers = [each for each in self.containers if each.role is not role]
+            self._patch_containers(f"{where}.{name}", role, listed)
+
+    def _patch_containers(self, where: str, role: Role, listed: list[Json]) -> None:
+        result = list(self.containers)
+        at = {each.name: index for index, each in enumerate(result) if each.role is role and each.name}
+        gone: set[int] = set()
+        for index, body in enumerate(listed):
+            if not isinstance(body, dict) or body.get("$patch") == "replace":
+                continue
+            written, name = f"{where}[{index}]", _text(body.get("name"))
+            known = at.get(name)
+            if body.get("$patch") == "delete":
+                gone |= {known} if known is not None else set()
+            elif known is None:
+                at[name] = len(result)
+                operators = name in self.place.operators
+                result.append(Container(path=written, name=name, role=role, body=merge.merged({}, body), partial=operators))
+            else:
+                result[known] = _over(result[known], body, written)
+        self.containers = [each for index, each in enumerate(result) if index not in gone]
+
+    def made(self) -> Pod:
+        """Returns the pod."""
+        if self.partial:
+            self.containers = [replace(each, partial=True) for each in self.containers]
+        for name, role in LISTS:
+            bodies = [each.body for each in self.containers if each.role is role]
+            if bodies:
+                self.spec[name] = bodies
+        pod = Pod(
+            path=self.path,
+            bare=True,
+            metadata=_map(self.over.get(self.place.metadata)) if self.place.metadata else _EMPTY,
+            spec=self.spec,
+            containers=tuple(self.containers),
+            images=(),
+            partial=self.partial,
+            origins=self.origins,
+        )
+        return replace(pod, images=(*_images(pod), *self.unread, *_models(self.path, self.over, self.place)))
+
+
+def _composed(path: str, value: Mapping[str, Json], place: Place, has: Given) -> Pod | None:
+    over, said = value, {}
+    if has.defaults:
+        where, defaults = has.defaults
+        kept = {key: inner for key, inner in defaults.items() if key in value or key not in place.exclusive}
+        over = merge.merged(kept, value)
+        own = set(merge.leaves(value))
+        said = {leaf: f"{where}.{leaf}" for leaf in merge.leaves(kept) if leaf not in own}
+    making = _Making(path, value, over, place, has, said)
+    if not making.take():
+        return None
+    making.inherit()
+    making.patch()
+    return making.made()
+
+
+def _at(value: Mapping[str, Json], steps: tuple[str, ...]) -> list[Json]:
+    held: Json = value
+    for step in steps:
+        held = _map(held).get(step)
+    return held if isinstance(held, list) else []
+
+
+def _over(container: Container, patch: Mapping[str, Json], where: str) -> Container:
+    """A container with a patch over it."""
+    body = merge.merged(container.body, patch)
+    said = {leaf: f"{where}.{leaf}" for leaf in merge.leaves({key: value for key, value in patch.items() if key not in {"name", "env"}})}
+    origins = {**container.origins, **said, **_placed(_list(body, "env"), _list(patch, "env"), "env", where)}
+    return replace(container, body=body, origins=origins)
+
+
+def _placed(merged: list[Json], patch: list[Json], field_name: str, where: str) -> dict[str, str]:
+    """Where the items of a merged list stand that a patch has."""
+    at = {name: index for index, each in enumerate(patch) if (name := merge.named(each, "name")) is not None}
+    names = [merge.named(each, "name") for each in merged]
+    return {f"{field_name}[{index}]": f"{where}.{field_name}[{at[name]}]" for index, name in enumerate(names) if name in at}
+
+
+def _images(made: Pod) -> Iterator[Image]:
+    for container in made.containers:
+        if "image" in container.body or not container.partial:
+            yield Image(
+                reference=reference(container.body.get("image")), path=container.where("image"), owner=container.name, role=container.role
+            )
+    volumes = made.spec.get("volumes")
+    if isinstance(volumes, list):
+        for index, volume in enumerate(volumes):
+            found = image_of(volume)
+            if found is not None:
+                text, steps = found
+                where = functools.reduce(join, steps, made.where(f"volumes[{index}]"))
+                yield Image(reference=text, path=where, owner=_text(_map(volume).get("name")), role=Role.VOLUME)
+
+
+def _models(path: str, value: Mapping[str, Json], place: Place) -> Iterator[Image]:
+    """The images that a model's URI names."""
+    for name in place.models:
+        for where, uri in expand(value, name, path):
+            for scheme, role in _OCI:
+                if isinstance(uri, str) and uri.startswith(scheme):
+                    yield Image(reference=uri.removeprefix(scheme), path=where, owner=where.rpartition(".")[2], role=role)
+                    break
+
+
+def _unread(where: str, text: Json) -> Iterator[Image]:
+    """A patch that nobody can read and that seems to name an image: which one is not known."""
+    if isinstance(text, str) and "image" in text and "{{" not in text:
+        yield Image(reference="", path=where, owner="podSpecPatch", role=Role.CONTAINER)
+
+
+def reference(image: Json) -> str:
+    """Returns an image as it is written, or put together of `repository` and `tag`, as many operators have it."""
+    if isinstance(image, dict):
+        repository, tag, digest = (_text(image.get(key)) for key in ("repository", "tag", "digest"))
+        registry = _text(image.get("registry"))
+        name = f"{registry}/{repository}" if registry and repository else repository
+        return f"{name}@{digest}" if name and digest else f"{name}:{tag}" if name and tag else name
+    return _text(image)
+
+
+def _weight(value: Json) -> int:
+    """How many values a value has, long texts counted as more."""
+    count = 0
+    stack = [value]
+    while stack:
+        top = stack.pop()
+        count += 1
+        if isinstance(top, dict):
+            stack.extend(top.values())
+        elif isinstance(top, list):
+            stack.extend(top)
+        elif isinstance(top, str):
+            count += len(top) // 100
+    return count
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _map(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else _EMPTY
+
+
+def _list(value: Mapping[str, Json], field: str) -> list[Json]:
+    found = value.get(field)
+    return found if isinstance(found, list) else []
