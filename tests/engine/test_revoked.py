@@ -48,6 +48,13 @@ def resolved(to: str, *, age: timedelta = timedelta(seconds=5)) -> Mapping[str, 
     return {TAGGED: Resolution(digest=digest(to), at=NOW - age)}
 
 
+def test_a_placeholder_in_a_template_is_no_tag_that_has_to_be_resolved() -> None:
+    template, its_pod = judged(deployment("auto")), judged(pod("auto"))
+    assert (template.findings, template.wanted) == ((), ())
+    assert "the tag of auto" in its_pod.findings[0].message
+    assert its_pod.wanted == ("auto",)
+
+
 @pytest.mark.parametrize("profile", ["production", "experiment", "baseline", "unheard-of"])
 @pytest.mark.parametrize("shape", [pod, deployment])
 def test_a_revoked_digest_is_refused_everywhere(shape: Any, profile: str) -> None:

@@ -138,6 +138,16 @@ def test_a_good_pod_and_its_templates_pass(api: Any, build: Build, template: Tem
         assert refused(api, template(good, kind)) == ""
 
 
+@pytest.mark.parametrize("image", ["auto", " ", "{{image}}", "registry.example.com/{{name}}:latest", "${IMAGE}:${TAG}", "$(params.image)"])
+def test_a_placeholder_is_no_image_in_a_template_and_one_in_a_pod(image: str, api: Any, build: Build, template: Template) -> None:
+    named = build({"container": {"image": image}})
+    for kind in ("Deployment", "StatefulSet", "Job", "CronJob"):
+        assert refused(api, template(named, kind)) == ""
+    assert refused(api, named) != ""  # by a policy, or as no image at all
+    for other in ("automatic", "docker.io/somebody/auto", "docker.io/somebody/x:1"):
+        assert f"image {other} " in refused(api, template(build({"container": {"image": other}}), "Deployment"))
+
+
 def test_a_refusal_says_what_where_and_what_helps_in_one_line(api: Any, build: Build) -> None:
     bad = build(
         {

@@ -64,7 +64,7 @@ class Element(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_container(self) -> bool:
         """The pod is a lone container of its workload (`container: {image: …}`): there is no pod spec to point at."""
-        return self.pod is not None and any(container.path == self.pod.path for container in self.pod.containers)
+        return self.pod is not None and not self.pod.holder and any(container.path == self.pod.path for container in self.pod.containers)
 
 
 class View:

@@ -17,6 +17,7 @@ from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Action, Finding, OnUnknown, Outcome, Severity
 from mlwarden.model.policy import Settings
 from mlwarden.model.workload import Image, Resource, Workload
+from mlwarden.workloads.placeholders import is_placeholder
 
 REVOKED = "mlwarden-revoked"
 """Name under which a revoked artifact is reported; no policy."""
@@ -46,7 +47,7 @@ def revoked(workload: Workload, facts: Facts, settings: Settings, situation: Sit
         fix = f"ask whoever runs the platform to correct it: kubectl describe revokedartifact {name}"
         findings.append(_finding(Outcome.UNKNOWN, unknown, workload.resource, message, fix))
     for image in workload.images if facts.revoked.digests else ():
-        if before.image(image.path) == image.reference:
+        if before.image(image.path) == image.reference or (is_placeholder(image.reference) and not workload.is_pod):
             continue
         shown = clean(image.reference, VALUE_LENGTH)
         known, digest = _digest(image, facts)

@@ -88,6 +88,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         images: of every container, and of every image volume.
         partial: what of it others may still say.
         origins: field, as a path below the spec → where it is written, of those that stand elsewhere (inherited, a patch).
+        holder: JSON path of what would say the pod's fields where nothing does, `""` for the spec itself (a container within another pod).
     """
 
     path: str
@@ -98,10 +99,11 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[Image, ...]
     partial: Partial = Partial.NOTHING
     origins: Mapping[str, str] = _NOWHERE
+    holder: str = ""
 
     def where(self, field: str) -> str:
         """Returns the JSON path of a field of the pod spec (`hostNetwork`, `volumes[0]`) as it stands in the object."""
-        return _where(self.origins, self.spec_path, field)
+        return _where(self.origins, self.holder or self.spec_path, field)
 
     @property
     def spec_path(self) -> str:
@@ -147,8 +149,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """Every image of every pod."""
-        return tuple(image for pod in self.pods for image in pod.images)
+        """Every image of every pod, each place once: what several pods inherit is written once."""
+        return tuple({image.path: image for pod in self.pods for image in pod.images}.values())
 
     @property
     def is_pod(self) -> bool:

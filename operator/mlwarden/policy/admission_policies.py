@@ -42,6 +42,7 @@ from mlwarden.policy.bindings import PREFIX, admission, bindings
 from mlwarden.policy.compiled import VARIABLES, CompiledPolicy
 from mlwarden.policy.loader import total
 from mlwarden.workloads import injectors
+from mlwarden.workloads.placeholders import without_placeholders
 from mlwarden.workloads.volumes import csi_images
 
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -124,10 +125,12 @@ _ELEMENTS: Mapping[Each, Mapping[str, str]] = {
     Each.IMAGE: {
         **_ADDED,
         "containers": _CONTAINERS,
-        "images": _each(
-            lambda listed, _role: f"{listed}.map(each, each.?image.orValue(''))",
-            "variables.pod.spec.?volumes.orValue([]).filter(each, has(each.image)).map(each, each.image.?reference.orValue(''))",
-            csi_images("variables.pod.spec.?volumes.orValue([])"),
+        "images": without_placeholders(
+            _each(
+                lambda listed, _role: f"{listed}.map(each, each.?image.orValue(''))",
+                "variables.pod.spec.?volumes.orValue([]).filter(each, has(each.image)).map(each, each.image.?reference.orValue(''))",
+                csi_images("variables.pod.spec.?volumes.orValue([])"),
+            )
         ),
     },
 }

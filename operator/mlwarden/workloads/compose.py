@@ -332,6 +332,7 @@ class _Making:
             images=(),
             partial=self.partial,
             origins=self.origins,
+            holder=self.has.sources[0][0] if self.place.shape is Shape.CONTAINER and self.has.sources else "",
         )
         return replace(pod, images=(*_images(pod), *self.unread, *_models(self.path, self.over, self.place)))
 
