@@ -36,17 +36,22 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
     if requirement is None:
         return
     program = compiled.programs[REQUIREMENT].metered()  # for all elements together: many of them cost no more than one that is large
-    left_out = absence.Absence(program, compiled.programs[REQUIREMENT], spec.fix.patch)
+    left_out: absence.Absence | None = None
     failed: set[str] = set()
     for element in view.elements(requirement.for_each):
+        reason = ""
         try:
-            passed = program(element.env)
+            if program(element.env) is True:
+                yield element.passed
+                continue
         except (cel.EvaluationError, RecursionError) as error:
             reason = str(error) or "nested too deeply"
-            yield element.passed if left_out.explains(element) else _unknown(element, requirement, view, reason=reason)
-            continue
-        if passed is True or left_out.explains(element):
+        left_out = left_out or absence.Absence(program, compiled.programs[REQUIREMENT], spec.fix.patch)
+        if left_out.explains(element):
             yield element.passed
+            continue
+        if reason:
+            yield _unknown(element, requirement, view, reason=reason)
             continue
         tried = program if len(failed) < TRIED else None
         answer = _fail(element, spec, requirement, tried)

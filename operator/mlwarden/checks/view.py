@@ -111,7 +111,9 @@ class View:
         return tuple(
             Element(
                 each=Each.VARIABLE,
-                path=container.place(f"env[{index}]"),
+                path=container.place(f"env[{index}]")
+                if container.container and container.container.origins
+                else f"{container.path}.env[{index}]",
                 passed=container.passed,  # there are many, and nobody asks which of them are good
                 name=text(variable.get("name")) if isinstance(variable, Mapping) else "",
                 body=variable,

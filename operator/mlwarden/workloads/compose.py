@@ -156,8 +156,8 @@ def of_spec(
         if isinstance(spec.get(field), list)
         for index, body in enumerate(spec[field])
     )
-    made = Pod(path=path, bare=bare, metadata=metadata or {}, spec=spec, containers=containers, images=(), partial=partial)
-    return replace(made, images=tuple(_images(made)))
+    images = tuple(_images(containers, spec.get("volumes"), f"{base}.volumes"))
+    return Pod(path=path, bare=bare, metadata=metadata or {}, spec=spec, containers=containers, images=images, partial=partial)
 
 
 @dataclass(slots=True)
@@ -334,7 +334,9 @@ class _Making:
             origins=self.origins,
             holder=self.has.sources[0][0] if self.place.shape is Shape.CONTAINER and self.has.sources else "",
         )
-        return replace(pod, images=(*_images(pod), *self.unread, *_models(self.path, self.over, self.place)))
+        return replace(
+            pod, images=(*_images(pod.containers, pod.spec.get("volumes"), pod), *self.unread, *_models(self.path, self.over, self.place))
+        )
 
 
 def _composed(path: str, value: Mapping[str, Json], place: Place, has: Given) -> Pod | None:
@@ -375,20 +377,18 @@ def _placed(merged: list[Json], patch: list[Json], field_name: str, where: str) 
     return {f"{field_name}[{index}]": f"{where}.{field_name}[{at[name]}]" for index, name in enumerate(names) if name in at}
 
 
-def _images(made: Pod) -> Iterator[Image]:
-    for container in made.containers:
-        if "image" in container.body or not container.partial:
-            yield Image(
-                reference=reference(container.body.get("image")), path=container.where("image"), owner=container.name, role=container.role
-            )
-    volumes = made.spec.get("volumes")
-    if isinstance(volumes, list):
-        for index, volume in enumerate(volumes):
-            found = image_of(volume)
-            if found is not None:
-                text, steps = found
-                where = functools.reduce(join, steps, made.where(f"volumes[{index}]"))
-                yield Image(reference=text, path=where, owner=_text(_map(volume).get("name")), role=Role.VOLUME)
+def _images(containers: tuple[Container, ...], volumes: Json, where: str | Pod) -> Iterator[Image]:
+    """The images of containers, and of those volumes that are images; the volumes' path, or the pod that knows where each is."""
+    for each in containers:
+        if "image" in each.body or not each.partial:
+            path = each.where("image") if each.origins else f"{each.path}.image"
+            yield Image(reference=reference(each.body.get("image")), path=path, owner=each.name, role=each.role)
+    for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
+        found = image_of(volume)
+        if found is not None:
+            text, steps = found
+            start = where.where(f"volumes[{index}]") if isinstance(where, Pod) else f"{where}[{index}]"
+            yield Image(reference=text, path=functools.reduce(join, steps, start), owner=_text(_map(volume).get("name")), role=Role.VOLUME)
 
 
 def _models(path: str, value: Mapping[str, Json], place: Place) -> Iterator[Image]:

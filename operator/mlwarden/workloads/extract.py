@@ -86,19 +86,20 @@ def _identity(obj: Json) -> tuple[str, str]:
 
 def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
     seen: set[str] = set()
-    if row is not None:
-        for place in row.places:
-            values = expand(obj, place.path, base)
-            if values:
-                has = compose.given(obj, place, base, len(values))
-                for path, value in values:
-                    pod = compose.pod(path, value, place, has)
-                    if pod is not None:
-                        seen.update(_consumed(pod, place))
-                        yield pod
-        if row.group in _CLOSED:
-            return
-    yield from _walk(obj, base, seen)
+    closed = row is not None and row.group in _CLOSED
+    for place in row.places if row is not None else ():
+        values = expand(obj, place.path, base)
+        if not values:
+            continue
+        has = compose.given(obj, place, base, len(values)) if place.composed else compose.NOTHING
+        for path, value in values:
+            pod = compose.pod(path, value, place, has)
+            if pod is not None:
+                if not closed:
+                    seen.update(_consumed(pod, place))
+                yield pod
+    if not closed:
+        yield from _walk(obj, base, seen)
 
 
 def _consumed(pod: Pod, place: Place) -> Iterator[str]:

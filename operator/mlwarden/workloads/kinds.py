@@ -72,8 +72,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def composed(self) -> bool:
         """Whether the pod is more than what is written at this place."""
-        more = self.lone, self.lists, self.fields, self.sets, self.inherits, self.defaults, self.patch, self.models, self.metadata
-        return any(more)
+        said = self.lone, self.lists, self.fields, self.body, self.shared, self.adds, self.sets
+        return any(said) or bool(self.inherits or self.defaults or self.patch or self.models or self.metadata)
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
