@@ -46,6 +46,7 @@ class Absence:
     def __init__(self, program: cel.Program, fresh: cel.Program, change: Mapping[str, Json]) -> None:
         self._program, self._fresh, self._change = program, fresh, change
         self._specs: dict[str, Mapping[str, Json]] = {}
+        self._answerable: dict[tuple[str, str], bool] = {}
 
     def explains(self, element: Element) -> bool:
         """Whether an element that did not pass is partial, and only silent about what was asked."""
@@ -64,7 +65,7 @@ class Absence:
         wanted = self._change.get("spec")
         change = wanted if isinstance(wanted, Mapping) else {}
         hardened = patch.merged({**POD, "containers": [CONTAINER]}, change)
-        if not asked(self._fresh, {**element.env, "object": {**element.body, "spec": hardened}}):
+        if not self._can_be_answered(element, pod, "", {"object": {**element.body, "spec": hardened}}):
             return True
         spec = self._silent(element, pod)
         if pod.partial is Partial.POD:
@@ -79,11 +80,17 @@ class Absence:
         role, whole = LISTS[Role(element.env["role"])], element.env["object"]
         hardened = patch.merged(CONTAINER, self._change)
         bare = {"container": hardened, "object": {**whole, "spec": {**POD, role: [hardened]}}}
-        if not asked(self._fresh, {**element.env, **bare}):
+        if not self._can_be_answered(element, pod, role, bare):
             return True
         container = patch.merged(hardened, element.body)
         silent = {"container": container, "object": {**whole, "spec": {**self._silent(element, pod), role: [container]}}}
         return asked(self._program, {**element.env, **silent})
+
+    def _can_be_answered(self, element: Element, pod: Pod, role: str, hardened: Mapping[str, Json]) -> bool:
+        """Whether a pod passes that is hardened in every way; the same for all containers of one pod."""
+        if (pod.path, role) not in self._answerable:
+            self._answerable[pod.path, role] = asked(self._fresh, {**element.env, **hardened})
+        return self._answerable[pod.path, role]
 
     def _silent(self, element: Element, pod: Pod) -> Mapping[str, Json]:
         """The pod spec with the hardening where it says nothing and others may; made once for all containers of a pod."""

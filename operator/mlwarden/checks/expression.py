@@ -37,6 +37,7 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
         return
     program = compiled.programs[REQUIREMENT].metered()  # for all elements together: many of them cost no more than one that is large
     left_out: absence.Absence | None = None
+    attempts = 0
     failed: set[str] = set()
     for element in view.elements(requirement.for_each):
         reason = ""
@@ -53,7 +54,8 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
         if reason:
             yield _unknown(element, requirement, view, reason=reason)
             continue
-        tried = program if len(failed) < TRIED else None
+        tried = program if attempts < TRIED else None
+        attempts += 1
         answer = _fail(element, spec, requirement, tried)
         if answer.path not in failed:  # what several pods inherit is written once
             failed.add(answer.path)

@@ -57,6 +57,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         defaults: what each is laid over, with its path.
         sources: what pod fields are inherited from, nearest first.
+        volumes: of each source, name → place in its list, and the volume.
         patches: what is laid over the pods: the path of the text, and the patch; None where it cannot be read.
         shared: fields of a lone container that are said beside it, with their paths.
         too_much: it would be more than `BUDGET`: left out, and so the pods are partial.
@@ -64,6 +65,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
     defaults: tuple[str, Mapping[str, Json]] | None = None
     sources: tuple[tuple[str, Mapping[str, Json]], ...] = ()
+    volumes: tuple[Mapping[str | int | None, tuple[int, Json]], ...] = ()
     patches: tuple[tuple[str, Mapping[str, Json] | None], ...] = ()
     shared: Mapping[str, tuple[str, Json]] = {}
     too_much: bool = False
@@ -97,7 +99,10 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
         weight = sum(_weight(each) for each in (*inherited, *(patch for _, patch in patches), *(value for _, value in defaults)))
         if weight * times > BUDGET:
             return Given(shared=shared, too_much=True)
-    return Given(defaults=defaults[0] if defaults else None, sources=tuple(sources), patches=patches, shared=shared)
+    volumes = tuple(
+        {merge.named(each, "name"): (index, each) for index, each in enumerate(_list(value, "volumes"))} for _, value in sources
+    )
+    return Given(defaults=defaults[0] if defaults else None, sources=tuple(sources), volumes=volumes, patches=patches, shared=shared)
 
 
 def pod(path: str, value: Json, place: Place, has: Given) -> Pod | None:
@@ -247,26 +252,23 @@ class _Making:
 
     def inherit(self) -> None:
         """Puts in what the place does not say and inherits, nearest first; of volumes those that are mounted."""
-        for where, source in self.has.sources:
+        for (where, source), volumes in zip(self.has.sources, self.has.volumes, strict=True):
             for name in _INHERITED:
                 if name not in self.spec and name in source:
                     self.spec[name] = source[name]
                     self.origins[name] = f"{where}.{name}"
-            volumes = source.get("volumes")
-            if isinstance(volumes, list):
+            if volumes:
                 self._mount(where, volumes)
         for name, value in self.place.unsaid:
             if self.spec.get(name) == value:
                 del self.spec[name]
 
-    def _mount(self, where: str, volumes: list[Json]) -> None:
+    def _mount(self, where: str, volumes: Mapping[str | int | None, tuple[int, Json]]) -> None:
         bodies = (*(container.body for container in self.containers), _map(self.over.get("containerSet")))
-        wanted = {merge.named(mount, "name") for body in bodies for mount in _list(body, "volumeMounts")}
+        wanted = dict.fromkeys(merge.named(mount, "name") for body in bodies for mount in _list(body, "volumeMounts"))
         own = _list(self.spec, "volumes")
         have = {merge.named(volume, "name") for volume in own}
-        more = [
-            (index, volume) for index, volume in enumerate(volumes) if (name := merge.named(volume, "name")) in wanted and name not in have
-        ]
+        more = [volumes[name] for name in wanted if name in volumes and name not in have]
         if more:
             self.origins |= {f"volumes[{len(own) + at}]": f"{where}.volumes[{index}]" for at, (index, _) in enumerate(more)}
             self.spec["volumes"] = [*own, *(volume for _, volume in more)]
