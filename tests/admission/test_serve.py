@@ -381,3 +381,29 @@ def rubbish(serving: Serving) -> dict[str, dict[str, bytes]]:
         "garbage": {"tls.crt": b"\x00\xff" * 40, "tls.key": b"garbage"},
         "half a certificate": {**good, "tls.crt": good["tls.crt"][:200]},
     }
+
+
+class TestLimitRanges:
+    """What a namespace fills into pods counts for their templates."""
+
+    def test_a_template_and_its_pod_get_the_same_answer(self, installed: Installed, serving: Serving) -> None:
+        serving.serve()
+        pod = good_pod("limited")
+        del pod["spec"]["containers"][0]["resources"]
+        labels = {"app": "limited"}
+        template = {"metadata": {"labels": labels}, "spec": pod["spec"]}
+        deployment = {"metadata": {"name": "limited"}, "spec": {"selector": {"matchLabels": labels}, "template": template}}
+        where = f"/apis/apps/v1/namespaces/{installed.space}/deployments"
+        ranges = f"/api/v1/namespaces/{installed.space}/limitranges"
+        defaults = {"type": "Container", "default": {"memory": "1Gi"}}
+
+        def answers() -> tuple[bool, bool]:
+            objects = (lambda: installed.create(pod, dryRun="All")), (lambda: installed.admin.create(where, deployment, dryRun="All"))
+            return tuple("is not wanted" in said(each) for each in objects)  # type: ignore[return-value]
+
+        with installed.policy("object.spec.containers.all(each, each.?resources.?limits[?'memory'].hasValue())"):
+            until(lambda: answers() == (True, True))
+            installed.admin.create(ranges, {"metadata": {"name": "defaults"}, "spec": {"limits": [defaults]}})
+            until(lambda: answers() == (False, False))
+            installed.admin.delete(f"{ranges}/defaults")
+            until(lambda: answers() == (True, True))

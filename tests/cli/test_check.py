@@ -142,6 +142,19 @@ def test_policies_of_one_s_own_replace_the_shipped_ones(run: Run) -> None:
     assert [(finding["policy"], finding["path"]) for finding in report["findings"]] == [("named-well", "metadata.name")]
 
 
+def test_a_limit_range_in_the_input_fills_in_pods_and_templates_alike(run: Run) -> None:
+    pod = GOOD.replace('      resources: {requests: {cpu: "1", memory: 1Gi}, limits: {cpu: "1", memory: 1Gi}}\n', "")
+    spec = pod.partition("spec:\n")[2].replace("\n  ", "\n      ")
+    head = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: same, namespace: team}\nspec:\n  template:\n    spec:\n    "
+    limits = "{limits: [{type: Container, default: {cpu: 200m, memory: 128Mi}}]}"
+    filled = f"apiVersion: v1\nkind: LimitRange\nmetadata: {{name: defaults, namespace: team}}\nspec: {limits}\n"
+    both = f"{pod}---\n{head}{spec}"
+    write(both=both, filled=f"{both}---\n{filled}", elsewhere=f"{both}---\n{filled.replace('team', 'other')}")
+    for name, refused in (("both", 2), ("filled", 0), ("elsewhere", 2)):
+        said = json.loads(run("--profile", "production", "--output", "json", f"{name}.yaml").out)
+        assert [each["policy"] for each in said["findings"]].count("resource-limits") == refused
+
+
 @pytest.mark.parametrize("bad", ["object.metadata.name.startsWith(", "no_such_function(object)", "1 + 1"])
 def test_a_policy_that_does_not_compile_exits_2_and_the_others_still_judge(run: Run, bad: str) -> None:
     write(pod=GOOD, rules__own=POLICY)

@@ -88,7 +88,7 @@ async def _run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with await connect(options) as client:
-        source = SnapshotSource(client, settings, convert=evidence.to_facts)
+        source = SnapshotSource(client, settings, convert=evidence.to_facts, templates=True)
         tls = Tls(client, settings.namespace, certificate.server_context(options.client_ca))
         unanswered = Unanswered(settings.evidence_per_namespace)
         source.read_evidence(unanswered.changed)

@@ -51,8 +51,8 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
         if left_out.explains(element):
             yield element.passed
             continue
-        if reason:
-            yield _unknown(element, requirement, view, reason=reason)
+        if reason or (view.is_unlimited and requirement.sees_resources):
+            yield _unknown(element, requirement, view, reason=reason) if reason else _unlimited(element)
             continue
         tried = program if attempts < TRIED else None
         attempts += 1
@@ -123,6 +123,16 @@ def _unknown(element: Element, requirement: Expression, view: View, *, reason: s
         message=clean(f"the policy's expression could not be evaluated here: {reason}"),
         fix="correct the types of the fields here (kubectl apply --dry-run=server checks them); if they are right, report the policy",
         final=requirement.for_each is Each.OBJECT and not view.workload.is_pod,
+    )
+
+
+def _unlimited(element: Element) -> Answer:
+    return Answer(
+        outcome=Outcome.UNKNOWN,
+        element=element.path,
+        path=element.path,
+        message="what the namespace's LimitRanges fill in here is not known: they were not read",
+        fix="try again in a few seconds; the pods are judged with their limits",
     )
 
 

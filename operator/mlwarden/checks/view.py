@@ -15,12 +15,17 @@ from mlwarden import cel, workloads
 from mlwarden.checks.answer import Answer
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
+from mlwarden.model.limits import Defaults
 from mlwarden.model.policy import Each
 from mlwarden.model.workload import Container, Image, Json, Pod, Role, Workload
+from mlwarden.workloads import limits
 from mlwarden.workloads.placeholders import is_placeholder
 
 LISTS = {Role.INIT: "initContainers", Role.CONTAINER: "containers", Role.EPHEMERAL: "ephemeralContainers"}
 """Role → the list of a pod spec it stands for."""
+
+
+_NO_LIMITS = Defaults()
 
 
 class Element(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +83,9 @@ class View:
     def __init__(self, workload: Workload, facts: Facts) -> None:
         self.workload = workload
         self._namespace = cel.strip_nulls(dict(facts.namespace))
+        self._limits = facts.limits
+        self.is_unlimited = facts.limits is None and not workload.is_pod
+        """What LimitRanges fill into these pods is not known: what they have of resources is not known."""
 
     def elements(self, each: Each) -> tuple[Element, ...]:
         """Returns every element of that kind, in the order of the object."""
@@ -195,6 +203,8 @@ class View:
     def _pods(self) -> Iterator[Element]:
         for pod in self.workload.pods:
             shaped = cel.strip_nulls(workloads.template_as_pod(self.workload, pod))
+            if not self.workload.is_pod and self._limits is not None and self._limits != _NO_LIMITS:
+                shaped["spec"] = limits.defaulted(shaped["spec"], self._limits)
             yield Element(
                 each=Each.POD,
                 path=pod.path,

@@ -30,6 +30,7 @@ from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.workload import Workload
 from mlwarden.policy import CompiledPolicy
 from mlwarden.policy.images import demanded, excuses
+from mlwarden.workloads import limits
 
 DENIED = 1
 UNREADABLE = 2
@@ -113,7 +114,7 @@ def judge(
     """Judges every object as its CREATE in the cluster would be.
 
     Args:
-        found: the objects; Namespaces among them say which profile is in force.
+        found: the objects; Namespaces among them say which profile is in force, LimitRanges what is filled into pods.
         rules: the policies.
         settings: of the cluster.
         profile: where no Namespace in the input says it.
@@ -121,6 +122,7 @@ def judge(
         known: evidence.
     """
     namespaces = {name: item.object for item in found if (name := _namespace_name(item.object))}
+    filled = limits.by_namespace(item.object for item in found if limits.is_range(item.object))
     judged = []
     for item in found:
         workload = workloads.extract(item.object)
@@ -129,6 +131,9 @@ def judge(
             judged.append(Judged(source=item.source, workload=workload, verdict=None))
             continue
         facts = _facts(namespaces.get(namespace), namespace, profile, now)
+        if namespace in filled:
+            facts = msgspec.structs.replace(facts, limits=filled[namespace])
+            workload = workloads.extract(limits.stored(item.object, filled[namespace]))
         if known is not None:
             facts = msgspec.structs.replace(facts, images=known.images, resolutions=known.resolutions, proofs=known.proofs)
         verdict = engine.evaluate(workload, rules.compiled, facts, settings, broken=rules.broken)

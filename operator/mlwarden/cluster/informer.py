@@ -116,12 +116,13 @@ class Informer:
                 self._version = ""
                 LOG.info("%s: the watch is too far behind; listing again", self.kind.plural)
             except ApiError as error:
-                if self._optional and error.code == _NOT_SERVED:
+                absent = self._optional and error.code == _NOT_SERVED
+                if absent:
                     self._complete(set())
                 if not isinstance(error, UnreachableError) or self._failures >= _ATTEMPTS:
                     self._version = ""
                 said = str(error)
-                LOG.log(logging.DEBUG if said == self._said else logging.WARNING, "%s: %s", self.kind.plural, said)
+                LOG.log(logging.DEBUG if absent or said == self._said else logging.WARNING, "%s: %s", self.kind.plural, said)
                 self._said = said  # an outage is one line, not one every few seconds
             delay = min(_QUICKEST * 2.0 ** min(self._failures, 10), _SLOWEST)
             self._failures += 1

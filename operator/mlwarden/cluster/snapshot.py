@@ -21,27 +21,29 @@ from mlwarden.cluster.client import Client
 from mlwarden.cluster.configuration import Configuration
 from mlwarden.cluster.indexes import Indexes
 from mlwarden.cluster.informer import Informer, Key
-from mlwarden.cluster.kinds import IMAGE_EVIDENCE, NAMESPACE, NODE, REVOKED_ARTIFACT, WARDEN_POLICY
+from mlwarden.cluster.kinds import IMAGE_EVIDENCE, LIMIT_RANGE, NAMESPACE, NODE, REVOKED_ARTIFACT, WARDEN_POLICY
 from mlwarden.cluster.waits import Recent
 from mlwarden.errors import Error, PolicyError
 from mlwarden.model.digest import Digest
 from mlwarden.model.evidence import Facts, ImageFacts, Proofs, Resolution, Waits
+from mlwarden.model.limits import Defaults
 from mlwarden.model.platform import Platform
 from mlwarden.model.policy import PROFILE_LABEL, Settings
 from mlwarden.model.revocation import Revocation, Revoked
 from mlwarden.policy import CompiledPolicy
+from mlwarden.workloads.limits import by_namespace
 
 LOG = logging.getLogger(__name__)
 Convert = Callable[[Any], tuple[Digest, ImageFacts] | tuple[str, Resolution] | tuple[Digest, Proofs]]
 """`evidence.to_facts`: raises EvidenceError for what is no evidence."""
 Listener = Callable[["Snapshot", frozenset[str]], None]
-"""Called after each swap with what changed: `policies`, `namespace/NAME`, `revoked`, `platform`, and what has new evidence.
+"""Called after each swap with what changed: `policies`, `namespace/NAME`, `revoked`, `platform`, `limits`, and what has new evidence.
 
 With `revoked` come the digests that are revoked, or no longer; `signers` says that it is a key or a signer instead.
 """
 Reader = Callable[[str, dict[str, Any] | None], None]
 """Told of each piece of evidence as stored, by its name; None where it is gone."""
-POLICIES, REVOKED, SIGNERS, PLATFORM = "policies", "revoked", "signers", "platform"
+POLICIES, REVOKED, SIGNERS, PLATFORM, LIMITS = "policies", "revoked", "signers", "platform", "limits"
 _GATHER = 0.02
 _PULSE = 6
 """Seconds after which each watch begins anew: what is judged by must give a sign of life more often than every ten."""
@@ -65,6 +67,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         waits: how long the last answers took.
         nodes: name → platform, `os/architecture`, of every node that says.
         platform: what the platform puts into pods.
+        limits: namespace → what its LimitRanges fill into pods; None: not read (yet), or nobody's business here.
     """
 
     revision: int
@@ -80,6 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     waits: Waits = Waits()
     nodes: Mapping[str, str] = {}
     platform: Platform = Platform()
+    limits: Mapping[str, Defaults] | None = None
 
     def governed(self, namespace: str) -> bool:
         """Whether mlwarden has a say there: everywhere but where the compiled rule says never."""
@@ -122,6 +126,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             waits=self.waits,
             nodes=self.nodes,
             platform=self.platform,
+            limits=self.limits.get(namespace, Defaults()) if self.limits is not None else None,
             audience=audience,
         )
 
@@ -133,13 +138,14 @@ class SnapshotSource:
         client: of the API server.
         settings: the chart's.
         convert: `evidence.to_facts`.
+        templates: whether templates are judged by it, which LimitRanges are read for.
 
     Attributes:
         current: the snapshot; before `ready` is set it is empty and must not be judged by.
         ready: set when all five collections were read once.
     """
 
-    def __init__(self, client: Client, settings: Settings, *, convert: Convert) -> None:
+    def __init__(self, client: Client, settings: Settings, *, convert: Convert, templates: bool = False) -> None:
         self._convert = convert
         self._compiled: dict[str, CompiledPolicy] = {}
         self._broken: dict[str, str] = {}
@@ -167,6 +173,8 @@ class SnapshotSource:
         self.evidence = Informer(client, IMAGE_EVIDENCE, on_change=self._evidence_changed, copy=False, pulse=_PULSE)
         self.nodes = Informer(client, NODE, on_change=self._node, copy=False, pulse=_PULSE)
         self.configuration = Configuration(client, settings, lambda: self._changed(PLATFORM))
+        ranges = Informer(client, LIMIT_RANGE, on_change=lambda *_: self._changed(LIMITS), on_synced=lambda: self._changed(LIMITS))
+        self.ranges = ranges if templates else None
 
     @property
     def informers(self) -> tuple[Informer, ...]:
@@ -189,7 +197,7 @@ class SnapshotSource:
     async def run(self) -> None:
         """Keeps the snapshot current until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for informer in (*self.informers, *self.configuration.informers):
+            for informer in (*self.informers, *self.configuration.informers, *((self.ranges,) if self.ranges is not None else ())):
                 tasks.create_task(informer.run())
             for informer in self.informers:
                 await informer.synced.wait()
@@ -224,6 +232,7 @@ class SnapshotSource:
             waits=self._recent.waits,
             nodes=dict(self._platforms),
             platform=self.configuration.platform,
+            limits=by_namespace(self.ranges) if self.ranges is not None and self.ranges.synced.is_set() else None,
         )
         for listener in self._listeners:
             listener(self.current, changes)

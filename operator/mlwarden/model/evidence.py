@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from mlwarden.model.digest import Digest
+from mlwarden.model.limits import Defaults
 from mlwarden.model.platform import Platform
 from mlwarden.model.revocation import Revoked
 from mlwarden.model.signing import Proof, Signer
@@ -232,6 +233,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         waits: how long the last answers took, to say when it is worth trying again.
         nodes: name of a node → its platform, `os/architecture`.
         platform: what the platform puts into pods.
+        limits: what the namespace's LimitRanges fill into pods; None: they were not read.
         audience: the namespace whose people hear the answers, `""` for anybody at all; None: whoever may read evidence.
     """
 
@@ -249,6 +251,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     waits: Waits = Waits()
     nodes: Mapping[str, str] = {}
     platform: Platform = Platform()
+    limits: Defaults | None = Defaults()
     audience: str | None = None
 
     def hears(self, digest: Digest) -> bool:

@@ -69,7 +69,13 @@ class Expression(Wire, frozen=True, kw_only=True):
     expression: Code
     path: Annotated[str, Meta(max_length=253)] = ""
 
+    @property
+    def sees_resources(self) -> bool:
+        """Whether it may ask what containers have of resources, which a LimitRange fills into pods and not into templates."""
+        return self.for_each in {Each.POD, Each.CONTAINER} and _RESOURCES.search(self.expression) is not None
 
+
+_RESOURCES = re.compile(r"\bresources\b")
 _SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "UNKNOWN")
 _MAXIMUM = rules(Rule(f"self.all(severity, severity in {list(_SEVERITIES)})", "severities are CRITICAL, HIGH, MEDIUM, LOW and UNKNOWN"))
 Duration = Annotated[str, Meta(max_length=8, extra_json_schema={"pattern": f"^{DURATION}$"})]

@@ -21,6 +21,7 @@ Only a pure `expression` can be compiled: evidence is not in the API server. Dec
 - **What the platform puts into pods** is known by its configuration, which the API server does not look at. A policy with `injected` leaves
   containers of such a name to the gate. Rejected: the configuration as a parameter of the policy (what is compared is more than CEL can
   say within its budget, and a parameter that is missing refuses every pod).
+- **What a template has of resources** is for the webhook: a LimitRange fills in the rest, and only the pods have it.
 - **Names start with `mlwarden-policy-`**: the gate and the guards are called `mlwarden-…`, and a policy named `gate` must not replace them.
 - `apiVersion`, `kind`, `metadata` and `spec` are what `object` has; the `status` of a pod is not policy's business.
 """
@@ -222,11 +223,16 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
 
 
 def _compiled_question(policy: Policy) -> Expression | None:
-    """What the API server asks: of a policy that does less about the platform's containers, not of what may be one of those."""
+    """What the API server asks: not of what may be the platform's, where the policy does less about that, nor of templates' resources."""
     requirement = policy.spec.requirement.expression
-    if requirement is None or policy.spec.injected is None:
-        return requirement
-    return msgspec.structs.replace(requirement, expression=f"({requirement.expression}) || {_LEFT_TO_THE_GATE}")
+    if requirement is None:
+        return None
+    left = [f"({requirement.expression})"]
+    if policy.spec.injected is not None:
+        left.append(_LEFT_TO_THE_GATE)
+    if requirement.sees_resources:
+        left.append("request.resource.resource != 'pods'")
+    return msgspec.structs.replace(requirement, expression=" || ".join(left)) if len(left) > 1 else requirement
 
 
 def _asked(requirement: Expression, settings: Settings) -> str:
