@@ -222,6 +222,8 @@ def test_a_model_in_an_image_is_an_image(server: str, failing: Failing, attack: 
             ("trusted-registries", f"spec.predictor.{server}.storageUri"),
         }
     assert served("s3://bucket/latest") == set()
+    own = {**CONTAINER, "name": "kserve-container", "env": [{"name": "STORAGE_URI", "value": "oci://docker.io/somebody-unknown/weights:1"}]}
+    assert failing(service({**HARDENED, "containers": [own]})) == {("trusted-registries", "spec.predictor.containers[0].env[0].value")}
     attack(f"KServe: {server} with storageUri oci://docker.io/…:latest", "admitted", "refused: an image of an unknown registry")
 
 

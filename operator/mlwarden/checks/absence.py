@@ -49,24 +49,29 @@ class Absence:
         self._answerable: dict[tuple[str, str], bool] = {}
 
     def explains(self, element: Element) -> bool:
-        """Whether an element that did not pass is partial, and only silent about what was asked."""
+        """Whether an element that did not pass is partial, or of a kind without pod metadata, and only silent about what was asked."""
         pod = element.pod
-        if pod is None or not (pod.partial or (element.container is not None and element.container.partial)):
+        if pod is None:
+            return False
+        partial = bool(pod.partial or (element.container is not None and element.container.partial))
+        if not partial and (pod.has_metadata or "metadata" not in self._program.source):
             return False
         match element.each:
             case Each.POD:
-                return self._pod(element, pod)
+                return self._pod(element, pod, partial=partial)
             case Each.CONTAINER:
-                return self._container(element, pod)
+                return self._container(element, pod, partial=partial)
             case _:
                 return False
 
-    def _pod(self, element: Element, pod: Pod) -> bool:
+    def _pod(self, element: Element, pod: Pod, *, partial: bool) -> bool:
         wanted = self._change.get("spec")
         change = wanted if isinstance(wanted, Mapping) else {}
         hardened = patch.merged({**POD, "containers": [CONTAINER]}, change)
         if not self._can_be_answered(element, pod, "", {"object": {**element.body, "spec": hardened}}):
             return True
+        if not partial:
+            return False
         spec = self._silent(element, pod)
         if pod.partial is Partial.POD:
             spec = patch.merged(change, spec)
@@ -76,12 +81,14 @@ class Absence:
         }
         return asked(self._program, {**element.env, "object": {**element.body, "spec": {**spec, **said}}})
 
-    def _container(self, element: Element, pod: Pod) -> bool:
+    def _container(self, element: Element, pod: Pod, *, partial: bool) -> bool:
         role, whole = LISTS[Role(element.env["role"])], element.env["object"]
         hardened = patch.merged(CONTAINER, self._change)
         bare = {"container": hardened, "object": {**whole, "spec": {**POD, role: [hardened]}}}
         if not self._can_be_answered(element, pod, role, bare):
             return True
+        if not partial:
+            return False
         container = patch.merged(hardened, element.body)
         silent = {"container": container, "object": {**whole, "spec": {**self._silent(element, pod), role: [container]}}}
         return asked(self._program, {**element.env, **silent})

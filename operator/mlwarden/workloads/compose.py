@@ -30,6 +30,8 @@ _ROLES = dict(LISTS)
 _NAMES = tuple(_ROLES)
 _OCI = (("oci+native://", Role.VOLUME), ("oci://", Role.CONTAINER))
 """How a model's URI names an image, and what it becomes: KServe's modelcar is a container, a native one is mounted."""
+_STORAGE = "STORAGE_URI"
+"""The variable by which a custom predictor names its model."""
 POD_FIELDS = (
     *("activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy", "enableServiceLinks"),
     *("hostAliases", "hostIPC", "hostNetwork", "hostPID", "hostUsers", "hostname", "imagePullSecrets", "nodeName", "nodeSelector"),
@@ -60,6 +62,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
         volumes: of each source, name → place in its list, and the volume.
         patches: what is laid over the pods: the path of the text, and the patch; None where it cannot be read.
         shared: fields of a lone container that are said beside it, with their paths.
+        labels: labels and annotations that all of the pods get.
         too_much: it would be more than `BUDGET`: left out, and so the pods are partial.
     """
 
@@ -68,6 +71,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[Mapping[str | int | None, tuple[int, Json]], ...] = ()
     patches: tuple[tuple[str, Mapping[str, Json] | None], ...] = ()
     shared: Mapping[str, tuple[str, Json]] = {}
+    labels: Mapping[str, Mapping[str, Json]] = {}
     too_much: bool = False
 
 
@@ -83,7 +87,7 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
         base: the object's own path, in a list.
         times: how many templates there are.
     """
-    if not (place.inherits or place.defaults or place.shared):
+    if not (place.inherits or place.defaults or place.shared or place.labels):
         return NOTHING
 
     def maps(path: str) -> list[tuple[str, Mapping[str, Json]]]:
@@ -93,16 +97,19 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
     sources = [found for path in place.inherits for found in maps(path)]
     texts = [(f"{at}.{place.patch}", value[place.patch]) for at, value in reversed(sources) if place.patch and place.patch in value]
     patches = tuple((at, merge.patch_of(text)) for at, text in texts)
+    labels = _labels([value for path in place.labels for _, value in maps(path)])
     shared = {field: found for field, path in place.shared for found in expand(obj, path, base)[:1]}
     if times > 1:
         inherited = [value[field] for _, value in sources for field in _INHERITED if field in value]
-        weight = sum(_weight(each) for each in (*inherited, *(patch for _, patch in patches), *(value for _, value in defaults)))
+        weight = sum(_weight(each) for each in (*inherited, labels, *(patch for _, patch in patches), *(value for _, value in defaults)))
         if weight * times > BUDGET:
             return Given(shared=shared, too_much=True)
     volumes = tuple(
         {merge.named(each, "name"): (index, each) for index, each in enumerate(_list(value, "volumes"))} for _, value in sources
     )
-    return Given(defaults=defaults[0] if defaults else None, sources=tuple(sources), volumes=volumes, patches=patches, shared=shared)
+    return Given(
+        defaults=defaults[0] if defaults else None, sources=tuple(sources), volumes=volumes, patches=patches, shared=shared, labels=labels
+    )
 
 
 def pod(path: str, value: Json, place: Place, has: Given) -> Pod | None:
@@ -162,7 +169,16 @@ def of_spec(
         for index, body in enumerate(spec[field])
     )
     images = tuple(_images(containers, spec.get("volumes"), f"{base}.volumes"))
-    return Pod(path=path, bare=bare, metadata=metadata or {}, spec=spec, containers=containers, images=images, partial=partial)
+    return Pod(
+        path=path,
+        bare=bare,
+        metadata=metadata or {},
+        spec=spec,
+        containers=containers,
+        images=images,
+        partial=partial,
+        has_metadata=not bare,
+    )
 
 
 @dataclass(slots=True)
@@ -325,10 +341,12 @@ class _Making:
             bodies = [each.body for each in self.containers if each.role is role]
             if bodies:
                 self.spec[name] = bodies
+        said = self.over if self.place.metadata == "." else _map(self.over.get(self.place.metadata)) if self.place.metadata else _EMPTY
         pod = Pod(
             path=self.path,
             bare=True,
-            metadata=_map(self.over.get(self.place.metadata)) if self.place.metadata else _EMPTY,
+            metadata=_labels([said, self.has.labels]),
+            has_metadata=bool(self.place.metadata or self.place.labels),
             spec=self.spec,
             containers=tuple(self.containers),
             images=(),
@@ -337,7 +355,7 @@ class _Making:
             holder=self.has.sources[0][0] if self.place.shape is Shape.CONTAINER and self.has.sources else "",
         )
         return replace(
-            pod, images=(*_images(pod.containers, pod.spec.get("volumes"), pod), *self.unread, *_models(self.path, self.over, self.place))
+            pod, images=(*_images(pod.containers, pod.spec.get("volumes"), pod), *self.unread, *_models(pod, self.over, self.place))
         )
 
 
@@ -355,6 +373,17 @@ def _composed(path: str, value: Mapping[str, Json], place: Place, has: Given) ->
     making.inherit()
     making.patch()
     return making.made()
+
+
+def _labels(sources: list[Mapping[str, Json]]) -> dict[str, Mapping[str, Json]]:
+    """Labels and annotations of several sources, the nearest first."""
+    found: dict[str, Mapping[str, Json]] = {}
+    for source in reversed(sources):
+        for key in ("labels", "annotations"):
+            said = source.get(key)
+            if isinstance(said, dict) and said:
+                found[key] = {**found.get(key, {}), **said}
+    return found
 
 
 def _at(value: Mapping[str, Json], steps: tuple[str, ...]) -> list[Json]:
@@ -393,14 +422,18 @@ def _images(containers: tuple[Container, ...], volumes: Json, where: str | Pod) 
             yield Image(reference=text, path=functools.reduce(join, steps, start), owner=_text(_map(volume).get("name")), role=Role.VOLUME)
 
 
-def _models(path: str, value: Mapping[str, Json], place: Place) -> Iterator[Image]:
+def _models(made: Pod, value: Mapping[str, Json], place: Place) -> Iterator[Image]:
     """The images that a model's URI names."""
-    for name in place.models:
-        for where, uri in expand(value, name, path):
-            for scheme, role in _OCI:
-                if isinstance(uri, str) and uri.startswith(scheme):
-                    yield Image(reference=uri.removeprefix(scheme), path=where, owner=where.rpartition(".")[2], role=role)
-                    break
+    uris = [found for name in place.models for found in expand(value, name, made.path)]
+    if place.models:
+        for each in made.containers:
+            variables = enumerate(map(_map, _list(each.body, "env")))
+            uris += [(each.where(f"env[{at}].value"), env.get("value")) for at, env in variables if env.get("name") == _STORAGE]
+    for where, uri in uris:
+        for scheme, role in _OCI:
+            if isinstance(uri, str) and uri.startswith(scheme):
+                yield Image(reference=uri.removeprefix(scheme), path=where, owner=where.rpartition(".")[2], role=role)
+                break
 
 
 def _unread(where: str, text: Json) -> Iterator[Image]:

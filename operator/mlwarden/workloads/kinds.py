@@ -44,8 +44,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         exclusive: fields of the defaults that count only where the place has them, too.
         patch: field with a patch of the pod spec as text, here and where the place inherits from.
         operators: names of the operator's own containers, which a patch may name.
-        metadata: field with the pod's metadata.
-        models: paths below the place of URIs that may name an image (`oci://…`).
+        metadata: field with the pod's metadata; `.` where labels and annotations stand beside the pod's own fields.
+        labels: paths of what else the pod's labels and annotations come from, nearest first.
+        models: paths below the place of URIs that may name an image (`oci://…`); so may the variable `STORAGE_URI` of its containers then.
     """
 
     path: str
@@ -67,13 +68,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     patch: str = ""
     operators: tuple[str, ...] = ()
     metadata: str = ""
+    labels: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
     @property
     def composed(self) -> bool:
         """Whether the pod is more than what is written at this place."""
         said = self.lone, self.lists, self.fields, self.body, self.shared, self.adds, self.sets
-        return any(said) or bool(self.inherits or self.defaults or self.patch or self.models or self.metadata)
+        return any(said) or bool(self.inherits or self.defaults or self.patch or self.models or self.metadata or self.labels)
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +131,7 @@ def _argo(spec: str) -> tuple[Place, ...]:
         patch="podSpecPatch",
         operators=("main", "wait", "init"),
         metadata="metadata",
+        labels=(f"{spec}.podMetadata",),
     )
     one = f"{spec}.templates[]"
     inline = f"{one}.dag.tasks[].inline", f"{one}.steps[][].inline"
@@ -199,7 +202,9 @@ def _kserve(part: str) -> Place:
         lone=_SERVERS,
         main="kserve-container",
         lone_partial=True,
-        models=tuple(f"{server}.{uri}" for server in _SERVERS for uri in ("storageUri", "storageUris[].uri")),
+        metadata=".",
+        labels=("metadata",),
+        models=("storageUris[].uri", *(f"{server}.{uri}" for server in _SERVERS for uri in ("storageUri", "storageUris[].uri"))),
     )
 
 
