@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlwarden.embedded.api import ApiError
+from mlwarden.model.evidence import NOT_READ
 from mlwarden.workloads import is_gated
 
 from .test_controller import CLEAN, VULNERABLE, events, unique  # type: ignore[import-not-found]
@@ -45,3 +46,16 @@ def test_a_pod_that_names_its_node_names_the_image_in_its_csi_volume_by_digest(r
     pinned = f"registry.example/app@sha256:{'a' * 64}"
     with pytest.raises(ApiError, match="names its images by digest"):
         running.held.create(space, good_pod("p", pinned, nodeName="node-0", **mounting("ttl.sh/model:1h")), dryRun="All")
+
+
+def test_a_pod_that_mounts_a_model_is_released_once_the_model_was_looked_at(running: "Running", good_pod: Any) -> None:
+    space = running.held.namespace()
+    (image, digest), (model, model_digest) = unique(), unique()
+    pinned, mounted = f"{image}@{digest}", f"{model}@{model_digest}"
+    volumes = [{"name": "model", "image": {"reference": mounted}}]
+    running.held.create(space, good_pod("serves", pinned, volumes=volumes))
+    running.answer(pinned, scan=CLEAN)
+    assert is_gated(running.admin.get(f"/api/v1/namespaces/{space}/pods/serves"))
+    config = "application/vnd.cncf.model.config.v1+json"
+    running.answer(mounted, scan={**CLEAN, "packages": 0, "os": "", "artifact": config, "blind": [NOT_READ]})
+    running.held.until(lambda: not is_gated(running.admin.get(f"/api/v1/namespaces/{space}/pods/serves")))

@@ -6,7 +6,7 @@ by the word of somebody in a signed VEX document, does not count where the polic
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,14 +15,15 @@ from mlwarden.checks.age import duration, spoken
 from mlwarden.checks.answer import Answer
 from mlwarden.checks.excused import heard, ignored
 from mlwarden.checks.placed import ASKED_AGAIN, judged_on, placed
-from mlwarden.checks.resolved import BROKEN, Subject, because, per_image, unknown
+from mlwarden.checks.resolved import BROKEN, Subject, because, per_image, resolved, unknown
 from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
 from mlwarden.checks.view import View
 from mlwarden.model.digest import Digest
-from mlwarden.model.evidence import Facts, ImageFacts, Phase, Scan, Vulnerability, Weakness
+from mlwarden.model.evidence import MODELS, NOT_READ, Facts, ImageFacts, Phase, Scan, Vulnerability, Weakness
 from mlwarden.model.finding import Outcome
 from mlwarden.model.policy import ImageScan
 from mlwarden.model.suppression import without
+from mlwarden.model.workload import Role
 from mlwarden.policy import CompiledPolicy
 
 REQUIREMENT = "image_scan"
@@ -44,7 +45,30 @@ def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer
     if requirement is None:
         return
     answers = per_image(view, facts, spec, lambda subject: _about(subject, requirement, compiled, facts))
-    yield from placed(view, facts, answers)
+    yield from placed(view, facts, _passed_over(view, facts, requirement, answers))
+
+
+def _passed_over(view: View, facts: Facts, requirement: ImageScan, answers: Iterable[Answer]) -> Iterator[Answer]:
+    """Passes over models that are only mounted: they have no packages. Other policies ask for their signature, registry and pin.
+
+    Where one is to run as a container it stays Unknown: it is another thing then than a node makes of it.
+    """
+    mounted = {image.path: image.reference for _, image in view.references() if image.role is Role.VOLUME}
+    for answer in answers:
+        subject = resolved(mounted[answer.path], facts) if answer.outcome is Outcome.UNKNOWN and answer.path in mounted else answer
+        known = facts.images.get(subject.digest) if isinstance(subject, Subject) else None
+        if isinstance(subject, Answer) or known is None or known.scan is None or not _is_data(known, known.scan, requirement):
+            yield answer
+        else:
+            said = f"image {subject.name} is a model that is only mounted ({known.scan.artifact}): it has no packages to look up"
+            yield Answer(outcome=Outcome.PASS, element=answer.element, path=answer.path, message=clean(said))
+
+
+def _is_data(known: ImageFacts, scan: Scan, requirement: ImageScan) -> bool:
+    """A model artifact without packages, of which nothing else is unseen, nor asked for."""
+    asked = requirement.secrets or requirement.misconfiguration
+    model = scan.artifact in MODELS and scan.packages == 0 and frozenset(scan.blind) == {NOT_READ}
+    return known.phase is Phase.READY and model and not asked
 
 
 def _about(subject: Subject, requirement: ImageScan, compiled: CompiledPolicy, facts: Facts) -> Answer:

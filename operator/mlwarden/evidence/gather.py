@@ -29,7 +29,7 @@ from mlwarden.evidence.tool import Pull
 from mlwarden.evidence.trivy import Trivy
 from mlwarden.model import reference as references
 from mlwarden.model.digest import Digest, digest
-from mlwarden.model.evidence import Scan
+from mlwarden.model.evidence import MODELS, NOT_READ, Scan
 from mlwarden.model.reference import Reference
 
 LOG = logging.getLogger(__name__)
@@ -170,13 +170,14 @@ class Gatherer:
         if top.media_type in _INDEXES:
             entries, blind = self._entries(document)
             platforms, unjudged = self._platforms(document)
+        artifact = _artifact(document)
         database = self._trivy.database()
         parts = []
         for entry, platform in entries:
             manifest = entry if isinstance(entry, Manifest) else await registry.manifest(reference, entry)
             unseen = _unseen_layers(manifest)
-            blind += unseen
-            if unseen:  # trivy would fetch them from there
+            blind += (*unseen, NOT_READ) if artifact else unseen
+            if unseen or artifact:  # trivy would fetch them from there; an artifact it refuses
                 parts.append(report.Findings(digest=manifest.digest, rereadable=False))
                 continue
             pull = Pull.by(manifest.access, manifest.digest, platform)
@@ -186,7 +187,7 @@ class Gatherer:
         record = Record(
             digest=reference.digest,
             trivy=await self._trivy.version(),
-            scanners=self._trivy.scanners,
+            scanners=() if artifact else self._trivy.scanners,
             architectures=self._architectures,
             read_at=datetime.now(UTC),
             blind=blind,
@@ -206,6 +207,7 @@ class Gatherer:
             subject=record.digest,
             platforms=platforms,
             unjudged=unjudged,
+            artifact=artifact,
         )
 
     async def _programs(self, registry: Registry, reference: Reference, manifest: Manifest, found: report.Findings) -> report.Findings:
@@ -279,6 +281,11 @@ def _document(manifest: Manifest) -> _Document:
     if listed == layered or listed != (manifest.media_type in _INDEXES):
         raise DefinitiveError("the registry's document is neither an image nor an index, or both at once")
     return document
+
+
+def _artifact(document: _Document) -> str:
+    """The media type of a model's configuration; an index has none, nor has an image."""
+    return document.config.media_type if document.config is not None and document.config.media_type in MODELS else ""
 
 
 def _exact(pairs: list[tuple[str, Any]]) -> None:

@@ -37,6 +37,7 @@ def summarise(
     subject: Digest | None = None,
     platforms: Iterable[str] = (),
     unjudged: Iterable[str] = (),
+    artifact: str = "",
 ) -> Scan:
     """Returns the bounded summary of all image manifests that stand behind one digest.
 
@@ -80,6 +81,7 @@ def summarise(
         misconfiguration_counts=_counts(mistakes),
         misconfigurations=tuple(sorted(mistakes, key=_rank)[:KEPT_WEAKNESSES]),
         blind=tuple(dict.fromkeys((*blind, *(reason for part in parts for reason in part.blind))))[:16],
+        artifact=artifact,
     )
 
 

@@ -16,6 +16,19 @@ SIGNATURES = "signatures of "
 """Before `repository@sha256:…`: what is wanted is known about its signatures, not about what is in it. No reference has a space."""
 
 
+MODELS = frozenset(
+    {
+        "application/vnd.cncf.model.config.v1+json",
+        "application/vnd.docker.ai.model.config.v0.1+json",
+        "application/vnd.kitops.modelkit.config.v1+json",
+        "application/vnd.kitops.modelkit.config.v1beta1+json",
+    }
+)
+"""What the configuration of a model artifact is called: ModelPack, Docker's models, KitOps. A node runs nothing that has one of these."""
+NOT_READ = "it is a model artifact, in which the scanner does not look for packages"
+"""In `Scan.blind`."""
+
+
 class Phase(StrEnum):
     """How far gathering has come."""
 
@@ -129,6 +142,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         misconfiguration_counts: severity → number of mistakes in the image's configuration.
         misconfigurations: the worst of them, at most 10.
         blind: what the scanner cannot see in this image, in words (`no OS and no packages recognised`); not empty means `Unknown`.
+        artifact: media type of the configuration of a model artifact, which no node can run; empty for an image.
     """
 
     scanner: str
@@ -153,6 +167,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     misconfiguration_counts: dict[str, int] = {}
     misconfigurations: tuple[Weakness, ...] = ()
     blind: tuple[str, ...] = ()
+    artifact: str = ""
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
