@@ -269,6 +269,32 @@ def test_rays_autoscaler_is_a_container_of_the_head(failing: Failing) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["SparkApplication", "ScheduledSparkApplication"])
+def test_a_spark_applications_driver_and_executors_are_pods(kind: str, failing: Failing, attack: Callable[..., None]) -> None:
+    """The kind has no field for the token, and says resources in words of its own: neither is asked for."""
+
+    def spark(driver: Mapping[str, Any], executor: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
+        body = {"image": "registry.example.com/spark:1", "driver": driver, "executor": executor, **spec}
+        outer = {"schedule": "@daily", "template": body} if kind == "ScheduledSparkApplication" else body
+        return {"apiVersion": "sparkoperator.k8s.io/v1beta2", "kind": kind, "metadata": {"name": "s"}, "spec": outer}
+
+    base = "spec.template" if kind == "ScheduledSparkApplication" else "spec"
+    good = {"cores": 1, "serviceAccount": "spark", "podSecurityContext": SECURITY, "securityContext": CONTAINER["securityContext"]}
+    assert failing(spark(good, good)) == set()
+    bad = {**good, "securityContext": {**CONTAINER["securityContext"], "privileged": True}, "hostNetwork": True}
+    conf = {"spark.kubernetes.executor.container.image": "docker.io/miner/spark:1", "spark.executor.memory": "1g"}
+    assert failing(spark(good, {**bad, "image": "docker.io/miner/x:1"}, volumes=[HOST_PATH], sparkConf=conf)) == {
+        ("privileged-containers", f"{base}.executor.securityContext.privileged"),
+        ("host-namespaces", f"{base}.executor.hostNetwork"),
+        ("host-path-volumes", f"{base}.volumes[0].hostPath"),
+        ("volume-types", f"{base}.volumes[0]"),
+        ("trusted-registries", f"{base}.executor.image"),
+        ("trusted-registries", f'{base}.sparkConf["spark.kubernetes.executor.container.image"]'),
+    }
+    assert ("run-as-non-root", f"{base}.driver.securityContext.runAsNonRoot") in failing(spark({**good, "podSecurityContext": {}}, good))
+    attack(f"{kind}: privilege, the node's network and an image in sparkConf", "admitted", "refused")
+
+
 def test_an_override_that_is_silent_passes_and_one_that_undoes_does_not(failing: Failing) -> None:
     """Of something partial what is set is judged as it is set: half a list, a no, and a value beside one that is missing."""
     assert failing(patched({"containers": [{"name": "node", "securityContext": {"readOnlyRootFilesystem": True}}]})) == set()

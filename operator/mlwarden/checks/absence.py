@@ -53,43 +53,40 @@ class Absence:
         pod = element.pod
         if pod is None:
             return False
-        partial = bool(pod.partial or (element.container is not None and element.container.partial))
-        if not partial and (pod.has_metadata or "metadata" not in self._program.source):
+        containers = bool(pod.partial or (element.container is not None and element.container.partial))
+        if not (containers or pod.lacks) and (pod.has_metadata or "metadata" not in self._program.source):
             return False
         match element.each:
             case Each.POD:
-                return self._pod(element, pod, partial=partial)
+                return self._pod(element, pod)
             case Each.CONTAINER:
-                return self._container(element, pod, partial=partial)
+                return self._container(element, pod, open_=containers)
             case _:
                 return False
 
-    def _pod(self, element: Element, pod: Pod, *, partial: bool) -> bool:
+    def _pod(self, element: Element, pod: Pod) -> bool:
         wanted = self._change.get("spec")
         change = wanted if isinstance(wanted, Mapping) else {}
         hardened = patch.merged({**POD, "containers": [CONTAINER]}, change)
         if not self._can_be_answered(element, pod, "", {"object": {**element.body, "spec": hardened}}):
             return True
-        if not partial:
-            return False
         spec = self._silent(element, pod)
         if pod.partial is Partial.POD:
             spec = patch.merged(change, spec)
-        lists = {field: spec[field] for field in LISTS.values() if isinstance(spec.get(field), list)}
-        said = {
-            field: [patch.merged(CONTAINER, each) if isinstance(each, dict) else each for each in found] for field, found in lists.items()
-        }
+        said: dict[str, Json] = {}
+        if pod.partial:
+            lists = {field: spec[field] for field in LISTS.values() if isinstance(spec.get(field), list)}
+            for field, found in lists.items():
+                said[field] = [patch.merged(CONTAINER, each) if isinstance(each, dict) else each for each in found]
         return asked(self._program, {**element.env, "object": {**element.body, "spec": {**spec, **said}}})
 
-    def _container(self, element: Element, pod: Pod, *, partial: bool) -> bool:
+    def _container(self, element: Element, pod: Pod, *, open_: bool) -> bool:
         role, whole = LISTS[Role(element.env["role"])], element.env["object"]
         hardened = patch.merged(CONTAINER, self._change)
         bare = {"container": hardened, "object": {**whole, "spec": {**POD, role: [hardened]}}}
         if not self._can_be_answered(element, pod, role, bare):
             return True
-        if not partial:
-            return False
-        container = patch.merged(hardened, element.body)
+        container = patch.merged(hardened, element.body) if open_ else element.body
         silent = {"container": container, "object": {**whole, "spec": {**self._silent(element, pod), role: [container]}}}
         return asked(self._program, {**element.env, **silent})
 
@@ -103,7 +100,8 @@ class Absence:
         """The pod spec with the hardening where it says nothing and others may; made once for all containers of a pod."""
         if pod.path not in self._specs:
             spec = element.env["object"].get("spec", {})
-            self._specs[pod.path] = patch.merged(POD, spec) if pod.partial is Partial.POD else spec
+            said_elsewhere = POD if pod.partial is Partial.POD else {field: POD[field] for field in pod.lacks if field in POD}
+            self._specs[pod.path] = patch.merged(said_elsewhere, spec)
         return self._specs[pod.path]
 
 

@@ -88,8 +88,9 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         images: of every container, and of every image volume.
         partial: what of it others may still say.
         origins: field, as a path below the spec → where it is written, of those that stand elsewhere (inherited, a patch).
+        lacks: fields of a pod spec that the kind has no field for: nobody can say them here.
         has_metadata: the kind has a place for the pod's labels and annotations; else nothing about them can be asked of it.
-        holder: JSON path of what would say the pod's fields where nothing does, `""` for the spec itself (a container within another pod).
+        holder: JSON path of what would say the pod's fields where nothing does, `""` for the spec itself (a container beside them).
     """
 
     path: str
@@ -100,6 +101,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[Image, ...]
     partial: Partial = Partial.NOTHING
     origins: Mapping[str, str] = _NOWHERE
+    lacks: tuple[str, ...] = ()
     has_metadata: bool = True
     holder: str = ""
 

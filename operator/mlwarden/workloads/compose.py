@@ -63,6 +63,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
         patches: what is laid over the pods: the path of the text, and the patch; None where it cannot be read.
         shared: fields of a lone container that are said beside it, with their paths.
         labels: labels and annotations that all of the pods get.
+        images: images that are named elsewhere, with their paths.
         too_much: it would be more than `BUDGET`: left out, and so the pods are partial.
     """
 
@@ -72,6 +73,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     patches: tuple[tuple[str, Mapping[str, Json] | None], ...] = ()
     shared: Mapping[str, tuple[str, Json]] = {}
     labels: Mapping[str, Mapping[str, Json]] = {}
+    images: tuple[tuple[str, str], ...] = ()
     too_much: bool = False
 
 
@@ -87,7 +89,7 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
         base: the object's own path, in a list.
         times: how many templates there are.
     """
-    if not (place.inherits or place.defaults or place.shared or place.labels):
+    if not (place.inherits or place.defaults or place.shared or place.labels or place.images):
         return NOTHING
 
     def maps(path: str) -> list[tuple[str, Mapping[str, Json]]]:
@@ -98,17 +100,30 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
     texts = [(f"{at}.{place.patch}", value[place.patch]) for at, value in reversed(sources) if place.patch and place.patch in value]
     patches = tuple((at, merge.patch_of(text)) for at, text in texts)
     labels = _labels([value for path in place.labels for _, value in maps(path)])
+    images = tuple(
+        (join(at, key), value)
+        for path, ending in place.images
+        for at, conf in maps(path)
+        for key, value in conf.items()
+        if key.endswith(ending) and isinstance(value, str)
+    )
     shared = {field: found for field, path in place.shared for found in expand(obj, path, base)[:1]}
     if times > 1:
         inherited = [value[field] for _, value in sources for field in _INHERITED if field in value]
         weight = sum(_weight(each) for each in (*inherited, labels, *(patch for _, patch in patches), *(value for _, value in defaults)))
         if weight * times > BUDGET:
-            return Given(shared=shared, too_much=True)
+            return Given(shared=shared, images=images, too_much=True)
     volumes = tuple(
         {merge.named(each, "name"): (index, each) for index, each in enumerate(_list(value, "volumes"))} for _, value in sources
     )
     return Given(
-        defaults=defaults[0] if defaults else None, sources=tuple(sources), volumes=volumes, patches=patches, shared=shared, labels=labels
+        defaults=defaults[0] if defaults else None,
+        sources=tuple(sources),
+        volumes=volumes,
+        patches=patches,
+        shared=shared,
+        labels=labels,
+        images=images,
     )
 
 
@@ -212,7 +227,7 @@ class _Making:
         named = place.fields if place.shape is Shape.CONTAINER else {name: place.fields.get(name, name) for name in POD_FIELDS}
         self.spec = {name: over[key] for name, key in named.items() if key in over}
         self.origins = {leaf: where for leaf, where in self.said.items() if leaf.partition(".")[0] in _KNOWN}
-        self.origins |= {name: f"{self.path}.{key}" for name, key in place.fields.items() if name in self.spec}
+        self.origins |= {name: f"{self.path}.{key}" for name, key in place.fields.items() if name != key}
         self.containers = [*self._lone(), *self._listed()]
         self.partial = place.partial
         if self.has.too_much:
@@ -333,6 +348,16 @@ class _Making:
                 result[known] = _over(result[known], body, written)
         self.containers = [each for index, each in enumerate(result) if index not in gone]
 
+    def _holder(self) -> str:
+        """What would say the fields of a pod whose place is a container: the place, where it has fields for them, or that of its pod."""
+        if self.place.shape is not Shape.CONTAINER:
+            return ""
+        return self.path if self.place.fields else self.has.sources[0][0] if self.has.sources else ""
+
+    def _named(self) -> Iterator[Image]:
+        for where, name in self.has.images:
+            yield Image(reference=name, path=where, owner=self.place.main, role=Role.CONTAINER)
+
     def made(self) -> Pod:
         """Returns the pod."""
         if self.partial:
@@ -352,10 +377,17 @@ class _Making:
             images=(),
             partial=self.partial,
             origins=self.origins,
-            holder=self.has.sources[0][0] if self.place.shape is Shape.CONTAINER and self.has.sources else "",
+            holder=self._holder(),
+            lacks=self.place.lacks,
         )
         return replace(
-            pod, images=(*_images(pod.containers, pod.spec.get("volumes"), pod), *self.unread, *_models(pod, self.over, self.place))
+            pod,
+            images=(
+                *_images(pod.containers, pod.spec.get("volumes"), pod),
+                *self.unread,
+                *self._named(),
+                *_models(pod, self.over, self.place),
+            ),
         )
 
 

@@ -38,6 +38,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         shared: fields of a lone container that stand elsewhere in the object: field, path from the root.
         adds: what the operator puts into a lone container that does not say it.
         sets: what the operator puts into the pod spec, unless it is said.
+        lacks: fields of a pod spec that the kind has no field for: nobody is asked for them here.
+        images: maps whose keys with this ending name images: path from the root, ending (`container.image` in `sparkConf`).
         unsaid: fields of a pod spec that the operator leaves out when they have this value.
         inherits: paths of what pod fields come from that are not said here, nearest first; of their volumes those that are mounted.
         defaults: path of what is laid under the whole place.
@@ -61,6 +63,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     shared: tuple[tuple[str, str], ...] = ()
     adds: Mapping[str, Json] = {}
     sets: Mapping[str, Json] = {}
+    lacks: tuple[str, ...] = ()
+    images: tuple[tuple[str, str], ...] = ()
     unsaid: tuple[tuple[str, Json], ...] = ()
     inherits: tuple[str, ...] = ()
     defaults: str = ""
@@ -74,7 +78,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def composed(self) -> bool:
         """Whether the pod is more than what is written at this place."""
-        said = self.lone, self.lists, self.fields, self.body, self.shared, self.adds, self.sets
+        said = self.lone, self.lists, self.fields, self.body, self.shared, self.adds, self.sets, self.images, self.lacks
         return any(said) or bool(self.inherits or self.defaults or self.patch or self.models or self.metadata or self.labels)
 
 
@@ -208,6 +212,38 @@ def _kserve(part: str) -> Place:
     )
 
 
+_SPARK_FIELDS = (
+    *("affinity", "dnsConfig", "hostAliases", "hostNetwork", "nodeSelector", "priorityClassName", "schedulerName", "shareProcessNamespace"),
+    *("terminationGracePeriodSeconds", "tolerations"),
+)
+
+
+def _spark(spec: str) -> tuple[Place, ...]:
+    """Source: kubeflow/spark-operator, api/v1beta2 (SparkPodSpec) and internal/webhook; Spark works resources out of cores and memory."""
+
+    def half(role: str) -> tuple[Place, ...]:
+        whole = Place(
+            path=f"{spec}.{role}",
+            shape=Shape.CONTAINER,
+            main=f"spark-kubernetes-{role}",
+            fields={
+                "securityContext": "podSecurityContext",
+                "serviceAccountName": "serviceAccount",
+                **{each: each for each in _SPARK_FIELDS},
+            },
+            lists=((("sidecars",), "containers"),),
+            shared=(("image", f"{spec}.image"),),
+            images=((f"{spec}.sparkConf", ".container.image"),),
+            adds={"resources": {"requests": {"cpu": "1", "memory": "1408Mi"}, "limits": {"memory": "1408Mi"}}},
+            inherits=(spec,),
+            lacks=("automountServiceAccountToken",),
+            metadata=".",
+        )
+        return whole, *_templates(f"{spec}.{role}.template", partial=Partial.POD)
+
+    return *_specs(spec, partial=Partial.POD), *half("driver"), *half("executor")
+
+
 _TRAINER_PATCH = "spec.runtimePatches[].trainingRuntimeSpec.template.spec.replicatedJobs[].template.spec.template"
 
 KINDS: tuple[Kind, ...] = (
@@ -251,6 +287,16 @@ KINDS: tuple[Kind, ...] = (
         *_specs("spec.podSpecOverrides[]", "spec.podSpecOverrides[].spec", partial=Partial.POD),
         *_templates("spec.podTemplateOverrides[]", _TRAINER_PATCH, partial=Partial.POD),
         scale=("spec.suspend", "spec.trainer.numNodes"),
+    ),
+    _row(
+        "sparkoperator.k8s.io", "SparkApplication", "sparkapplications", *_spark("spec"), scale=("spec.suspend", "spec.executor.instances")
+    ),
+    _row(
+        "sparkoperator.k8s.io",
+        "ScheduledSparkApplication",
+        "scheduledsparkapplications",
+        *_spark("spec.template"),
+        scale=("spec.suspend", "spec.template.executor.instances"),
     ),
     _row("ray.io", "RayCluster", "rayclusters", *_ray_cluster("spec"), scale=_ray("spec")),
     _row(
