@@ -309,3 +309,18 @@ def test_an_override_that_is_silent_passes_and_one_that_undoes_does_not(failing:
         assert policy in {name for name, _ in failing(patched({"containers": [{"name": "node", "securityContext": context}]}))}
     assert failing(patched({"serviceAccountName": "own"})) == set()
     assert {name for name, _ in failing(patched({"automountServiceAccountToken": True}))} == {"service-account-token"}
+
+
+def test_a_container_of_a_kind_that_nobody_knows_is_judged_by_what_it_sets(failing: Failing) -> None:
+    def kind(spec: Mapping[str, Any]) -> dict[str, Any]:
+        return {"apiVersion": "ml.example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": spec, "status": spec}
+
+    container = {"image": "registry.example.com/x:1", "env": []}
+    for good in (container, {"image": {"repository": "registry.example.com/nim", "tag": "1"}}, {"image": "docker.io/miner/text"}):
+        assert failing(kind({"a": [{"udf": {"container": good}}]})) == set()
+    evil = {"image": "docker.io/miner/x:1", "securityContext": {"privileged": True}}
+    assert failing(kind({"services": {"Worker": {"mainContainer": evil}}})) == {
+        ("privileged-containers", "spec.services.Worker.mainContainer.securityContext.privileged"),
+        ("trusted-registries", "spec.services.Worker.mainContainer.image"),
+    }
+    assert failing(kind({"image": {"repository": "docker.io/miner/nim", "tag": "1"}})) == {("trusted-registries", "spec.image")}

@@ -50,6 +50,13 @@ _JUDGED = frozenset(
     }
 )
 """Those that make a pod of a place without containers: somebody else says the rest, and these are dangerous by themselves."""
+_BESIDE = frozenset(
+    {
+        *("args", "command", "env", "envFrom", "imagePullPolicy", "lifecycle", "livenessProbe", "ports", "readinessProbe", "resources"),
+        *("securityContext", "startupProbe", "volumeMounts", "workingDir", "source", "script", "tty"),
+    }
+)
+"""Fields that make a container of a map with an image."""
 _EMPTY: Mapping[str, Json] = {}
 
 
@@ -159,6 +166,14 @@ def runs(value: Mapping[str, Any], partial: Partial = Partial.NOTHING) -> bool:
         return True
     volumes = value.get("volumes")
     return isinstance(volumes, list) and any(image_of(volume) is not None for volume in volumes)
+
+
+def is_container(value: Mapping[str, Any]) -> bool:
+    """Whether a map with an `image` is a container, by what stands beside it, or an image in the parts that charts and operators like."""
+    image = value["image"]
+    if isinstance(image, dict):
+        return isinstance(image.get("repository"), str)
+    return isinstance(image, str) and not _BESIDE.isdisjoint(value)
 
 
 def of_spec(

@@ -1,9 +1,9 @@
 """The one function that finds what a workload would run. Nothing else in mlwarden looks for containers or images.
 
 First the table says where a kind describes its pods, and `compose` makes them as the kind's operator does. Then, for kinds whose schema the
-API server does not close, a walk looks everywhere else for anything that has the shape of a pod spec: a field that the table does not know
-must not be a hiding place. Text inside strings (a script that calls `kubectl`, JSON in an annotation) is out of scope, with one exception
-that changes pods: Argo's `podSpecPatch`.
+API server does not close, a walk looks everywhere else for anything that has the shape of a pod spec, or of a container: a field that the
+table does not know must not be a hiding place. Of a container that stands alone there only what it sets can fail. Text inside strings (a
+script that calls `kubectl`, JSON in an annotation) is out of scope, with one exception that changes pods: Argo's `podSpecPatch`.
 
 Rejected: a recursive walk (an object nested a thousand deep must not end in an exception), and looking only where the table says.
 """
@@ -20,6 +20,8 @@ _CLOSED = {"", "apps", "batch"}
 """Groups whose kinds the API server prunes to its own schema: what the table does not name cannot be there."""
 _PATCH = Place(path="", shape=Shape.SPEC, partial=Partial.POD, patch="podSpecPatch")
 """A patch of a pod where the table does not expect one."""
+_LONE = Place(path="", shape=Shape.CONTAINER, partial=Partial.POD, metadata="metadata")
+"""A container outside of any pod spec, where the table does not expect one: nobody knows what its operator adds."""
 _EMPTY: Mapping[str, Json] = {}
 
 
@@ -86,6 +88,7 @@ def _identity(obj: Json) -> tuple[str, str]:
 
 def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
     seen: set[str] = set()
+    bodies: set[str] = set()
     closed = row is not None and row.group in _CLOSED
     for place in row.places if row is not None else ():
         values = expand(obj, place.path, base)
@@ -97,9 +100,10 @@ def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
             if pod is not None:
                 if not closed:
                     seen.update(_consumed(pod, place))
+                    bodies.update(container.path for container in pod.containers)
                 yield pod
     if not closed:
-        yield from _walk(obj, base, seen)
+        yield from _walk(obj, base, seen, bodies)
 
 
 def _consumed(pod: Pod, place: Place) -> Iterator[str]:
@@ -111,8 +115,15 @@ def _consumed(pod: Pod, place: Place) -> Iterator[str]:
             yield f"{pod.path}.{place.patch}"
 
 
-def _walk(obj: Json, base: str, seen: set[str]) -> Iterator[Pod]:
-    """Everything else that has the shape of a pod spec, wherever it stands."""
+def _walk(obj: Json, base: str, seen: set[str], bodies: set[str]) -> Iterator[Pod]:
+    """Everything else that has the shape of a pod spec or of a container, wherever it stands.
+
+    Args:
+        obj: the object.
+        base: its path.
+        seen: paths of pod specs and patches that are known already.
+        bodies: paths of containers that are.
+    """
     stack: list[tuple[str, Json]] = [(base, obj)]
     while stack:
         path, value = stack.pop()
@@ -120,10 +131,20 @@ def _walk(obj: Json, base: str, seen: set[str]) -> Iterator[Pod]:
             stack.extend((f"{path}[{index}]", element) for index, element in enumerate(value) if isinstance(element, dict | list))
         elif isinstance(value, dict):
             if path not in seen and compose.runs(value):
-                yield compose.of_spec(path, value, bare=True)
+                pod = compose.of_spec(path, value, bare=True)
+                bodies.update(container.path for container in pod.containers)
+                yield pod
+            if "image" in value and path not in bodies and compose.is_container(value) and not _reported(path, base):
+                yield from filter(None, [compose.pod(path, value, _LONE, compose.NOTHING)])
             if "podSpecPatch" in value and (where := join(path, "podSpecPatch")) not in seen:
                 found = compose.pod(path, {"podSpecPatch": value["podSpecPatch"]}, _PATCH, compose.NOTHING)
                 if found is not None:
                     seen.add(where)
                     yield found
             stack.extend((join(path, key), inner) for key, inner in value.items() if isinstance(inner, dict | list))
+
+
+def _reported(path: str, base: str) -> bool:
+    """Whether something stands in the object's status: what runs already, in the words of who reports it."""
+    status = join(base, "status")
+    return path.startswith((f"{status}.", f"{status}[")) or path == status
