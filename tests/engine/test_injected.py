@@ -122,3 +122,55 @@ def test_the_scan_of_its_image_is_asked_for_like_any_other(scan: Any) -> None:
 def test_a_policy_may_say_injected_only_where_it_asks_of_each_container(make: Any) -> None:
     with pytest.raises(Exception, match="forEach: container"):
         make(injected="Warn", requirement={"expression": {"forEach": "pod", "expression": "true"}})
+
+
+def service(address: str = "s3://models/x", **predictor: Any) -> dict[str, Any]:
+    server = {"modelFormat": {"name": "sklearn"}, "storageUri": address}
+    spec = {"predictor": {"automountServiceAccountToken": False, **predictor, "model": server}}
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "s", "namespace": "n"},
+        "spec": spec,
+    }
+
+
+def about_storage(obj: dict[str, Any], platform: Platform) -> list[tuple[str, str]]:
+    facts = Facts(now=NOW, namespace={}, profile="experiment", platform=platform)
+    verdict = engine.evaluate(workloads.extract(obj), SHIPPED, facts, Settings())
+    return [(each.policy, each.action) for each in verdict.findings if each.path == "spec.predictor.model.storageUri"]
+
+
+def known(**container: Any) -> Platform:
+    spec = {"container": CONTAINER | container, "supportedUriFormats": [{"prefix": "s3://"}, {"regex": "https?://(.+)/(.+)"}]}
+    return Platform(injected=injectors.described(Source.STORAGE_CONTAINERS, {"metadata": {"name": "default"}, "spec": spec}))
+
+
+def test_what_will_be_added_is_told_when_the_object_is_applied() -> None:
+    secure = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
+    warned = [("privilege-escalation", "Warn"), ("capabilities-dropped", "Warn")]
+    for address in ("s3://models/x", "https://host/model"):
+        assert about_storage(service(address, securityContext=secure), known()) == warned
+    mended = known(securityContext={"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}})
+    assert about_storage(service(securityContext=secure), mended) == []
+    assert ("privileged-containers", "Deny") in about_storage(service(), known(securityContext={"privileged": True}))
+
+
+def test_a_container_of_ones_own_that_names_a_model_gets_it_too() -> None:
+    obj = service()
+    obj["spec"]["predictor"] = {"containers": [{"name": "kserve-container", "env": [{"name": "STORAGE_URI", "value": "s3://x"}]}]}
+    facts = Facts(now=NOW, namespace={}, profile="experiment", platform=known())
+    findings = engine.evaluate(workloads.extract(obj), SHIPPED, facts, Settings()).findings
+    told = {each.action for each in findings if each.path == "spec.predictor.containers[0].env[0]" and "KServe adds" in each.message}
+    assert told == {"Warn"}
+
+
+@pytest.mark.parametrize("address", ["pvc://claim/x", "oci://registry.example/m:1", "gs://other/x", "no-address"])
+def test_nothing_is_predicted_where_nothing_is_added(address: str) -> None:
+    assert about_storage(service(address), known()) == []
+
+
+def test_nothing_is_predicted_of_what_is_not_configured_or_not_to_be_read() -> None:
+    assert about_storage(service(), Platform()) == []
+    odd = {"metadata": {"name": "x"}, "spec": {"container": CONTAINER, "supportedUriFormats": [{"regex": "("}, "x", {"prefix": 3}]}}
+    assert about_storage(service(), Platform(injected=injectors.described(Source.STORAGE_CONTAINERS, odd))) == []

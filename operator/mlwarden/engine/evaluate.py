@@ -87,6 +87,7 @@ def evaluate(
             said, done = platforms.judged(compiled, answer, on_fail, situation)
             finding = _finding(compiled, said, workload.resource, on_fail, situation)
             findings.append(msgspec.structs.replace(finding, action=done) if done else finding)
+    findings += _predicted(workload, policies, facts, situation)
     pins = _pins(workload, facts, before)
     findings += waits(workload, facts, settings, pins) if holdable is None else ()
     if len(findings) > 1:
@@ -98,6 +99,21 @@ def evaluate(
         pins=pins,
         nodes=_kept_to(workload, facts, kept),
     )
+
+
+def _predicted(workload: Workload, policies: Sequence[CompiledPolicy], facts: Facts, situation: Situation) -> Iterator[Finding]:
+    """Yields what will be found in what the platform adds to the pods of an object; what they have of resources is the pods' affair."""
+    for path, pod in Platforms(workload, facts).predicted():
+        view, platforms = View(pod, facts), Platforms(pod, facts)
+        for compiled in policies:
+            on_fail, expression = compiled.action(facts.profile), compiled.policy.spec.requirement.expression
+            if on_fail is None or expression is None or expression.for_each is not Each.CONTAINER or expression.sees_resources:
+                continue
+            for answer in _answers(compiled, pod, facts, view):
+                if answer.outcome is Outcome.FAIL:
+                    said, done = platforms.judged(compiled, answer, on_fail, situation)
+                    finding = _finding(compiled, said, workload.resource, on_fail, situation)
+                    yield msgspec.structs.replace(finding, path=path, action=done or finding.action)
 
 
 def _only_on(compiled: CompiledPolicy, answer: Answer, on_fail: Action, situation: Situation) -> tuple[Nodes, ...]:

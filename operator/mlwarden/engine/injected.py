@@ -1,5 +1,7 @@
 """What is done about a container that the platform puts into a pod: less, where a policy says so, and said to whom it concerns.
 
+It is said when the object is applied whose pods get it: a pod that never starts is no place to tell a person.
+
 Its author wrote none of it and can change none of it. So a finding about it says who adds it and where the platform's administrator puts it
 right; what is done about it is `injected` of the policy, where that is less than what the profile says.
 
@@ -7,10 +9,12 @@ While the configuration of an injector was not read, nobody knows whose a contai
 is `Unknown`.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import msgspec
 
+from mlwarden import workloads
 from mlwarden.checks import Answer
 from mlwarden.checks.text import clean
 from mlwarden.engine.actions import HOLD, Situation, Waiting, softened, weaker
@@ -51,6 +55,11 @@ class Platforms:
                 message = f"{answer.message}; whether {row.who} added it is not known: its configuration was not read"
                 return msgspec.structs.replace(answer, outcome=Outcome.UNKNOWN, message=clean(message)), ""
         return answer, ""
+
+    def predicted(self) -> Iterator[tuple[str, Workload]]:
+        """Yields what will be added to the pods of this object: where it asks for that, and a pod with it alone."""
+        for path, pod, _ in injectors.predicted(self._workload, self._platform):
+            yield path, workloads.extract(pod)
 
     @cached_property
     def _named(self) -> tuple[tuple[Pod, Container], ...]:

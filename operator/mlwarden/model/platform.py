@@ -14,11 +14,13 @@ class Injected(msgspec.Struct, frozen=True, kw_only=True):
         injector: name of the row in the table of injectors.
         source: which configuration says so, for a person: `ClusterStorageContainer default`.
         body: the container as described; what an injector fills in for each pod is not in it.
+        models: regular expressions of the models' addresses that it is added for; empty for any.
     """
 
     injector: str
     source: str
     body: Mapping[str, Json]
+    models: tuple[str, ...] = ()
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):

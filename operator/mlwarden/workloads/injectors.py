@@ -22,7 +22,7 @@ from enum import StrEnum
 import msgspec
 
 from mlwarden.model.platform import Injected, Platform
-from mlwarden.model.workload import Container, Json, Pod, Role
+from mlwarden.model.workload import Container, Json, Pod, Role, Workload
 
 _FREE = frozenset({"resources", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"})
 """Fields that the API server or anybody may fill in: they start nothing, and policies judge them like any other container's."""
@@ -153,6 +153,14 @@ NAMES = tuple(sorted({row.container for row in INJECTORS}))
 _ROWS = {row.name: row for row in INJECTORS}
 
 
+def _models(obj: Mapping[str, Json]) -> tuple[str, ...]:
+    """Of a ClusterStorageContainer, which models it is for."""
+    formats = _map(obj.get("spec")).get("supportedUriFormats")
+    listed = [(_map(each).get("prefix"), _map(each).get("regex")) for each in formats] if isinstance(formats, list) else []
+    prefixes = [re.escape(prefix) for prefix, _ in listed if isinstance(prefix, str) and prefix]
+    return (*prefixes, *(regex for _, regex in listed if isinstance(regex, str) and regex))
+
+
 def row_of(injected: Injected) -> Injector:
     """Returns the row of a container that was described."""
     return _ROWS[injected.injector]
@@ -161,12 +169,52 @@ def row_of(injected: Injected) -> Injector:
 def described(source: Source, obj: Mapping[str, Json]) -> tuple[Injected, ...]:
     """Returns the containers that an object of the platform's configuration describes. Never raises, whatever it is given."""
     return tuple(
-        Injected(injector=row.name, source=says, body=body)
+        Injected(injector=row.name, source=says, body=body, models=_models(obj))
         for row in INJECTORS
         if source in row.sources
         for says, body in row.described(source, obj)
         if isinstance(body.get("image"), str) and body["image"]
     )
+
+
+def predicted(workload: Workload, platform: Platform) -> Iterator[tuple[str, dict[str, Json], Injected]]:
+    """Yields what an object's pods will have added to them, before there are pods: where that is asked for, and a pod with it alone.
+
+    Of KServe's storage initializer, whose pods would otherwise be the first to say so.
+    """
+    if (workload.resource.group, workload.resource.kind) != ("serving.kserve.io", "InferenceService"):
+        return
+    predictor = _map(_map(workload.object.get("spec")).get("predictor"))
+    beside = {field: predictor[field] for field in ("securityContext", "hostUsers", "os") if field in predictor}
+    asked = [(f"{field}.storageUri", _map(server).get("storageUri")) for field, server in predictor.items()]
+    for at, container in enumerate(_list(predictor.get("containers"))):
+        variables = enumerate(_list(_map(container).get("env")))
+        asked += [
+            (f"containers[{at}].env[{n}]", _map(each).get("value")) for n, each in variables if _map(each).get("name") == "STORAGE_URI"
+        ]
+    for where, address in asked:
+        found = _for_model(address, platform) if isinstance(address, str) else None
+        if found is not None:
+            container = {**found.body, "name": "storage-initializer", "args": [address, "/mnt/models"]}
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {**beside, "initContainers": [container]}}
+            yield f"spec.predictor.{where}", pod, found
+
+
+def _for_model(address: str, platform: Platform) -> Injected | None:
+    """The container that is added for a model: one that says so, else the one for any."""
+    if address.startswith(("pvc://", "oci://", "oci+native://")) or "://" not in address:
+        return None
+    ours = [each for each in platform.injected if each.injector == "kserve-storage-initializer"]
+    return next(
+        (each for each in ours if any(_fits(model, address) for model in each.models)), next((e for e in ours if not e.models), None)
+    )
+
+
+def _fits(pattern: str, address: str) -> bool:
+    try:
+        return re.match(pattern, address[:2000]) is not None
+    except (re.error, RecursionError):
+        return False
 
 
 def recognised(container: Container, pod: Pod, platform: Platform) -> Injected | None:
