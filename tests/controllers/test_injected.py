@@ -87,6 +87,23 @@ def test_a_pod_with_kserves_container_is_released_and_one_with_an_impostor_is_no
     )
 
 
+def test_it_is_said_once_per_cluster_as_a_condition_of_each_policy(kserve: "Running") -> None:
+    def condition(name: str) -> dict[str, Any]:
+        status = kserve.admin.get(f"/apis/mlwarden.io/v1alpha1/wardenpolicies/{name}").get("status", {})
+        found = [each for each in status.get("conditions", ()) if each["type"] == "InjectedContainers"]
+        return found[0] if found else {"status": "", "message": ""}
+
+    described = {"securityContext": {"privileged": True}}
+    describe(kserve, "told", "registry.example/told:1", **described)
+    kserve.held.until(lambda: "ClusterStorageContainer told" in condition("privileged-containers")["message"])
+    assert condition("privileged-containers")["status"] == condition("privilege-escalation")["status"] == "False"
+    assert "spec.container of ClusterStorageContainer told" in condition("privilege-escalation")["message"]
+    assert condition("host-ports")["status"] == "True"
+    assert condition("resource-limits")["status"] == condition("host-namespaces")["status"] == ""  # not asked of what stands alone
+    kserve.admin.delete(f"{STORAGE}/told")
+    kserve.held.until(lambda: "told" not in condition("privileged-containers")["message"])
+
+
 def test_a_pod_without_the_gate_is_asked_by_the_api_server(kserve: "Running", good_pod: Any) -> None:
     space, image = kserve.held.namespace(), f"registry.example/x@sha256:{'a' * 64}"
     pod = with_initializer(good_pod("named", image), image, command=["sh"])

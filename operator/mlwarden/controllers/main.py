@@ -31,6 +31,7 @@ from mlwarden.controllers.doubts import Doubts
 from mlwarden.controllers.eviction import Evictions
 from mlwarden.controllers.forget import Forgetter
 from mlwarden.controllers.gating import Gate
+from mlwarden.controllers.injected import Told
 from mlwarden.controllers.reporter import Reporter, gained
 from mlwarden.controllers.running import RunningPods
 from mlwarden.controllers.templates import Templates
@@ -62,6 +63,7 @@ class Controller:
     forgetter: Forgetter = field(init=False)
     doubts: Doubts = field(init=False)
     templates: Templates = field(init=False)
+    told: Told = field(init=False)
     _held: dict[str, bool] = field(default_factory=dict)
     _gained: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
@@ -77,6 +79,7 @@ class Controller:
         self.forgetter = Forgetter(self.client, self.source)
         self.doubts = Doubts(self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
         self.templates = Templates(self.client, self.source)
+        self.told = Told(self.client, self.source)
         self.source.subscribe(self._namespaces_changed)
 
     async def run(self) -> None:
@@ -131,7 +134,8 @@ class Controller:
             tasks.create_task(self.forgetter.lead())
             tasks.create_task(self.running.lead())
             tasks.create_task(self.templates.lead())
-            tasks.create_task(status.run(self.connection))
+            tasks.create_task(self.told.lead())
+            tasks.create_task(status.run(self.connection, self.told.condition))
 
     async def _say_gate(self) -> None:
         await self.applier.applied.wait()

@@ -31,18 +31,27 @@ from mlwarden.policy import ACCEPTED, COMPILED, READY
 LOG = logging.getLogger(__name__)
 SHIPPED = "Shipped"
 """Condition of a policy that came with mlwarden: True while it is as it came."""
+INJECTED = "InjectedContainers"
+"""Condition of a policy that asks of each container: False where it fails what the platform puts into pods."""
+Injected = Callable[[policy.CompiledPolicy, datetime], tuple[bool, str] | None]
 Connection = Callable[[], kopf.ConnectionInfo]
 
 
-def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
-    """Returns the status of a `WardenPolicy` as stored. Never raises: what cannot be read is a condition with the reason."""
+def status_of(obj: Mapping[str, Json], now: datetime, injected: Injected = lambda _compiled, _now: None) -> dict[str, Json]:
+    """Returns the status of a `WardenPolicy` as stored. Never raises: what cannot be read is a condition with the reason.
+
+    Args:
+        obj: as stored.
+        now: the time.
+        injected: whether what the platform puts into pods passes, and a line about it; None where there is nothing to say.
+    """
     metadata, before = obj.get("metadata") or {}, obj.get("status") or {}
     generation = metadata.get("generation") or 0
     requirement = ""
     try:
         parsed = policy.parse(obj)
         requirement = next(iter(obj["spec"]["requirement"]))
-        policy.compile_policy(parsed)
+        compiled = policy.compile_policy(parsed)
     except Error as error:
         text = error.message[:1900]
         conditions = [
@@ -60,6 +69,9 @@ def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
                 message=why_not or _compiled(obj, parsed.name),
             ),
         ]
+        if said := injected(compiled, now):
+            ok, message = said
+            conditions.append(_condition(INJECTED, ok=ok, reason="Passes" if ok else "Fails", message=message))
     if is_shipped(obj):
         who = ", ".join(editors(obj))
         edited = f"edited by {who} and left alone; delete it to have the shipped one back"
@@ -71,15 +83,16 @@ def status_of(obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
     return {"observedGeneration": generation, "requirement": requirement, "conditions": conditions}
 
 
-async def run(connection: Connection, *, now: Callable[[], datetime] = clock.now) -> None:
+async def run(connection: Connection, injected: Injected, *, now: Callable[[], datetime] = clock.now) -> None:
     """Keeps the status of every policy until cancelled.
 
     Args:
         connection: how to reach the API server; asked again when credentials expire.
+        injected: as for `status_of`.
         now: the clock.
     """
     stop = threading.Event()
-    work = asyncio.get_running_loop().run_in_executor(None, _operate, connection, now, stop)
+    work = asyncio.get_running_loop().run_in_executor(None, _operate, connection, injected, now, stop)
     try:
         await asyncio.shield(work)
     finally:
@@ -87,7 +100,7 @@ async def run(connection: Connection, *, now: Callable[[], datetime] = clock.now
         await asyncio.shield(work)  # whoever leads next must not find us writing
 
 
-def _operate(connection: Connection, now: Callable[[], datetime], stop: threading.Event) -> None:
+def _operate(connection: Connection, injected: Injected, now: Callable[[], datetime], stop: threading.Event) -> None:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -99,7 +112,7 @@ def _operate(connection: Connection, now: Callable[[], datetime], stop: threadin
         obj = msgspec.to_builtins(dict(body))
         if obj.get("metadata", {}).get("deletionTimestamp"):
             return
-        wanted = status_of(obj, now())
+        wanted = status_of(obj, now(), injected)
         if wanted != obj.get("status"):
             patch.status.update(wanted)
 

@@ -78,7 +78,6 @@ def _instead(wanted: OnInjected, on_fail: Action, situation: Situation) -> str:
 
 def _told(answer: Answer, injected: Injected, fix: str) -> Answer:
     row = injectors.row_of(injected)
-    where = f"{row.field} of {injected.source}" if row.field and injected.source.startswith(row.sources[0].value) else row.instead
     message = f"{answer.message}; {row.who} adds this container, as {injected.source} says"
-    helps = f"not yours to change: whoever runs the platform does it in {where}: {fix}"
+    helps = f"not yours to change: whoever runs the platform does it in {injectors.mended_in(injected)}: {fix}"
     return msgspec.structs.replace(answer, message=clean(message), fix=clean(helps))

@@ -166,6 +166,25 @@ def row_of(injected: Injected) -> Injector:
     return _ROWS[injected.injector]
 
 
+def named(injected: Injected) -> str:
+    """Returns what a container is, for a person: `KServe's storage-initializer (ClusterStorageContainer default)`."""
+    row = row_of(injected)
+    return f"{row.who}'s {row.container} ({injected.source})"
+
+
+def mended_in(injected: Injected) -> str:
+    """Returns where the platform's administrator changes it."""
+    row = row_of(injected)
+    return f"{row.field} of {injected.source}" if row.field and injected.source.startswith(row.sources[0].value) else row.instead
+
+
+def alone(injected: Injected) -> dict[str, Json]:
+    """Returns a pod with the container and nothing else."""
+    row = row_of(injected)
+    field = "initContainers" if Role.INIT in row.roles else "containers"
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {field: [{**injected.body, "name": row.container}]}}
+
+
 def described(source: Source, obj: Mapping[str, Json]) -> tuple[Injected, ...]:
     """Returns the containers that an object of the platform's configuration describes. Never raises, whatever it is given."""
     return tuple(
