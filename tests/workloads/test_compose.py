@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlwarden import workloads
 from mlwarden.model.workload import Partial, Pod, Role
-from mlwarden.workloads import KINDS, Place, Shape, compose, merge
+from mlwarden.workloads import KINDS, Place, Shape, compose, merge, podspec
 
 IMAGE = "registry.example/train:1"
 
@@ -145,5 +145,5 @@ def test_no_value_ends_the_composition_in_an_exception(value: Any, row: Any, und
     spec = {"templates": [value, value], "templateDefaults": value, "predictor": value, "autoscalerOptions": value} if under else value
     group = f"{row.group}/v1"
     for pod in workloads.extract({"apiVersion": group, "kind": row.kind, "spec": spec}).pods:
-        listed = [body for field, _ in compose.LISTS for body in (pod.spec.get(field) or []) if isinstance(pod.spec.get(field), list)]
+        listed = [body for field, _ in podspec.LISTS for body in (pod.spec.get(field) or []) if isinstance(pod.spec.get(field), list)]
         assert len(listed) == len(pod.containers)  # the view walks both side by side

@@ -8,10 +8,8 @@ Composition is bounded: what many templates inherit is shared, and where the sum
 are partial instead, so that no object makes the work grow with its square.
 """
 
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -20,44 +18,29 @@ from mlwarden.model.workload import Container, Image, Json, Partial, Pod, Role
 from mlwarden.workloads import merge
 from mlwarden.workloads.kinds import Place, Shape
 from mlwarden.workloads.paths import expand, join
-from mlwarden.workloads.volumes import image_of
+from mlwarden.workloads.podspec import (
+    EMPTY,
+    INHERITED,
+    JUDGED,
+    KNOWN,
+    LISTS,
+    NAMES,
+    POD_FIELDS,
+    ROLES,
+    as_list,
+    as_map,
+    as_text,
+    images_of,
+    of_spec,
+    runs,
+)
 
 BUDGET = 100_000
 """Values that are merged into the pods of one place, all of them together."""
-LISTS = (("initContainers", Role.INIT), ("containers", Role.CONTAINER), ("ephemeralContainers", Role.EPHEMERAL))
-"""The lists of containers of a pod spec, in the order in which they start."""
-_ROLES = dict(LISTS)
-_NAMES = tuple(_ROLES)
 _OCI = (("oci+native://", Role.VOLUME), ("oci://", Role.CONTAINER))
 """How a model's URI names an image, and what it becomes: KServe's modelcar is a container, a native one is mounted."""
 _STORAGE = "STORAGE_URI"
 """The variable by which a custom predictor names its model."""
-POD_FIELDS = (
-    *("activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy", "enableServiceLinks"),
-    *("hostAliases", "hostIPC", "hostNetwork", "hostPID", "hostUsers", "hostname", "imagePullSecrets", "nodeName", "nodeSelector"),
-    *("os", "overhead", "preemptionPolicy", "priority", "priorityClassName", "readinessGates", "resourceClaims", "resources"),
-    *("restartPolicy", "runtimeClassName", "schedulerName", "schedulingGates", "securityContext", "serviceAccount"),
-    *("serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds"),
-    *("tolerations", "topologySpreadConstraints", "volumes"),
-)
-"""Fields of a pod spec that are no containers."""
-_INHERITED = tuple(field for field in POD_FIELDS if field != "volumes")
-_KNOWN = frozenset(POD_FIELDS)
-_JUDGED = frozenset(
-    {
-        *("automountServiceAccountToken", "hostIPC", "hostNetwork", "hostPID", "hostUsers", "nodeName", "securityContext"),
-        *("serviceAccount", "serviceAccountName", "volumes"),
-    }
-)
-"""Those that make a pod of a place without containers: somebody else says the rest, and these are dangerous by themselves."""
-_BESIDE = frozenset(
-    {
-        *("args", "command", "env", "envFrom", "imagePullPolicy", "lifecycle", "livenessProbe", "ports", "readinessProbe", "resources"),
-        *("securityContext", "startupProbe", "volumeMounts", "workingDir", "source", "script", "tty"),
-    }
-)
-"""Fields that make a container of a map with an image."""
-_EMPTY: Mapping[str, Json] = {}
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +50,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
         defaults: what each is laid over, with its path.
         sources: what pod fields are inherited from, nearest first.
         volumes: of each source, name → place in its list, and the volume.
-        patches: what is laid over the pods: the path of the text, and the patch; None where it cannot be read.
+        patches: what is laid over the pods: the path of the as_text, and the patch; None where it cannot be read.
         shared: fields of a lone container that are said beside it, with their paths.
         labels: labels and annotations that all of the pods get.
         images: images that are named elsewhere, with their paths.
@@ -116,12 +99,12 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
     )
     shared = {field: found for field, path in place.shared for found in expand(obj, path, base)[:1]}
     if times > 1:
-        inherited = [value[field] for _, value in sources for field in _INHERITED if field in value]
+        inherited = [value[field] for _, value in sources for field in INHERITED if field in value]
         weight = sum(_weight(each) for each in (*inherited, labels, *(patch for _, patch in patches), *(value for _, value in defaults)))
         if weight * times > BUDGET:
             return Given(shared=shared, images=images, too_much=True)
     volumes = tuple(
-        {merge.named(each, "name"): (index, each) for index, each in enumerate(_list(value, "volumes"))} for _, value in sources
+        {merge.named(each, "name"): (index, each) for index, each in enumerate(as_list(value, "volumes"))} for _, value in sources
     )
     return Given(
         defaults=defaults[0] if defaults else None,
@@ -158,59 +141,6 @@ def pod(path: str, value: Json, place: Place, has: Given) -> Pod | None:
     return _composed(path, value, place, has)
 
 
-def runs(value: Mapping[str, Any], partial: Partial = Partial.NOTHING) -> bool:
-    """Whether this has the shape of a pod spec: containers of some kind, or a volume that is an image; of a partial one any part of it."""
-    if any(isinstance(value.get(name), list) and any(isinstance(each, dict) for each in value[name]) for name in _NAMES):
-        return True
-    if partial and not _JUDGED.isdisjoint(value):
-        return True
-    volumes = value.get("volumes")
-    return isinstance(volumes, list) and any(image_of(volume) is not None for volume in volumes)
-
-
-def is_container(value: Mapping[str, Any]) -> bool:
-    """Whether a map with an `image` is a container, by what stands beside it, or an image in the parts that charts and operators like."""
-    image = value["image"]
-    if isinstance(image, dict):
-        return isinstance(image.get("repository"), str)
-    return isinstance(image, str) and not _BESIDE.isdisjoint(value)
-
-
-def of_spec(
-    path: str,
-    spec: Mapping[str, Json],
-    *,
-    metadata: Mapping[str, Json] | None = None,
-    bare: bool = False,
-    partial: Partial = Partial.NOTHING,
-) -> Pod:
-    """Returns the pod of a pod spec as it is written."""
-    base = path if bare else join(path, "spec")
-    containers = tuple(
-        Container(
-            path=f"{base}.{field}[{index}]" if base else f"{field}[{index}]",
-            name=_text(_map(body).get("name")),
-            role=role,
-            body=_map(body),
-            partial=bool(partial),
-        )
-        for field, role in LISTS
-        if isinstance(spec.get(field), list)
-        for index, body in enumerate(spec[field])
-    )
-    images = tuple(_images(containers, spec.get("volumes"), f"{base}.volumes"))
-    return Pod(
-        path=path,
-        bare=bare,
-        metadata=metadata or {},
-        spec=spec,
-        containers=containers,
-        images=images,
-        partial=partial,
-        has_metadata=not bare,
-    )
-
-
 @dataclass(slots=True)
 class _Making:
     """A pod that is being made.
@@ -241,7 +171,7 @@ class _Making:
         place, over = self.place, self.over
         named = place.fields if place.shape is Shape.CONTAINER else {name: place.fields.get(name, name) for name in POD_FIELDS}
         self.spec = {name: over[key] for name, key in named.items() if key in over}
-        self.origins = {leaf: where for leaf, where in self.said.items() if leaf.partition(".")[0] in _KNOWN}
+        self.origins = {leaf: where for leaf, where in self.said.items() if leaf.partition(".")[0] in KNOWN}
         self.origins |= {name: f"{self.path}.{key}" for name, key in place.fields.items() if name != key}
         self.containers = [*self._lone(), *self._listed()]
         self.partial = place.partial
@@ -249,7 +179,7 @@ class _Making:
             self.partial = Partial.POD
         elif place.lone_partial and any(isinstance(over.get(name), dict) for name in place.lone):
             self.partial = Partial.CONTAINERS
-        alone = place.partial and (not _JUDGED.isdisjoint(self.spec) or place.patch in over)
+        alone = place.partial and (not JUDGED.isdisjoint(self.spec) or place.patch in over)
         self.spec = {**place.sets, **self.spec}
         return bool(self.containers or alone)
 
@@ -276,13 +206,13 @@ class _Making:
             body = merge.merged(self.place.adds, body)
         imageless = bool(self.place.adds) and "image" not in body
         return Container(
-            path=path, name=_text(body.get("name")) or name, role=Role.CONTAINER, body=body, partial=imageless, origins=origins
+            path=path, name=as_text(body.get("name")) or name, role=Role.CONTAINER, body=body, partial=imageless, origins=origins
         )
 
     def _listed(self) -> Iterator[Container]:
-        for steps, name in (*(((name,), name) for name in _NAMES), *self.place.lists):
+        for steps, name in (*(((name,), name) for name in NAMES), *self.place.lists):
             for where, body in self._items(steps):
-                yield Container(path=where, name=_text(_map(body).get("name")), role=_ROLES[name], body=_map(body))
+                yield Container(path=where, name=as_text(as_map(body).get("name")), role=ROLES[name], body=as_map(body))
 
     def _items(self, steps: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
         """The items of one list of containers with where each is written: here, or in the defaults."""
@@ -299,7 +229,7 @@ class _Making:
     def inherit(self) -> None:
         """Puts in what the place does not say and inherits, nearest first; of volumes those that are mounted."""
         for (where, source), volumes in zip(self.has.sources, self.has.volumes, strict=True):
-            for name in _INHERITED:
+            for name in INHERITED:
                 if name not in self.spec and name in source:
                     self.spec[name] = source[name]
                     self.origins[name] = f"{where}.{name}"
@@ -310,9 +240,9 @@ class _Making:
                 del self.spec[name]
 
     def _mount(self, where: str, volumes: Mapping[str | int | None, tuple[int, Json]]) -> None:
-        bodies = (*(container.body for container in self.containers), _map(self.over.get("containerSet")))
-        wanted = dict.fromkeys(merge.named(mount, "name") for body in bodies for mount in _list(body, "volumeMounts"))
-        own = _list(self.spec, "volumes")
+        bodies = (*(container.body for container in self.containers), as_map(self.over.get("containerSet")))
+        wanted = dict.fromkeys(merge.named(mount, "name") for body in bodies for mount in as_list(body, "volumeMounts"))
+        own = as_list(self.spec, "volumes")
         have = {merge.named(volume, "name") for volume in own}
         more = [volumes[name] for name in wanted if name in volumes and name not in have]
         if more:
@@ -333,14 +263,14 @@ class _Making:
                 self._patch(where, patch)
 
     def _patch(self, where: str, patch: Mapping[str, Json]) -> None:
-        rest = {name: value for name, value in patch.items() if name not in _ROLES}
+        rest = {name: value for name, value in patch.items() if name not in ROLES}
         self.spec = merge.merged(self.spec, rest)
         leaves = merge.leaves({name: value for name, value in rest.items() if name != "volumes"})
         self.origins |= {leaf: f"{where}.{leaf}" for leaf in leaves}
-        self.origins |= _placed(_list(self.spec, "volumes"), _list(rest, "volumes"), "volumes", where)
+        self.origins |= _placed(as_list(self.spec, "volumes"), as_list(rest, "volumes"), "volumes", where)
         for name, role in LISTS:
-            listed = _list(patch, name)
-            if any(_map(each).get("$patch") == "replace" for each in listed):
+            listed = as_list(patch, name)
+            if any(as_map(each).get("$patch") == "replace" for each in listed):
                 self.containers = [each for each in self.containers if each.role is not role]
             self._patch_containers(f"{where}.{name}", role, listed)
 
@@ -351,7 +281,7 @@ class _Making:
         for index, body in enumerate(listed):
             if not isinstance(body, dict) or body.get("$patch") == "replace":
                 continue
-            written, name = f"{where}[{index}]", _text(body.get("name"))
+            written, name = f"{where}[{index}]", as_text(body.get("name"))
             known = at.get(name)
             if body.get("$patch") == "delete":
                 gone |= {known} if known is not None else set()
@@ -381,7 +311,7 @@ class _Making:
             bodies = [each.body for each in self.containers if each.role is role]
             if bodies:
                 self.spec[name] = bodies
-        said = self.over if self.place.metadata == "." else _map(self.over.get(self.place.metadata)) if self.place.metadata else _EMPTY
+        said = self.over if self.place.metadata == "." else as_map(self.over.get(self.place.metadata)) if self.place.metadata else EMPTY
         pod = Pod(
             path=self.path,
             bare=True,
@@ -398,7 +328,7 @@ class _Making:
         return replace(
             pod,
             images=(
-                *_images(pod.containers, pod.spec.get("volumes"), pod),
+                *images_of(pod.containers, pod.spec.get("volumes"), pod),
                 *self.unread,
                 *self._named(),
                 *_models(pod, self.over, self.place),
@@ -436,7 +366,7 @@ def _labels(sources: list[Mapping[str, Json]]) -> dict[str, Mapping[str, Json]]:
 def _at(value: Mapping[str, Json], steps: tuple[str, ...]) -> list[Json]:
     held: Json = value
     for step in steps:
-        held = _map(held).get(step)
+        held = as_map(held).get(step)
     return held if isinstance(held, list) else []
 
 
@@ -444,7 +374,7 @@ def _over(container: Container, patch: Mapping[str, Json], where: str) -> Contai
     """A container with a patch over it."""
     body = merge.merged(container.body, patch)
     said = {leaf: f"{where}.{leaf}" for leaf in merge.leaves({key: value for key, value in patch.items() if key not in {"name", "env"}})}
-    origins = {**container.origins, **said, **_placed(_list(body, "env"), _list(patch, "env"), "env", where)}
+    origins = {**container.origins, **said, **_placed(as_list(body, "env"), as_list(patch, "env"), "env", where)}
     return replace(container, body=body, origins=origins)
 
 
@@ -455,26 +385,12 @@ def _placed(merged: list[Json], patch: list[Json], field_name: str, where: str) 
     return {f"{field_name}[{index}]": f"{where}.{field_name}[{at[name]}]" for index, name in enumerate(names) if name in at}
 
 
-def _images(containers: tuple[Container, ...], volumes: Json, where: str | Pod) -> Iterator[Image]:
-    """The images of containers, and of those volumes that are images; the volumes' path, or the pod that knows where each is."""
-    for each in containers:
-        if "image" in each.body or not each.partial:
-            path = each.where("image") if each.origins else f"{each.path}.image"
-            yield Image(reference=reference(each.body.get("image")), path=path, owner=each.name, role=each.role)
-    for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
-        found = image_of(volume)
-        if found is not None:
-            text, steps = found
-            start = where.where(f"volumes[{index}]") if isinstance(where, Pod) else f"{where}[{index}]"
-            yield Image(reference=text, path=functools.reduce(join, steps, start), owner=_text(_map(volume).get("name")), role=Role.VOLUME)
-
-
 def _models(made: Pod, value: Mapping[str, Json], place: Place) -> Iterator[Image]:
     """The images that a model's URI names."""
     uris = [found for name in place.models for found in expand(value, name, made.path)]
     if place.models:
         for each in made.containers:
-            variables = enumerate(map(_map, _list(each.body, "env")))
+            variables = enumerate(map(as_map, as_list(each.body, "env")))
             uris += [(each.where(f"env[{at}].value"), env.get("value")) for at, env in variables if env.get("name") == _STORAGE]
     for where, uri in uris:
         for scheme, role in _OCI:
@@ -487,16 +403,6 @@ def _unread(where: str, text: Json) -> Iterator[Image]:
     """A patch that nobody can read and that seems to name an image: which one is not known."""
     if isinstance(text, str) and "image" in text and "{{" not in text:
         yield Image(reference="", path=where, owner="podSpecPatch", role=Role.CONTAINER)
-
-
-def reference(image: Json) -> str:
-    """Returns an image as it is written, or put together of `repository` and `tag`, as many operators have it."""
-    if isinstance(image, dict):
-        repository, tag, digest = (_text(image.get(key)) for key in ("repository", "tag", "digest"))
-        registry = _text(image.get("registry"))
-        name = f"{registry}/{repository}" if registry and repository else repository
-        return f"{name}@{digest}" if name and digest else f"{name}:{tag}" if name and tag else name
-    return _text(image)
 
 
 def _weight(value: Json) -> int:
@@ -513,16 +419,3 @@ def _weight(value: Json) -> int:
         elif isinstance(top, str):
             count += len(top) // 100
     return count
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _map(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else _EMPTY
-
-
-def _list(value: Mapping[str, Json], field: str) -> list[Json]:
-    found = value.get(field)
-    return found if isinstance(found, list) else []

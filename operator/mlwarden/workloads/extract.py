@@ -11,7 +11,7 @@ Rejected: a recursive walk (an object nested a thousand deep must not end in an 
 from collections.abc import Iterator, Mapping
 
 from mlwarden.model.workload import Json, Partial, Pod, Resource, Workload
-from mlwarden.workloads import compose
+from mlwarden.workloads import compose, podspec
 from mlwarden.workloads.kinds import KINDS, SCALE, Kind, Place, Shape
 from mlwarden.workloads.paths import expand, join
 
@@ -130,11 +130,11 @@ def _walk(obj: Json, base: str, seen: set[str], bodies: set[str]) -> Iterator[Po
         if isinstance(value, list):
             stack.extend((f"{path}[{index}]", element) for index, element in enumerate(value) if isinstance(element, dict | list))
         elif isinstance(value, dict):
-            if path not in seen and compose.runs(value):
-                pod = compose.of_spec(path, value, bare=True)
+            if path not in seen and podspec.runs(value):
+                pod = podspec.of_spec(path, value, bare=True)
                 bodies.update(container.path for container in pod.containers)
                 yield pod
-            if "image" in value and path not in bodies and compose.is_container(value) and not _reported(path, base):
+            if "image" in value and path not in bodies and podspec.is_container(value) and not _reported(path, base):
                 yield from filter(None, [compose.pod(path, value, _LONE, compose.NOTHING)])
             if "podSpecPatch" in value and (where := join(path, "podSpecPatch")) not in seen:
                 found = compose.pod(path, {"podSpecPatch": value["podSpecPatch"]}, _PATCH, compose.NOTHING)

@@ -120,6 +120,10 @@ def _replicas(name: str) -> tuple[Place, ...]:
     return _templates(f"spec.{name}.*.template")
 
 
+_ARGO_AGENT: Mapping[str, Json] = {"runAsNonRoot": True, "runAsUser": 8737, "seccompProfile": {"type": "RuntimeDefault"}}
+"""The security context of the pod in which Argo runs executor plugins (agent.go, MinimalPodSC)."""
+
+
 def _argo(spec: str) -> tuple[Place, ...]:
     """Source: argo-workflows, workflow/controller, workflowpod.go (createWorkflowPod, setupServiceAccount, addVolumeReferences)."""
     template = Place(
@@ -143,7 +147,7 @@ def _argo(spec: str) -> tuple[Place, ...]:
         path=f"{spec}.executorPlugins[].spec.sidecar.container",
         shape=Shape.CONTAINER,
         inherits=(spec,),
-        sets={"automountServiceAccountToken": False},
+        sets={"automountServiceAccountToken": False, "securityContext": _ARGO_AGENT},
     )
     return (
         Place(path=spec, shape=Shape.SPEC, partial=Partial.POD, patch="podSpecPatch", operators=template.operators),
