@@ -24,7 +24,7 @@ STORAGE = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers"
 def kserve(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Running"]:
     """A controller where KServe is installed only after it began."""
     name = cluster.create_namespace("kserve-of-a-test")
-    with ready(cluster, tmp_path_factory.mktemp("injected"), platform={"kserve": name}) as running:
+    with ready(cluster, tmp_path_factory.mktemp("injected"), platform={"kserve": name, "argo": name}) as running:
         admin = cluster.api()
         names = {"kind": "ClusterStorageContainer", "plural": "clusterstoragecontainers", "singular": "clusterstoragecontainer"}
         schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
@@ -85,6 +85,27 @@ def test_a_pod_with_kserves_container_is_released_and_one_with_an_impostor_is_no
         "refused, and KServe's own with it: no InferenceService with a storageUri ever ran",
         "held and never released; KServe's own is warned of and runs",
     )
+
+
+def test_argos_own_containers_are_known_by_the_argument_of_its_controller(kserve: "Running", good_pod: Any) -> None:
+    (image, digest), (app, app_digest) = unique(), unique()
+    pinned, main = f"{image}@{digest}", f"{app}@{app_digest}"
+    labels = {"app": "workflow-controller"}
+    arguments = ["--configmap", "workflow-controller-configmap", "--executor-image", image]
+    containers = {"containers": [{"name": "workflow-controller", "image": "controller:1", "args": arguments}]}
+    template = {"metadata": {"labels": labels}, "spec": containers}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+    path = f"/apis/apps/v1/namespaces/{kserve.settings.platform['argo']}/deployments"
+    kserve.admin.create(path, {"metadata": {"name": "workflow-controller"}, "spec": spec})
+    space = kserve.held.namespace()
+    for name, word in (("step", "wait"), ("impostor", "agent")):
+        pod = good_pod(name, main)
+        pod["spec"]["containers"].append({"name": "wait", "image": pinned, "command": ["argoexec", word, "--loglevel", "info"]})
+        kserve.held.create(space, pod)
+    kserve.answer(pinned, scan=CLEAN)
+    kserve.answer(main, scan=CLEAN)
+    kserve.held.until(lambda: not gated(kserve, space, "step"))
+    assert gated(kserve, space, "impostor")
 
 
 def test_it_is_said_once_per_cluster_as_a_condition_of_each_policy(kserve: "Running") -> None:

@@ -163,3 +163,121 @@ def test_described_containers_are_left_as_they_are() -> None:
     known = Platform(injected=injectors.described(Source.STORAGE_CONTAINERS, before))
     whose(initializer(), known)
     assert before == copy.deepcopy(storage_container())
+
+
+AGENT = Platform(injected=injectors.described(Source.KSERVE, {"data": {"agent": '{"image": "kserve/agent:v0.17.0"}'}}))
+QUEUE = Platform(injected=injectors.described(Source.KNATIVE, {"data": {"queue-sidecar-image": "gcr.io/knative/queue@" + D}}))
+ISTIO = Platform(
+    injected=injectors.described(
+        Source.ISTIO, {"data": {"values": '{"global": {"hub": "docker.io/istio", "tag": "1.27.0", "proxy_init": {"image": "proxyv2"}}}'}}
+    )
+)
+ARGO = Platform(
+    injected=injectors.described(
+        Source.ARGO,
+        {"spec": {"template": {"spec": {"containers": [{"args": ["--configmap", "c", "--executor-image", "quay.io/argo/exec:v3.7"]}]}}}},
+    )
+)
+CONTROL = {
+    "allowPrivilegeEscalation": False,
+    "privileged": False,
+    "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
+    "readOnlyRootFilesystem": False,
+    "runAsGroup": 0,
+    "runAsNonRoot": False,
+    "runAsUser": 0,
+}
+LOGGED = ["--loglevel", "info", "--log-format", "text", "--gloglevel", "0"]
+OTHERS: dict[str, tuple[Platform, str, dict[str, Any]]] = {
+    "kserve-agent": (
+        AGENT,
+        "containers",
+        {
+            "name": "agent",
+            "image": "kserve/agent:v0.17.0",
+            "args": ["--enable-batcher", "--max-batchsize", "32", "--component-port", "8080"],
+            "ports": [{"name": "agent-port", "containerPort": 9081, "protocol": "TCP"}],
+            "env": [{"name": "SERVING_READINESS_PROBE", "value": "{}"}],
+            "readinessProbe": {"httpGet": {"path": "/", "port": 9081}},
+            "securityContext": {"allowPrivilegeEscalation": False},
+        },
+    ),
+    "knative-queue-proxy": (
+        QUEUE,
+        "containers",
+        {
+            "name": "queue-proxy",
+            "image": "gcr.io/knative/queue@" + D,
+            "ports": [{"containerPort": 8012, "name": "queue-port"}],
+            "env": [{"name": "SERVING_NAMESPACE", "value": "n"}, {"name": "USER_PORT", "value": "8080"}],
+            "readinessProbe": {"httpGet": {"port": 8012, "path": "/"}},
+            "securityContext": {"allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}},
+        },
+    ),
+    "istio-init": (
+        ISTIO,
+        "initContainers",
+        {
+            "name": "istio-init",
+            "image": "docker.io/istio/proxyv2:1.27.0",
+            "args": ["istio-iptables", "-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*"],
+            "securityContext": CONTROL,
+        },
+    ),
+    "argo-init": (ARGO, "initContainers", {"name": "init", "image": "quay.io/argo/exec:v3.7", "command": ["argoexec", "init", *LOGGED]}),
+    "argo-wait": (
+        ARGO,
+        "containers",
+        {
+            "name": "wait",
+            "image": "quay.io/argo/exec:v3.7",
+            "command": ["argoexec", "wait", *LOGGED],
+            "env": [{"name": "ARGO_TEMPLATE", "value": "{}"}],
+            "volumeMounts": [{"name": "var-run-argo", "mountPath": "/var/run/argo"}, {"name": "t", "mountPath": "/mainctrfs/data"}],
+            "securityContext": {"allowPrivilegeEscalation": False},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_each_injector_adds_is_the_platforms(name: str) -> None:
+    known, where, container = OTHERS[name]
+    found = whose(container, known, where=where)
+    assert found is not None
+    assert found.injector == name
+    assert injectors.mended_in(found)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": "evil:1"},
+        {"command": ["sh", "-c", "id"]},
+        {"command": ["argoexec", "wait", "--kubeconfig", "/tmp/x"]},
+        {"command": "argoexec wait"},
+        {"args": ["sh", {}]},
+        {"env": [{"name": "LD_PRELOAD", "value": "x"}]},
+        {"envFrom": [{"secretRef": {"name": "x"}}]},
+        {"volumeMounts": [{"name": "v", "mountPath": "/usr/lib"}]},
+        {"readinessProbe": {"exec": {"command": ["id"]}}},
+        {"lifecycle": {"preStop": {"exec": {"command": ["id"]}}}},
+        {"securityContext": {"privileged": True}},
+        {"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
+        {"restartPolicy": "Always"},
+    ],
+)
+def test_an_impostor_of_any_injector_is_the_authors(name: str, changes: dict[str, Any]) -> None:
+    known, where, container = OTHERS[name]
+    assert whose({**container, **changes}, known, where=where) is None
+
+
+def test_every_row_is_tried_here() -> None:
+    assert {row.name for row in injectors.INJECTORS} == {"kserve-storage-initializer", *OTHERS}
+
+
+@pytest.mark.parametrize("source", Source)
+@pytest.mark.parametrize("odd", [None, {}, {"data": {"values": "{"}}, {"spec": []}, {"spec": {"template": {"spec": {"containers": "x"}}}}])
+def test_a_configuration_that_is_none_describes_nothing(source: Source, odd: Any) -> None:
+    assert injectors.described(source, odd or {}) == ()

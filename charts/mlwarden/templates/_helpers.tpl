@@ -93,10 +93,18 @@ livenessProbe:
 - apiGroups: [serving.kserve.io]
   resources: [clusterstoragecontainers]
   verbs: [list, watch]
-{{- if .Values.platform.kserve }}
+{{- range $injector, $object := dict "kserve" "inferenceservice-config" "knative" "config-deployment" "istio" "istio-sidecar-injector" }}
+{{- if index $.Values.platform $injector }}
 - apiGroups: [""]
   resources: [configmaps]
-  resourceNames: [inferenceservice-config]
+  resourceNames: [{{ $object }}]
+  verbs: [list, watch]
+{{- end }}
+{{- end }}
+{{- if .Values.platform.argo }}
+- apiGroups: [apps]
+  resources: [deployments]
+  resourceNames: [workflow-controller]
   verbs: [list, watch]
 {{- end }}
 {{- end }}

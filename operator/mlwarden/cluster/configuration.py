@@ -14,13 +14,18 @@ from typing import Any
 
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.informer import Informer, Key
-from mlwarden.cluster.kinds import CONFIG_MAP, STORAGE_CONTAINER
+from mlwarden.cluster.kinds import CONFIG_MAP, DEPLOYMENT, STORAGE_CONTAINER
 from mlwarden.model.platform import Injected, Platform
 from mlwarden.model.policy import Settings
 from mlwarden.workloads.injectors import INJECTORS, Source, described
 
-_CONFIG_MAPS = {Source.KSERVE: "kserve"}
-"""Source → the entry of `settings.platform` with its namespace. A source is called what its ConfigMap is called."""
+_NAMED = {
+    Source.KSERVE: ("kserve", CONFIG_MAP),
+    Source.KNATIVE: ("knative", CONFIG_MAP),
+    Source.ISTIO: ("istio", CONFIG_MAP),
+    Source.ARGO: ("argo", DEPLOYMENT),
+}
+"""Source → the entry of `settings.platform` with its namespace, and the kind. A source is called what its object is called."""
 
 
 class Configuration:
@@ -41,11 +46,11 @@ class Configuration:
                 client, STORAGE_CONTAINER, on_change=containers, copy=False, optional=True, on_synced=on_change
             )
         }
-        for source, entry in _CONFIG_MAPS.items():
+        for source, (entry, kind) in _NAMED.items():
             if namespace := settings.platform.get(entry):
                 query = {"fieldSelector": f"metadata.name={source}"}
                 self._informers[source] = Informer(
-                    client, CONFIG_MAP, namespace=namespace, query=query, on_change=self._changed(source), copy=False, on_synced=on_change
+                    client, kind, namespace=namespace, query=query, on_change=self._changed(source), copy=False, on_synced=on_change
                 )
 
     @property

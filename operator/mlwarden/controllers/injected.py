@@ -25,9 +25,10 @@ from mlwarden.workloads import injectors
 def found(compiled: CompiledPolicy, platform: Platform, now: datetime) -> tuple[bool, str] | None:
     """Returns whether what the platform adds passes a policy, and a line about it; None where that is not asked, or nothing is added."""
     expression = compiled.policy.spec.requirement.expression
-    if not platform.injected or expression is None or expression.for_each is not Each.CONTAINER or expression.sees_resources:
+    described = [each for each in platform.injected if injectors.row_of(each).is_whole]
+    if not described or expression is None or expression.for_each is not Each.CONTAINER or expression.sees_resources:
         return None
-    failing = [each for each in platform.injected if _fails(compiled, each, now)]
+    failing = [each for each in described if _fails(compiled, each, now)]
     if not failing:
         return True, "what the platform puts into pods passes"
     told = "; ".join(f"{injectors.named(each)}: in {injectors.mended_in(each)}" for each in failing)
