@@ -297,6 +297,46 @@ def test_a_spark_applications_driver_and_executors_are_pods(kind: str, failing: 
     attack(f"{kind}: privilege, the node's network and an image in sparkConf", "admitted", "refused")
 
 
+@pytest.mark.parametrize("kind", ["LLMInferenceService", "LLMInferenceServiceConfig"])
+def test_presets_say_the_rest_of_a_language_models_pods(kind: str, failing: Failing) -> None:
+    def llm(**spec: Any) -> dict[str, Any]:
+        return {"apiVersion": "serving.kserve.io/v1alpha1", "kind": kind, "metadata": {"name": "l"}, "spec": {"replicas": 2, **spec}}
+
+    main = {"containers": [{"name": "main", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}
+    assert failing(llm(model={"uri": "hf://facebook/opt-125m"}, template=main, prefill={"template": main, "worker": main})) == set()
+    assert failing(llm(model={"uri": "oci://docker.io/miner/model:latest"})) == {
+        ("pinned-images", "spec.model.uri"),
+        ("trusted-registries", "spec.model.uri"),
+    }
+    evil = {"hostNetwork": True, "containers": [{"name": "main", "image": "docker.io/miner/x:1", "securityContext": {"privileged": True}}]}
+    for at, spec in {"worker": {"worker": evil}, "router.scheduler.template": {"router": {"scheduler": {"template": evil}}}}.items():
+        assert failing(llm(**spec)) == {
+            ("host-namespaces", f"spec.{at}.hostNetwork"),
+            ("trusted-registries", f"spec.{at}.containers[0].image"),
+            ("privileged-containers", f"spec.{at}.containers[0].securityContext.privileged"),
+        }
+
+
+@pytest.mark.parametrize("kind", ["TrainingRuntime", "ClusterTrainingRuntime"])
+def test_of_a_training_runtime_only_what_it_sets_can_fail(kind: str, failing: Failing) -> None:
+    def training(spec: Mapping[str, Any]) -> dict[str, Any]:
+        job = {"name": "node", "template": {"spec": {"template": {"spec": spec}}}}
+        return {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": kind,
+            "metadata": {"name": "r"},
+            "spec": {"template": {"spec": {"replicatedJobs": [job]}}},
+        }
+
+    path = "spec.template.spec.replicatedJobs[0].template.spec.template.spec"
+    assert failing(training({"containers": [{"name": "node", "image": "registry.example.com/torch:2"}]})) == set()
+    assert failing(training({"containers": [{"name": "node"}], "hostPID": True, "volumes": [HOST_PATH]})) == {
+        ("host-namespaces", f"{path}.hostPID"),
+        ("host-path-volumes", f"{path}.volumes[0].hostPath"),
+        ("volume-types", f"{path}.volumes[0]"),
+    }
+
+
 def test_an_override_that_is_silent_passes_and_one_that_undoes_does_not(failing: Failing) -> None:
     """Of something partial what is set is judged as it is set: half a list, a no, and a value beside one that is missing."""
     assert failing(patched({"containers": [{"name": "node", "securityContext": {"readOnlyRootFilesystem": True}}]})) == set()

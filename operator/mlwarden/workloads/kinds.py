@@ -248,7 +248,16 @@ def _spark(spec: str) -> tuple[Place, ...]:
     return *_specs(spec, partial=Partial.POD), *half("driver"), *half("executor")
 
 
-_TRAINER_PATCH = "spec.runtimePatches[].trainingRuntimeSpec.template.spec.replicatedJobs[].template.spec.template"
+def _llm(spec: str) -> tuple[Place, ...]:
+    """Source: kserve, pkg/apis/serving/v1alpha2/llm_inference_service_types.go: presets and baseRefs lie beneath, by container name."""
+    scheduler = "router.scheduler.template", "router.scheduler.tokenizer.template"
+    parts = "template", "worker", "prefill.template", "prefill.worker", *scheduler
+    model = Place(path=spec, shape=Shape.SPEC, partial=Partial.POD, models=("model.uri", "model.lora.adapters[].uri"))
+    return model, *_specs(*_below(spec, *parts), partial=Partial.POD)
+
+
+_TRAINER_RUNTIME = "spec.template.spec.replicatedJobs[].template.spec.template"
+_TRAINER_PATCH = f"spec.runtimePatches[].trainingRuntimeSpec.{_TRAINER_RUNTIME.removeprefix('spec.')}"
 
 KINDS: tuple[Kind, ...] = (
     _row("", "Pod", "pods", *_templates("")),
@@ -276,6 +285,10 @@ KINDS: tuple[Kind, ...] = (
     ),
     _row("serving.kserve.io", "ServingRuntime", "servingruntimes", *_specs("spec", "spec.workerSpec", partial=Partial.POD)),
     _row("serving.kserve.io", "ClusterServingRuntime", "clusterservingruntimes", *_specs("spec", "spec.workerSpec", partial=Partial.POD)),
+    _row(
+        "serving.kserve.io", "LLMInferenceService", "llminferenceservices", *_llm("spec"), scale=("spec.replicas", "spec.prefill.replicas")
+    ),
+    _row("serving.kserve.io", "LLMInferenceServiceConfig", "llminferenceserviceconfigs", *_llm("spec")),
     _row("kubeflow.org", "Notebook", "notebooks", *_templates("spec.template")),
     _row("kubeflow.org", "PyTorchJob", "pytorchjobs", *_replicas("pytorchReplicaSpecs"), scale=_training("pytorchReplicaSpecs")),
     _row("kubeflow.org", "TFJob", "tfjobs", *_replicas("tfReplicaSpecs"), scale=_training("tfReplicaSpecs")),
@@ -283,6 +296,8 @@ KINDS: tuple[Kind, ...] = (
     _row("kubeflow.org", "XGBoostJob", "xgboostjobs", *_replicas("xgbReplicaSpecs"), scale=_training("xgbReplicaSpecs")),
     _row("kubeflow.org", "PaddleJob", "paddlejobs", *_replicas("paddleReplicaSpecs"), scale=_training("paddleReplicaSpecs")),
     _row("kubeflow.org", "JAXJob", "jaxjobs", *_replicas("jaxReplicaSpecs"), scale=_training("jaxReplicaSpecs")),
+    _row("trainer.kubeflow.org", "TrainingRuntime", "trainingruntimes", *_templates(_TRAINER_RUNTIME, partial=Partial.POD)),
+    _row("trainer.kubeflow.org", "ClusterTrainingRuntime", "clustertrainingruntimes", *_templates(_TRAINER_RUNTIME, partial=Partial.POD)),
     _row(
         "trainer.kubeflow.org",
         "TrainJob",
