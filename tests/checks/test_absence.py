@@ -96,3 +96,15 @@ def test_a_label_is_asked_of_kinds_that_have_a_place_for_it() -> None:
     bare = revision({"containers": [{"image": IMAGE}], "hostPID": True})
     assert outcomes(asked, bare, each="pod") == ["Pass"]
     assert outcomes("has(object.metadata) && object.spec.?hostPID.orValue(false) == false", bare, each="pod") == ["Fail"]
+
+
+def test_an_annotation_that_an_override_sets_is_its_own() -> None:
+    asked = "!('example.com/unsafe' in object.metadata.?annotations.orValue({}))"
+
+    def override(metadata: dict[str, Any]) -> dict[str, Any]:
+        spec = {"podTemplateOverrides": [{"metadata": metadata, "spec": {"containers": [{"name": "node"}]}}]}
+        return {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "t"}, "spec": spec}
+
+    for each in ("pod", "container"):
+        assert outcomes(asked, override({"annotations": {"example.com/unsafe": "x"}}), each=each) == ["Fail"]
+        assert outcomes(asked, override({"labels": {"a": "b"}}), each=each) == ["Pass"]

@@ -68,7 +68,7 @@ class Absence:
         wanted = self._change.get("spec")
         change = wanted if isinstance(wanted, Mapping) else {}
         hardened = patch.merged({**POD, "containers": [CONTAINER]}, change)
-        if not self._can_be_answered(element, pod, "", {"object": {**element.body, "spec": hardened}}):
+        if not self._can_be_answered(element, pod, "", {"object": _nobodys(element.body, hardened)}):
             return True
         spec = self._silent(element, pod)
         if pod.partial is Partial.POD:
@@ -83,7 +83,7 @@ class Absence:
     def _container(self, element: Element, pod: Pod, *, open_: bool) -> bool:
         role, whole = LISTS[Role(element.env["role"])], element.env["object"]
         hardened = patch.merged(CONTAINER, self._change)
-        bare = {"container": hardened, "object": {**whole, "spec": {**POD, role: [hardened]}}}
+        bare = {"container": hardened, "object": _nobodys(whole, {**POD, role: [hardened]})}
         if not self._can_be_answered(element, pod, role, bare):
             return True
         container = patch.merged(hardened, element.body) if open_ else element.body
@@ -103,6 +103,13 @@ class Absence:
             said_elsewhere = POD if pod.partial is Partial.POD else {field: POD[field] for field in pod.lacks if field in POD}
             self._specs[pod.path] = patch.merged(said_elsewhere, spec)
         return self._specs[pod.path]
+
+
+def _nobodys(pod: Mapping[str, Json], spec: Mapping[str, Json]) -> dict[str, Json]:
+    """A pod with another spec, of whose metadata only the name is left: labels and annotations are what an object sets, too."""
+    metadata = pod.get("metadata")
+    known = metadata if isinstance(metadata, Mapping) else {}
+    return {**pod, "metadata": {key: known[key] for key in ("name", "namespace", "generateName") if key in known}, "spec": spec}
 
 
 def asked(program: cel.Program, env: Mapping[str, Json]) -> bool:
