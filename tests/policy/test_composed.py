@@ -317,6 +317,20 @@ def test_presets_say_the_rest_of_a_language_models_pods(kind: str, failing: Fail
         }
 
 
+def test_seldons_containers_lie_over_those_of_packaged_servers_and_the_pod_is_the_authors(failing: Failing) -> None:
+    def deployment(spec: Mapping[str, Any]) -> dict[str, Any]:
+        predictor = {"name": "p", "graph": {"name": "c", "implementation": "SKLEARN_SERVER"}, "componentSpecs": [{"spec": spec}]}
+        body = {"predictors": [predictor]}
+        return {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment", "metadata": {"name": "s"}, "spec": body}
+
+    path = "spec.predictors[0].componentSpecs[0].spec"
+    assert failing(deployment({**HARDENED, "containers": [{"name": "c", "resources": RESOURCES}]})) == set()
+    assert failing(deployment({"containers": [{"name": "c", "securityContext": {"privileged": True}}]})) == {
+        ("service-account-token", f"{path}.automountServiceAccountToken"),
+        ("privileged-containers", f"{path}.containers[0].securityContext.privileged"),
+    }
+
+
 @pytest.mark.parametrize("kind", ["TrainingRuntime", "ClusterTrainingRuntime"])
 def test_of_a_training_runtime_only_what_it_sets_can_fail(kind: str, failing: Failing) -> None:
     def training(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -289,6 +289,16 @@ KINDS: tuple[Kind, ...] = (
         "serving.kserve.io", "LLMInferenceService", "llminferenceservices", *_llm("spec"), scale=("spec.replicas", "spec.prefill.replicas")
     ),
     _row("serving.kserve.io", "LLMInferenceServiceConfig", "llminferenceserviceconfigs", *_llm("spec")),
+    _row(
+        "machinelearning.seldon.io",
+        "SeldonDeployment",
+        "seldondeployments",
+        *_templates("spec.predictors[].componentSpecs[]", partial=Partial.CONTAINERS),  # laid over a packaged server's container, by name
+        *_containers("spec.predictors[].explainer.containerSpec", partial=Partial.POD),
+        scale=("spec.replicas", "spec.predictors[].replicas"),
+    ),
+    _row("mlops.seldon.io", "Server", "servers", *_specs("spec.podSpec", partial=Partial.POD), scale=("spec.replicas",)),
+    _row("mlops.seldon.io", "ServerConfig", "serverconfigs", *_specs("spec.podSpec", partial=Partial.POD)),
     _row("kubeflow.org", "Notebook", "notebooks", *_templates("spec.template")),
     _row("kubeflow.org", "PyTorchJob", "pytorchjobs", *_replicas("pytorchReplicaSpecs"), scale=_training("pytorchReplicaSpecs")),
     _row("kubeflow.org", "TFJob", "tfjobs", *_replicas("tfReplicaSpecs"), scale=_training("tfReplicaSpecs")),
