@@ -65,7 +65,7 @@ def built(sample: dict[str, Any]) -> dict[str, Any]:
     spec = pod["spec"] = merged(pod["spec"], sample.get("spec", {}))
     spec["containers"] = [merged(spec["containers"][0], sample.get("container", {}))]
     if "init" in sample:
-        spec["initContainers"] = [merged(container("init"), sample["init"])]
+        spec["initContainers"] = [merged(container("initial"), sample["init"])]
     if "ephemeral" in sample:
         spec["ephemeralContainers"] = [merged(container("debug"), sample["ephemeral"])]
     if "volume" in sample:

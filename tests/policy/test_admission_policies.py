@@ -144,6 +144,7 @@ def test_roles_are_only_spelled_out_where_they_are_asked_for() -> None:
 
 
 def test_what_passes_is_a_match_condition_and_costs_no_message() -> None:
+    injected = {each.name for each in policy.shipped() if each.spec.injected}
     for obj in policy.admission_policies(policy.shipped(("registry.example.com",)), Settings()):
         if obj["kind"] == "ValidatingAdmissionPolicy":
             (condition,) = obj["spec"]["matchConditions"]
@@ -151,7 +152,10 @@ def test_what_passes_is_a_match_condition_and_costs_no_message() -> None:
             assert "variables." not in condition["expression"]
             (validation,) = obj["spec"]["validations"]
             long = validation["expression"].startswith('variables.large == "the environment is too long')
-            assert (long and "env-credentials" in obj["metadata"]["name"]) or validation["expression"] == "false"
+            left = validation["expression"].startswith("false || variables.large == '' && !(namespaceObject.")
+            name = obj["metadata"]["name"].removeprefix("mlwarden-policy-")
+            assert (long, left) == (name == "env-credentials", name in injected)
+            assert long or left or validation["expression"] == "false"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ OWN = [
         "few",
         requirement={"expression": {"forEach": "pod", "expression": "object.spec.?ephemeralContainers.orValue([]).size() < 2"}},
     ),
+    own(
+        "softer",
+        injected="Warn",
+        match={"objectSelector": {"matchLabels": {"softer": "yes"}}},
+        requirement={"expression": {"forEach": "container", "expression": "container.?workingDir.hasValue()"}},
+    ),
     own("shape", requirement={"expression": {"expression": "object.kind == 'Pod' && object.apiVersion == 'v1' && has(object.metadata)"}}),
     own(
         "objects",
@@ -156,7 +162,7 @@ def test_a_refusal_says_what_where_and_what_helps_in_one_line(api: Any, build: B
         }
     )
     said = refused(api, bad)
-    assert "container main, init may gain privileges it was not started with (privilege-escalation); fix: set securityContext" in said
+    assert "container main, initial may gain privileges it was not started with (privilege-escalation); fix: set securityContext" in said
     assert "mlwarden check FILE" in said
     assert "\n" not in said
 
@@ -263,6 +269,10 @@ def test_what_may_be_the_platforms_is_left_to_the_gate_where_there_is_one_and_to
     assert "storage-initializer" in refused(api, plain)
     assert refused(api, held) == ""
     assert "storage-initialiser" in refused(api, build({"spec": {"initContainers": [{**named, "name": "storage-initialiser"}], **gate}}))
+    softer = build({"spec": {"initContainers": [named], **gate}, "container": {"workingDir": "/"}})
+    softer["metadata"] = {"name": "softer", "labels": {"softer": "yes"}}
+    assert refused(api, softer) == ""
+    assert "softer: storage-initializer" in refused(api, softer, "enforced-none")  # nobody guards the gate there
     dangerous = {**named, "securityContext": {"privileged": True}}
     assert "privileged-containers" in refused(api, build({"spec": {"initContainers": [dangerous], **gate}}))
     assert refused(api, template(plain, "Deployment")) == ""  # its pods are asked

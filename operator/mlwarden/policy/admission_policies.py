@@ -207,12 +207,18 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
     asked, variables = _asked(requirement, settings), _variables(policy, requirement)
     validation = _validation(policy, requirement, variables)
     left = _left(settings) if size.TOO_LONG in variables.get(LARGE, "") else "false"
+    if spec.injected is not None:
+        passed_over = msgspec.structs.replace(requirement, expression=f"({requirement.expression}) || {_LEFT_TO_THE_GATE}")
+        others = _validation(policy, passed_over, variables)["expression"]
+        left = f"{left} || variables.{LARGE} == '' && {_waits(settings)} && ({others})"
     if total(policy):
         condition = {"name": "violated", "expression": f"{asked} && !({_satisfied(requirement, variables)})"}
         validation["expression"] = left
     else:
         condition = {"name": "asked", "expression": asked}
         variables["satisfied"] = validation["expression"]
+        if spec.injected is not None:
+            variables["satisfied"] += f" || {left}"
         question = f"variables.{LARGE} != '' ? {left} : variables.satisfied" if LARGE in variables else "variables.satisfied"
         validation["expression"] = f"{question} // {_UNEVALUATED.format(policy.name)}"
     body: dict[str, Json] = {"failurePolicy": "Fail", "matchConstraints": constraints, "matchConditions": [condition]}
@@ -223,16 +229,12 @@ def _policy(policy: Policy, settings: Settings) -> dict[str, Json]:
 
 
 def _compiled_question(policy: Policy) -> Expression | None:
-    """What the API server asks: not of what may be the platform's, where the policy does less about that, nor of templates' resources."""
+    """What the API server asks: nothing of what templates have of resources."""
     requirement = policy.spec.requirement.expression
     if requirement is None:
         return None
-    left = [f"({requirement.expression})"]
-    if policy.spec.injected is not None:
-        left.append(_LEFT_TO_THE_GATE)
-    if requirement.sees_resources:
-        left.append("request.resource.resource != 'pods'")
-    return msgspec.structs.replace(requirement, expression=" || ".join(left)) if len(left) > 1 else requirement
+    pods = f"({requirement.expression}) || request.resource.resource != 'pods'"
+    return msgspec.structs.replace(requirement, expression=pods) if requirement.sees_resources else requirement
 
 
 def _asked(requirement: Expression, settings: Settings) -> str:
@@ -249,12 +251,16 @@ def _asked(requirement: Expression, settings: Settings) -> str:
 
 def _left(settings: Settings) -> str:
     """CEL: what this policy does not judge here, the webhook does, and pods wait until the controller has."""
-    long = f"variables.{LARGE} == {json.dumps(size.TOO_LONG)}"
+    return f"variables.{LARGE} == {json.dumps(size.TOO_LONG)} && {_waits(settings)}"
+
+
+def _waits(settings: Settings) -> str:
+    """CEL: pods of this namespace wait until the controller has judged them. Elsewhere nobody guards the gate that an author writes."""
     if settings.rollout == "audit":
-        return long
+        return "true"
     free = sorted(name for name, holds in settings.profiles.items() if not holds)
     profile = f"namespaceObject.metadata.?labels[?{json.dumps(PROFILE_LABEL)}].orValue({json.dumps(settings.default_profile)})"
-    return f"{long} && !({profile} in {json.dumps(free)})"
+    return f"!({profile} in {json.dumps(free)})"
 
 
 def _satisfied(requirement: Expression, variables: Mapping[str, str]) -> str:
