@@ -19,7 +19,7 @@ class SlowServer:
         self.open = asyncio.Event()
 
     async def create(self, _kind: Any, made: dict[str, Any], *, namespace: str) -> None:
-        assert namespace == "n"
+        assert namespace in {"n", "m"}
         await self.open.wait()
         self.written.append(f"{made['reason']} {made['involvedObject']['name']}")
 
@@ -72,6 +72,21 @@ async def test_what_runs_is_said_before_what_is_refused_and_is_not_pushed_out_by
     await asyncio.wait_for(_all(server, 4), 10)
     task.cancel()
     assert server.written[0] == "WouldBeRefusedNow runs"
+
+
+async def test_a_namespace_with_many_events_neither_delays_nor_drops_those_of_another(monkeypatch: Any) -> None:
+    monkeypatch.setattr(reporter, "_QUEUE", 100)
+    server = SlowServer()
+    subject = Reporter(server)  # type: ignore[arg-type]
+    for number in range(200):
+        subject.refused(pod(f"bad-{number}"), "it has a hole")
+    other = pod("other")
+    subject.refused({**other, "metadata": {**other["metadata"], "namespace": "m"}}, "it has a hole")
+    task = asyncio.create_task(subject.run())
+    server.open.set()
+    await asyncio.wait_for(_all(server, 101), 10)
+    task.cancel()
+    assert "NotReleased other" in server.written[:2]
 
 
 class Refusing:

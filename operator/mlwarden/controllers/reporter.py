@@ -2,7 +2,8 @@
 
 Writing is behind bounded queues. An Event is worth less than a release: where the API server is slow, Events are dropped and counted. What
 runs goes before what is refused, and that before what merely waits: a controller that starts among thousands of held pods has something to
-say about each of them. What the API server does not take is tried again, later each time, and given up after half a minute: it may be said
+say about each of them. Namespaces take turns (start-time fair queueing), and one that has too much to be said of it loses its own Events
+alone. What the API server does not take is tried again, later each time, and given up after half a minute: it may be said
 anew then, the next time that it is true.
 """
 
@@ -32,7 +33,8 @@ LOG = logging.getLogger(__name__)
 DROPPED = Counter("mlwarden_events_dropped_total", "Events that were not written because the API server was too slow or did not take them.")
 _RUNS, _REFUSED, _WAITS = range(3)
 """What is written first, and each with a queue of its own."""
-_QUEUE = 2000
+_QUEUE, _ALL = 500, 10_000
+"""How many Events wait to be written: of a namespace and a turn, and of a turn."""
 _WRITERS = 4
 _ROOTS = 50
 _AGAIN = (0.5, 1.0, 2.0, 5.0, 20.0)
@@ -49,6 +51,11 @@ class _Item(msgspec.Struct, kw_only=True):
     failures: int = 0
     told_pod: bool = False
 
+    @property
+    def lane(self) -> tuple[int, str]:
+        """Whose Events it is one of."""
+        return self.turn, self.pod.get("metadata", {}).get("namespace", "")
+
 
 class Reporter:
     """Writes Events in the background.
@@ -63,9 +70,11 @@ class Reporter:
         self._client, self._component, self._now = client, component, now
         self._owners = Owners(client)
         self._said = Said()
-        self._queue: asyncio.PriorityQueue[tuple[int, int, _Item]] = asyncio.PriorityQueue()
+        self._queue: asyncio.PriorityQueue[tuple[int, int, int, _Item]] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
-        self._waiting = Count[int]()
+        self._waiting = Count[tuple[int, str]]()
+        self._round = Count[int]()  # turn → the round that is being written
+        self._last: dict[tuple[int, str], int] = {}  # of those that wait: the round of the last one
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -156,27 +165,35 @@ class Reporter:
             return
         small = {key: pod[key] for key in ("apiVersion", "kind", "metadata") if key in pod}
         item = _Item(turn=turn, pod=small, reason=reason, message=message)
-        self._waiting[turn] += 1  # until it is written or given up: what is tried again counts, too
-        if self._waiting[turn] > _QUEUE:
+        self._waiting[item.lane] += 1  # until it is written or given up: what is tried again counts, too
+        if self._waiting[item.lane] > _QUEUE or sum(many for (of, _), many in self._waiting.items() if of == turn) > _ALL:
             self._give_up(item)
         else:
             self._queue_up(item)
 
     def _queue_up(self, item: _Item) -> None:
-        self._queue.put_nowait((item.turn, next(self._numbers), item))
+        round_ = max(self._round[item.turn], self._last.get(item.lane, -1) + 1)
+        self._last[item.lane] = round_
+        self._queue.put_nowait((item.turn, round_, next(self._numbers), item))
+
+    def _done(self, item: _Item) -> None:
+        self._waiting[item.lane] -= 1
+        if not self._waiting[item.lane]:
+            del self._waiting[item.lane]
+            self._last.pop(item.lane, None)
 
     def _give_up(self, item: _Item) -> None:
-        self._waiting[item.turn] -= 1
+        self._done(item)
         DROPPED.inc()
         if not item.told_pod:
             self._said.forget(self._event(Subject.of(item.pod), item.reason, item.message, warning=item.turn != _WAITS))
 
     async def _write_all(self) -> None:
         while True:
-            *_, item = await self._queue.get()
+            turn, self._round[turn], _, item = await self._queue.get()
             try:
                 await self._tell(item)
-                self._waiting[item.turn] -= 1
+                self._done(item)
             except ApiError as error:
                 self._again(item, error)
             except Exception:
