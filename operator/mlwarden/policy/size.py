@@ -99,7 +99,7 @@ BOUNDS = (
 )
 LONG_ENVIRONMENT = (
     f"({_each('.?env.orValue([])')} > {_VARIABLES} || {ALL}.map(each, each.?env.orValue([])"
-    f".map(variable, variable.?name.orValue('').size() + variable.?value.orValue('').size()).sum()).sum() > {_CHARACTERS})"
+    f".map(variable, variable.?name.orValue('').size() + (has(variable.value) ? variable.value.size() : 0)).sum()).sum() > {_CHARACTERS})"
 )
 """CEL: the environment is longer than what the API server can judge within its budget."""
 _MANY = (
