@@ -247,3 +247,11 @@ def test_depth_is_no_hiding_place_and_no_end(kind: str) -> None:
     obj = {"apiVersion": version(by_name(kind)) if kind != "Unknown" else "x/v1", "kind": kind, "spec": deep}
     found = images(obj)
     assert len(found) == (0 if kind == "Pod" else 1)  # the API server prunes a Pod to its schema
+
+
+@pytest.mark.parametrize(("version", "kind"), [("ray.io/v1", "RayCluster"), ("example.org/v1", "UnheardOf")])
+def test_what_looks_like_a_container_is_none_inside_of_one(version: str, kind: str) -> None:
+    inside = {"name": "main", "image": "a:1", "resources": {"image": "b:1", "env": []}}
+    spec = {"workerGroupSpecs": [{"template": {"spec": {"containers": [inside]}}}], "beside": {"image": "c:1", "env": []}}
+    workload = workloads.extract({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": spec})
+    assert sorted(image.reference for image in workload.images) == ["a:1", "c:1"]

@@ -88,7 +88,7 @@ def _identity(obj: Json) -> tuple[str, str]:
 
 def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
     seen: set[str] = set()
-    bodies: set[str] = set()
+    bodies: dict[str, bool] = {}
     closed = row is not None and row.group in _CLOSED
     for place in row.places if row is not None else ():
         values = expand(obj, place.path, base)
@@ -100,7 +100,7 @@ def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
             if pod is not None:
                 if not closed:
                     seen.update(_consumed(pod, place))
-                    bodies.update(container.path for container in pod.containers)
+                    bodies.update(dict.fromkeys((container.path for container in pod.containers), place.shape is not Shape.CONTAINER))
                 yield pod
     if not closed:
         yield from _walk(obj, base, seen, bodies)
@@ -115,33 +115,36 @@ def _consumed(pod: Pod, place: Place) -> Iterator[str]:
             yield f"{pod.path}.{place.patch}"
 
 
-def _walk(obj: Json, base: str, seen: set[str], bodies: set[str]) -> Iterator[Pod]:
+def _walk(obj: Json, base: str, seen: set[str], bodies: dict[str, bool]) -> Iterator[Pod]:
     """Everything else that has the shape of a pod spec or of a container, wherever it stands.
+
+    Kubernetes' own container has no containers in it: whatever stands in one that is known, in its `resources` say, is none.
 
     Args:
         obj: the object.
         base: its path.
         seen: paths of pod specs and patches that are known already.
-        bodies: paths of containers that are.
+        bodies: path → whether it is one of a pod spec, for the containers that are.
     """
-    stack: list[tuple[str, Json]] = [(base, obj)]
+    stack: list[tuple[str, Json, bool]] = [(base, obj, False)]
     while stack:
-        path, value = stack.pop()
+        path, value, inside = stack.pop()
+        inside = inside or bodies.get(path, False)
         if isinstance(value, list):
-            stack.extend((f"{path}[{index}]", element) for index, element in enumerate(value) if isinstance(element, dict | list))
+            stack.extend((f"{path}[{index}]", element, inside) for index, element in enumerate(value) if isinstance(element, dict | list))
         elif isinstance(value, dict):
             if path not in seen and podspec.runs(value):
                 pod = podspec.of_spec(path, value, bare=True)
-                bodies.update(container.path for container in pod.containers)
+                bodies.update(dict.fromkeys((container.path for container in pod.containers), True))
                 yield pod
-            if "image" in value and path not in bodies and podspec.is_container(value) and not _reported(path, base):
+            if "image" in value and not inside and path not in bodies and podspec.is_container(value) and not _reported(path, base):
                 yield from filter(None, [compose.pod(path, value, _LONE, compose.NOTHING)])
             if "podSpecPatch" in value and (where := join(path, "podSpecPatch")) not in seen:
                 found = compose.pod(path, {"podSpecPatch": value["podSpecPatch"]}, _PATCH, compose.NOTHING)
                 if found is not None:
                     seen.add(where)
                     yield found
-            stack.extend((join(path, key), inner) for key, inner in value.items() if isinstance(inner, dict | list))
+            stack.extend((join(path, key), inner, inside) for key, inner in value.items() if isinstance(inner, dict | list))
 
 
 def _reported(path: str, base: str) -> bool:
