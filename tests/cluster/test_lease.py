@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -94,3 +95,16 @@ async def test_a_lease_that_was_deleted_is_made_again(client: Client, namespace:
 def test_a_leader_that_could_outlive_its_lease_is_not_constructible(client: Client) -> None:
     with pytest.raises(ValueError, match="retry < renew < duration"):
         Lease(client, name="x", namespace="y", identity="z", duration=10, renew=10, retry=2)
+
+
+async def test_a_leader_that_was_too_busy_to_renew_has_stepped_down_even_where_nobody_took_over(client: Client, namespace: str) -> None:
+    async with candidate(client, namespace, "a") as lease:
+        await until(lambda: lease.is_leader)
+        stepped_down = asyncio.create_task(lease.following.wait())
+        await asyncio.sleep(0)
+        busy = time.monotonic() + 2.5
+        while time.monotonic() < busy:
+            pass
+        assert not lease.is_leader  # whatever was decided until now was decided as one who does not lead
+        await until(lambda: lease.is_leader)
+        assert stepped_down.done()

@@ -153,7 +153,7 @@ async def test_where_the_root_is_never_told_the_event_on_the_pod_stands(monkeypa
     subject.refused(owned("bad"), "it has a hole")
     subject.held(owned("waits"), "it waits")
     await asyncio.wait_for(_all(server, 2), 10)
-    await asyncio.wait_for(_until(lambda: not subject._waiting.total()), 10)
+    await asyncio.wait_for(_until(lambda: not any(turns.total() for turns in subject._turns.values())), 10)
     task.cancel()
     assert server.written == ["NotReleased Pod", "Held Pod"]
 

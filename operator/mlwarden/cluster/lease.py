@@ -60,12 +60,14 @@ class Lease:
         """Tries to lead until cancelled; gives the Lease back at the end."""
         try:
             while True:
-                started = time.monotonic()
+                started, renewed = time.monotonic(), self._renewed
                 try:
                     held = await asyncio.wait_for(self._try(started), timeout=self._within(self._retry * 2))
                 except (ApiError, TimeoutError) as error:
                     LOG.warning("lease %s: %s", self._name, error or "no answer in time")
                     held = self.is_leader
+                if time.monotonic() - renewed >= self._renew:  # it lapsed, if only because this process was busy: nobody wrote meanwhile
+                    self._set(leading=False)
                 self._set(leading=held)
                 await asyncio.sleep(self._within(self._retry))
         finally:

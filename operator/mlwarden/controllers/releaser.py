@@ -95,7 +95,7 @@ class Releaser:
         self._requests = Requests(client, unanswered=self._unanswered, waits=self._waits)
         self._conditions = Conditions(client, now=now)
         self._recreation = Recreation(client, component=source.current.settings.releaser, now=now)
-        self._queue: WorkQueue[Key] = WorkQueue()
+        self._queue = WorkQueue()
         self._images: dict[str, set[Key]] = {}
         self._named: dict[Key, frozenset[str]] = {}
         self._since: dict[Key, datetime] = {}
@@ -142,12 +142,17 @@ class Releaser:
     def _snapshot_changed(self, snapshot: Snapshot, changes: frozenset[str]) -> None:
         if not changes.isdisjoint({POLICIES, REVOKED, PLATFORM}):
             self._policies = _digest(snapshot)
+            self._enqueue(self._named_by(changes))  # those that it is about, before all others
             self._enqueue(self._since)
             return
         spaces = {change.removeprefix("namespace/") for change in changes if change.startswith("namespace/")}
         if spaces:
             self._enqueue(key for key in self._since if key[0] in spaces)
-        self._enqueue({key for change in changes for key in self._images.get(change, ())})
+        self._enqueue(self._named_by(changes))
+
+    def _named_by(self, changes: Iterable[str]) -> set[Key]:
+        """The pods that name something that changed."""
+        return {key for change in changes for key in self._images.get(change, ())}
 
     async def _sweep(self) -> None:
         while True:
@@ -297,7 +302,7 @@ class Releaser:
             if await self._requests.ensure(judgement.wanted, now, who):
                 reason = f"{reason}; {self._unanswered.said(key[0])}"
                 self._queue.add_later(key, _FULL)
-        waited = (now - self._since.setdefault(key, now)).total_seconds()
+        waited = (now - self._since.get(key, now)).total_seconds()
         denied = judgement.decision is Decision.DENY
         if denied:
             self._reporter.refused(pod, judgement.reason)
@@ -315,7 +320,9 @@ class Releaser:
         return request.digest in self._images or any(each in self._images for each in request.spec.references)
 
     def _index(self, key: Key, pod: Json, snapshot: Snapshot) -> None:
-        """Remembers which evidence this pod waits for."""
+        """Remembers which evidence this pod waits for; one that is gone meanwhile waits for nothing."""
+        if key not in self._since:
+            return
         names: set[str] = set()
         for image in workloads.extract(pod).images:
             names.add(image.reference)

@@ -25,6 +25,7 @@ from mlwarden.cluster.events import Said, Subject, event
 from mlwarden.cluster.kinds import EVENT, POD
 from mlwarden.cluster.snapshot import Snapshot
 from mlwarden.controllers.owners import Owners
+from mlwarden.controllers.turns import Turns
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
 from mlwarden.workloads import is_gated
@@ -52,9 +53,9 @@ class _Item(msgspec.Struct, kw_only=True):
     told_pod: bool = False
 
     @property
-    def lane(self) -> tuple[int, str]:
+    def namespace(self) -> str:
         """Whose Events it is one of."""
-        return self.turn, self.pod.get("metadata", {}).get("namespace", "")
+        return str(self.pod.get("metadata", {}).get("namespace", ""))
 
 
 class Reporter:
@@ -72,9 +73,7 @@ class Reporter:
         self._said = Said()
         self._queue: asyncio.PriorityQueue[tuple[int, int, int, _Item]] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
-        self._waiting = Count[tuple[int, str]]()
-        self._round = Count[int]()  # turn → the round that is being written
-        self._last: dict[tuple[int, str], int] = {}  # of those that wait: the round of the last one
+        self._turns = {turn: Turns[str]() for turn in (_RUNS, _REFUSED, _WAITS)}
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -165,35 +164,29 @@ class Reporter:
             return
         small = {key: pod[key] for key in ("apiVersion", "kind", "metadata") if key in pod}
         item = _Item(turn=turn, pod=small, reason=reason, message=message)
-        self._waiting[item.lane] += 1  # until it is written or given up: what is tried again counts, too
-        if self._waiting[item.lane] > _QUEUE or sum(many for (of, _), many in self._waiting.items() if of == turn) > _ALL:
+        turns = self._turns[turn]
+        turns.enter(item.namespace)  # until it is written or given up: what is tried again counts, too
+        if turns.many(item.namespace) > _QUEUE or turns.total() > _ALL:
             self._give_up(item)
         else:
             self._queue_up(item)
 
     def _queue_up(self, item: _Item) -> None:
-        round_ = max(self._round[item.turn], self._last.get(item.lane, -1) + 1)
-        self._last[item.lane] = round_
-        self._queue.put_nowait((item.turn, round_, next(self._numbers), item))
-
-    def _done(self, item: _Item) -> None:
-        self._waiting[item.lane] -= 1
-        if not self._waiting[item.lane]:
-            del self._waiting[item.lane]
-            self._last.pop(item.lane, None)
+        self._queue.put_nowait((item.turn, self._turns[item.turn].next(item.namespace), next(self._numbers), item))
 
     def _give_up(self, item: _Item) -> None:
-        self._done(item)
+        self._turns[item.turn].leave(item.namespace)
         DROPPED.inc()
         if not item.told_pod:
             self._said.forget(self._event(Subject.of(item.pod), item.reason, item.message, warning=item.turn != _WAITS))
 
     async def _write_all(self) -> None:
         while True:
-            turn, self._round[turn], _, item = await self._queue.get()
+            turn, number, _, item = await self._queue.get()
+            self._turns[turn].began(number)
             try:
                 await self._tell(item)
-                self._done(item)
+                self._turns[turn].leave(item.namespace)
             except ApiError as error:
                 self._again(item, error)
             except Exception:

@@ -164,8 +164,8 @@ class RunningPods:
 
     def _forget_everything(self) -> None:
         self.pods = Informer(self._client, POD, query={"fieldSelector": _BOUND}, keep=self._keep, on_change=self._pod_changed)
-        self._queue: WorkQueue[Key] = WorkQueue()
-        self._leaving: WorkQueue[Key] = WorkQueue()
+        self._queue = WorkQueue()
+        self._leaving = WorkQueue()
         self._digests: dict[Key, tuple[str, ...]] = {}
         self._pods: dict[str, set[Key]] = {}
         self._failing: dict[Key, tuple[str, Judged]] = {}
