@@ -22,6 +22,7 @@ from mlwarden.checks.text import NAME_LENGTH, VALUE_LENGTH, clean
 from mlwarden.cluster.events import Subject, debugged
 from mlwarden.model.finding import Decision, Outcome, Verdict
 from mlwarden.model.workload import Json
+from mlwarden.workloads.values import as_text
 
 _AUDIT_LENGTH = 1000
 _MESSAGE = 400
@@ -70,9 +71,9 @@ def added(pod: Mapping[str, Json], old: Mapping[str, Json] | None, pins: Mapping
     before = _containers(old or {})
     return tuple(
         Added(
-            name=_text(container.get("name")),
-            image=pins.get(f"spec.ephemeralContainers[{index}].image") or _text(container.get("image")),
-            target=_text(container.get("targetContainerName")),
+            name=as_text(container.get("name")),
+            image=pins.get(f"spec.ephemeralContainers[{index}].image") or as_text(container.get("image")),
+            target=as_text(container.get("targetContainerName")),
         )
         for index, container in enumerate(_containers(pod))
         if container not in before
@@ -120,7 +121,3 @@ def _containers(pod: Mapping[str, Json]) -> list[Mapping[str, Json]]:
 
 def _joined(texts: Iterable[str]) -> str:
     return clean(" ".join(texts), _AUDIT_LENGTH)
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""

@@ -20,6 +20,7 @@ from mlwarden.model.policy import Each
 from mlwarden.model.workload import Container, Image, Json, Pod, Role, Workload
 from mlwarden.workloads import limits
 from mlwarden.workloads.placeholders import is_placeholder
+from mlwarden.workloads.values import as_list
 
 LISTS = {Role.INIT: "initContainers", Role.CONTAINER: "containers", Role.EPHEMERAL: "ephemeralContainers"}
 """Role → the list of a pod spec it stands for."""
@@ -131,7 +132,7 @@ class View:
                 env={**container.env, "variable": variable},
             )
             for container in self.containers
-            for index, variable in enumerate(_list(container.body, "env"))
+            for index, variable in enumerate(as_list(container.body, "env"))
         )
 
     @cached_property
@@ -149,7 +150,7 @@ class View:
                 env={**shaped.env, "volume": volume},
             )
             for pod, shaped in self._shaped()
-            for index, volume in enumerate(_list(shaped.body["spec"], "volumes"))
+            for index, volume in enumerate(as_list(shaped.body["spec"], "volumes"))
         )
 
     @cached_property
@@ -218,7 +219,7 @@ class View:
 
     def _containers(self) -> Iterator[Element]:
         for pod, shaped in self._shaped():
-            bodies = {role: iter(_list(shaped.body["spec"], field)) for role, field in LISTS.items()}
+            bodies = {role: iter(as_list(shaped.body["spec"], field)) for role, field in LISTS.items()}
             for container in pod.containers:
                 body = next(bodies[container.role], None)
                 body = body if isinstance(body, dict) else {}
@@ -241,11 +242,6 @@ class View:
 def text(value: Any) -> str:
     """Returns a string as it is and anything else as `""`: names of other people's objects may be anything."""
     return value if isinstance(value, str) else ""
-
-
-def _list(spec: Mapping[str, Json], field: str) -> list[Json]:
-    value = spec.get(field)
-    return value if isinstance(value, list) else []
 
 
 def _passed(path: str) -> Answer:

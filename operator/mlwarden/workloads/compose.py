@@ -18,22 +18,8 @@ from mlwarden.model.workload import Container, Image, Json, Partial, Pod, Role
 from mlwarden.workloads import merge
 from mlwarden.workloads.kinds import Place, Shape
 from mlwarden.workloads.paths import expand, join
-from mlwarden.workloads.podspec import (
-    EMPTY,
-    INHERITED,
-    JUDGED,
-    KNOWN,
-    LISTS,
-    NAMES,
-    POD_FIELDS,
-    ROLES,
-    as_list,
-    as_map,
-    as_text,
-    images_of,
-    of_spec,
-    runs,
-)
+from mlwarden.workloads.podspec import INHERITED, JUDGED, KNOWN, LISTS, NAMES, POD_FIELDS, ROLES, images_of, of_spec, runs
+from mlwarden.workloads.values import EMPTY, as_list, as_map, as_text
 
 BUDGET = 100_000
 """Values that are merged into the pods of one place, all of them together."""

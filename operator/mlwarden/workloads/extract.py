@@ -14,6 +14,7 @@ from mlwarden.model.workload import Json, Partial, Pod, Resource, Workload
 from mlwarden.workloads import compose, podspec
 from mlwarden.workloads.kinds import KINDS, SCALE, Kind, Place, Shape
 from mlwarden.workloads.paths import expand, join
+from mlwarden.workloads.values import as_map, as_text
 
 _TABLE: dict[tuple[str, str], Kind] = {(row.group, row.kind): row for row in KINDS}
 _CLOSED = {"", "apps", "batch"}
@@ -22,7 +23,6 @@ _PATCH = Place(path="", shape=Shape.SPEC, partial=Partial.POD, patch="podSpecPat
 """A patch of a pod where the table does not expect one."""
 _LONE = Place(path="", shape=Shape.CONTAINER, partial=Partial.POD, metadata="metadata")
 """A container outside of any pod spec, where the table does not expect one: nobody knows what its operator adds."""
-_EMPTY: Mapping[str, Json] = {}
 
 
 def extract(obj: Json) -> Workload:
@@ -63,27 +63,19 @@ def template_as_pod(workload: Workload, pod: Pod) -> dict[str, Json]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": dict(pod.metadata), "spec": dict(pod.spec)}
 
 
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _map(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else _EMPTY
-
-
 def _resource(obj: Mapping[str, Json]) -> Resource:
-    metadata = _map(obj.get("metadata"))
+    metadata = as_map(obj.get("metadata"))
     return Resource(
-        api_version=_text(obj.get("apiVersion")),
-        kind=_text(obj.get("kind")),
-        namespace=_text(metadata.get("namespace")),
-        name=_text(metadata.get("name")) or _text(metadata.get("generateName")),
+        api_version=as_text(obj.get("apiVersion")),
+        kind=as_text(obj.get("kind")),
+        namespace=as_text(metadata.get("namespace")),
+        name=as_text(metadata.get("name")) or as_text(metadata.get("generateName")),
     )
 
 
 def _identity(obj: Json) -> tuple[str, str]:
-    own = _map(obj)
-    return _text(own.get("apiVersion")).rpartition("/")[0], _text(own.get("kind"))
+    own = as_map(obj)
+    return as_text(own.get("apiVersion")).rpartition("/")[0], as_text(own.get("kind"))
 
 
 def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:

@@ -24,6 +24,7 @@ import msgspec
 
 from mlwarden.model.platform import Injected, Platform
 from mlwarden.model.workload import Container, Json, Pod, Role, Workload
+from mlwarden.workloads.values import as_map
 
 _FREE = frozenset({"resources", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"})
 """Fields that the API server or anybody may fill in: they start nothing, and policies judge them like any other container's."""
@@ -91,9 +92,9 @@ class Injector(msgspec.Struct, frozen=True, kw_only=True):
 def _storage(source: Source, obj: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str, Json]]]:
     """KServe merges the ClusterStorageContainer that supports the address over what the ConfigMap says (`mergeContainerSpecs`)."""
     if source is Source.STORAGE_CONTAINERS:
-        spec = _map(obj.get("spec"))
+        spec = as_map(obj.get("spec"))
         if obj.get("disabled") is not True and spec.get("workloadType", "initContainer") == "initContainer":
-            yield f"{source} {_map(obj.get('metadata')).get('name')}", _map(spec.get("container"))
+            yield f"{source} {as_map(obj.get('metadata')).get('name')}", as_map(spec.get("container"))
     else:
         image = _of_key(obj, "storageInitializer").get("image")
         if image:
@@ -116,18 +117,18 @@ def _agent(source: Source, obj: Mapping[str, Json]) -> Iterator[tuple[str, Mappi
 
 
 def _queue(source: Source, obj: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str, Json]]]:
-    data = _map(obj.get("data"))
+    data = as_map(obj.get("data"))
     yield f"ConfigMap {source}", {"image": data.get("queue-sidecar-image") or data.get("queueSidecarImage")}
 
 
 def _iptables(source: Source, obj: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str, Json]]]:
     """As its template writes it (injection-template.yaml): what it may is what it is for."""
-    values = _map(_of_key(obj, "values").get("global"))
-    image = _map(values.get("proxy_init")).get("image") or "proxyv2"
+    values = as_map(_of_key(obj, "values").get("global"))
+    image = as_map(values.get("proxy_init")).get("image") or "proxyv2"
     if "/" not in str(image):
         image = f"{values.get('hub')}/{image}:{values.get('tag')}"
     security = {
-        "allowPrivilegeEscalation": _map(values.get("proxy")).get("privileged") is True,
+        "allowPrivilegeEscalation": as_map(values.get("proxy")).get("privileged") is True,
         "privileged": False,
         "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
         "readOnlyRootFilesystem": False,
@@ -141,8 +142,8 @@ def _iptables(source: Source, obj: Mapping[str, Json]) -> Iterator[tuple[str, Ma
 
 def _executor(source: Source, obj: Mapping[str, Json]) -> Iterator[tuple[str, Mapping[str, Json]]]:
     """The image is an argument of Argo's controller."""
-    for container in _list(_map(_map(_map(obj.get("spec")).get("template")).get("spec")).get("containers")):
-        arguments = [each for each in _list(_map(container).get("args")) if isinstance(each, str)]
+    for container in _list(as_map(as_map(as_map(obj.get("spec")).get("template")).get("spec")).get("containers")):
+        arguments = [each for each in _list(as_map(container).get("args")) if isinstance(each, str)]
         for each, following in pairwise([*arguments, ""]):
             image = following if each == "--executor-image" else each.partition("--executor-image=")[2]
             if image:
@@ -350,8 +351,8 @@ _ROWS = {row.name: row for row in INJECTORS}
 
 def _models(obj: Mapping[str, Json]) -> tuple[str, ...]:
     """Of a ClusterStorageContainer, which models it is for."""
-    formats = _map(obj.get("spec")).get("supportedUriFormats")
-    listed = [(_map(each).get("prefix"), _map(each).get("regex")) for each in formats] if isinstance(formats, list) else []
+    formats = as_map(obj.get("spec")).get("supportedUriFormats")
+    listed = [(as_map(each).get("prefix"), as_map(each).get("regex")) for each in formats] if isinstance(formats, list) else []
     prefixes = [re.escape(prefix) for prefix, _ in listed if isinstance(prefix, str) and prefix]
     return (*prefixes, *(regex for _, regex in listed if isinstance(regex, str) and regex))
 
@@ -398,13 +399,13 @@ def predicted(workload: Workload, platform: Platform) -> Iterator[tuple[str, dic
     """
     if (workload.resource.group, workload.resource.kind) != ("serving.kserve.io", "InferenceService"):
         return
-    predictor = _map(_map(workload.object.get("spec")).get("predictor"))
+    predictor = as_map(as_map(workload.object.get("spec")).get("predictor"))
     beside = {field: predictor[field] for field in ("securityContext", "hostUsers", "os") if field in predictor}
-    asked = [(f"{field}.storageUri", _map(server).get("storageUri")) for field, server in predictor.items()]
+    asked = [(f"{field}.storageUri", as_map(server).get("storageUri")) for field, server in predictor.items()]
     for at, container in enumerate(_list(predictor.get("containers"))):
-        variables = enumerate(_list(_map(container).get("env")))
+        variables = enumerate(_list(as_map(container).get("env")))
         asked += [
-            (f"containers[{at}].env[{n}]", _map(each).get("value")) for n, each in variables if _map(each).get("name") == "STORAGE_URI"
+            (f"containers[{at}].env[{n}]", as_map(each).get("value")) for n, each in variables if as_map(each).get("name") == "STORAGE_URI"
         ]
     for where, address in asked:
         found = _for_model(address, platform) if isinstance(address, str) else None
@@ -458,11 +459,11 @@ def _is(container: Container, injected: Injected) -> bool:
             case _ if field in row.fields and not said:
                 fits = given is None or row.fields[field](given)
             case "env":
-                fits = all(each in _list(said) or _map(each).get("name") in row.variables for each in _list(given))
+                fits = all(each in _list(said) or as_map(each).get("name") in row.variables for each in _list(given))
             case "volumeMounts":
                 fits = all(each in _list(said) or _is_mount(each, row) for each in _list(given))
             case "securityContext":
-                fits = _is_as_secure(_map(given), _map(said)) and isinstance(given, dict | None)
+                fits = _is_as_secure(as_map(given), as_map(said)) and isinstance(given, dict | None)
             case _:
                 fits = given == said or (given in _ABSENT and said in _ABSENT)
         if not fits:
@@ -498,21 +499,17 @@ def _takes_away(key: str, value: Json) -> bool:
 
 
 def _is_mount(mount: Json, row: Injector) -> bool:
-    path = _map(mount).get("mountPath")
+    path = as_map(mount).get("mountPath")
     fits = isinstance(path, str) and ".." not in path and any(re.fullmatch(each, path) for each in (*row.mounts, *_TOKENS))
-    return fits and not _map(mount).get("mountPropagation")
+    return fits and not as_map(mount).get("mountPropagation")
 
 
 def _of_key(config: Mapping[str, Json], key: str) -> Mapping[str, Json]:
     """What JSON a key of a ConfigMap holds, if it is an object."""
     try:
-        return _map(json.loads(_map(config.get("data")).get(key) or "{}"))
+        return as_map(json.loads(as_map(config.get("data")).get(key) or "{}"))
     except (ValueError, TypeError, RecursionError):
         return {}
-
-
-def _map(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else {}
 
 
 def _list(value: Json) -> list[Json]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from mlwarden.model.limits import Defaults
 from mlwarden.model.workload import Json
+from mlwarden.workloads.values import as_map
 
 _LISTS = ("initContainers", "containers")
 
@@ -17,11 +18,11 @@ def defaults_of(ranges: Iterable[Json]) -> Defaults:
     limits: dict[str, Json] = {}
     requests: dict[str, Json] = {}
     for each in ranges:
-        items = _map(_map(each).get("spec")).get("limits")
+        items = as_map(as_map(each).get("spec")).get("limits")
         for item in items if isinstance(items, list) else ():
-            if _map(item).get("type") == "Container":
-                limits = {**_map(item.get("default")), **limits}
-                requests = {**_map(item.get("defaultRequest")), **requests}
+            if as_map(item).get("type") == "Container":
+                limits = {**as_map(item.get("default")), **limits}
+                requests = {**as_map(item.get("defaultRequest")), **requests}
     return Defaults(limits=limits, requests=requests)
 
 
@@ -29,7 +30,7 @@ def by_namespace(ranges: Iterable[Json]) -> dict[str, Defaults]:
     """Returns what is filled in in each namespace that has LimitRanges."""
     found: dict[str, list[tuple[str, Json]]] = {}
     for each in ranges:
-        metadata = _map(_map(each).get("metadata"))
+        metadata = as_map(as_map(each).get("metadata"))
         found.setdefault(str(metadata.get("namespace") or ""), []).append((str(metadata.get("name")), each))
     return {namespace: defaults_of(each for _, each in sorted(listed, key=lambda one: one[0])) for namespace, listed in found.items()}
 
@@ -58,12 +59,8 @@ def defaulted(spec: Mapping[str, Json], defaults: Defaults) -> dict[str, Json]:
 
 
 def _filled(container: Mapping[str, Json], defaults: Defaults) -> dict[str, Json]:
-    resources = _map(container.get("resources"))
-    own = _map(resources.get("limits"))
+    resources = as_map(container.get("resources"))
+    own = as_map(resources.get("limits"))
     # What has a limit and no request has been given the limit as its request before.
-    filled = {"limits": {**defaults.limits, **own}, "requests": {**defaults.requests, **own, **_map(resources.get("requests"))}}
+    filled = {"limits": {**defaults.limits, **own}, "requests": {**defaults.requests, **own, **as_map(resources.get("requests"))}}
     return {**container, "resources": {**resources, **{name: amounts for name, amounts in filled.items() if amounts}}}
-
-
-def _map(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else {}

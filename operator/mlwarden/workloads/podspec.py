@@ -6,6 +6,7 @@ from typing import Any
 
 from mlwarden.model.workload import Container, Image, Json, Partial, Pod, Role
 from mlwarden.workloads.paths import join
+from mlwarden.workloads.values import as_map, as_text
 from mlwarden.workloads.volumes import image_of
 
 LISTS = (("initContainers", Role.INIT), ("containers", Role.CONTAINER), ("ephemeralContainers", Role.EPHEMERAL))
@@ -37,7 +38,6 @@ _BESIDE = frozenset(
     }
 )
 """Fields that make a container of a map with an image."""
-EMPTY: Mapping[str, Json] = {}
 
 
 def runs(value: Mapping[str, Any], partial: Partial = Partial.NOTHING) -> bool:
@@ -117,19 +117,3 @@ def reference(image: Json) -> str:
         name = f"{registry}/{repository}" if registry and repository else repository
         return f"{name}@{digest}" if name and digest else f"{name}:{tag}" if name and tag else name
     return as_text(image)
-
-
-def as_text(value: Json) -> str:
-    """Returns a string as it is and anything else as `""`."""
-    return value if isinstance(value, str) else ""
-
-
-def as_map(value: Json) -> Mapping[str, Json]:
-    """Returns a map as it is and anything else as an empty one."""
-    return value if isinstance(value, dict) else EMPTY
-
-
-def as_list(value: Mapping[str, Json], field: str) -> list[Json]:
-    """Returns the list in a field, an empty one where there is none."""
-    found = value.get(field)
-    return found if isinstance(found, list) else []

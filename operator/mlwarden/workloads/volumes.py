@@ -6,9 +6,9 @@ to, and asks about all others.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from mlwarden.model.workload import Json
+from mlwarden.workloads.values import as_text
 
 CSI_IMAGES: Mapping[str, str] = {
     "container-image.csi.k8s.io": "image",
@@ -25,13 +25,13 @@ def image_of(volume: Json) -> tuple[str, tuple[str, ...]] | None:
         return None
     source = volume.get("image")
     if isinstance(source, Mapping):
-        return _text(source.get("reference")), ("image", "reference")
+        return as_text(source.get("reference")), ("image", "reference")
     csi = volume.get("csi")
-    key = CSI_IMAGES.get(_text(csi.get("driver"))) if isinstance(csi, Mapping) else None
+    key = CSI_IMAGES.get(as_text(csi.get("driver"))) if isinstance(csi, Mapping) else None
     if key is None or not isinstance(csi, Mapping):
         return None
     attributes = csi.get("volumeAttributes")
-    return _text(attributes.get(key)) if isinstance(attributes, Mapping) else "", ("csi", "volumeAttributes", key)
+    return as_text(attributes.get(key)) if isinstance(attributes, Mapping) else "", ("csi", "volumeAttributes", key)
 
 
 def csi_images(volumes: str) -> str:
@@ -44,7 +44,3 @@ def csi_images(volumes: str) -> str:
         f".map(v, v.csi.?volumeAttributes[?'{key}'].orValue(''))"
         for key, drivers in by_key.items()
     )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
