@@ -24,8 +24,13 @@ class SlowServer:
         self.written.append(f"{made['reason']} {made['involvedObject']['name']}")
 
 
-def pod(name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "n", "name": name, "uid": name}, "spec": {"huge": "x" * 1000}}
+def pod(name: str, namespace: str = "n") -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": name, "uid": name},
+        "spec": {"huge": "x" * 1000},
+    }
 
 
 async def test_what_is_refused_is_said_before_what_merely_waits() -> None:
@@ -80,8 +85,7 @@ async def test_a_namespace_with_many_events_neither_delays_nor_drops_those_of_an
     subject = Reporter(server)  # type: ignore[arg-type]
     for number in range(200):
         subject.refused(pod(f"bad-{number}"), "it has a hole")
-    other = pod("other")
-    subject.refused({**other, "metadata": {**other["metadata"], "namespace": "m"}}, "it has a hole")
+    subject.refused(pod("other", "m"), "it has a hole")
     task = asyncio.create_task(subject.run())
     server.open.set()
     await asyncio.wait_for(_all(server, 101), 10)

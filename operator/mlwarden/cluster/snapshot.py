@@ -232,10 +232,14 @@ class SnapshotSource:
             waits=self._recent.waits,
             nodes=dict(self._platforms),
             platform=self.configuration.platform,
-            limits=by_namespace(self.ranges) if self.ranges is not None and self.ranges.synced.is_set() else None,
+            limits=self._limits() if LIMITS in changes else self.current.limits,
         )
         for listener in self._listeners:
             listener(self.current, changes)
+
+    def _limits(self) -> dict[str, Defaults] | None:
+        """What LimitRanges fill in, None where they were not read: worked out when one changes, not whenever evidence comes."""
+        return by_namespace(self.ranges) if self.ranges is not None and self.ranges.synced.is_set() else None
 
     def _changed(self, what: str) -> None:
         self._changes.add(what)

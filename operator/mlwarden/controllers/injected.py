@@ -14,19 +14,18 @@ from mlwarden.cluster.errors import ApiError, NotFoundError
 from mlwarden.cluster.kinds import WARDEN_POLICY
 from mlwarden.cluster.snapshot import PLATFORM, Snapshot, SnapshotSource
 from mlwarden.controllers.status import LOG, status_of
+from mlwarden.engine.injected import asks
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
 from mlwarden.model.platform import Injected, Platform
-from mlwarden.model.policy import Each
 from mlwarden.policy import CompiledPolicy
 from mlwarden.workloads import injectors
 
 
 def found(compiled: CompiledPolicy, platform: Platform, now: datetime) -> tuple[bool, str] | None:
     """Returns whether what the platform adds passes a policy, and a line about it; None where that is not asked, or nothing is added."""
-    expression = compiled.policy.spec.requirement.expression
     described = [each for each in platform.injected if injectors.row_of(each).is_whole]
-    if not described or expression is None or expression.for_each is not Each.CONTAINER or expression.sees_resources:
+    if not described or not asks(compiled):
         return None
     failing = [each for each in described if _fails(compiled, each, now)]
     if not failing:

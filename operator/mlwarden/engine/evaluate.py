@@ -16,7 +16,7 @@ from mlwarden.checks.resolved import young
 from mlwarden.checks.text import clean
 from mlwarden.engine.actions import HOLD, Situation, Waiting, action, decision, rank, softened
 from mlwarden.engine.before import Before
-from mlwarden.engine.injected import Platforms
+from mlwarden.engine.injected import Platforms, asks
 from mlwarden.engine.revoked import revoked
 from mlwarden.engine.waits import waits
 from mlwarden.errors import Error
@@ -84,10 +84,8 @@ def evaluate(
                 continue
             if answer.wanted:
                 wanted[answer.wanted] = None
-            said, done = platforms.judged(compiled, answer, on_fail, situation)
-            finding = _finding(compiled, said, workload.resource, on_fail, situation)
-            findings.append(msgspec.structs.replace(finding, action=done) if done else finding)
-    findings += _predicted(workload, policies, facts, situation)
+            findings.append(_found(compiled, answer, workload.resource, on_fail, situation, platforms=platforms))
+    findings += _predicted(workload, platforms, policies, facts, situation)
     pins = _pins(workload, facts, before)
     findings += waits(workload, facts, settings, pins) if holdable is None else ()
     if len(findings) > 1:
@@ -101,19 +99,29 @@ def evaluate(
     )
 
 
-def _predicted(workload: Workload, policies: Sequence[CompiledPolicy], facts: Facts, situation: Situation) -> Iterator[Finding]:
-    """Yields what will be found in what the platform adds to the pods of an object; what they have of resources is the pods' affair."""
-    for path, pod in Platforms(workload, facts).predicted():
-        view, platforms = View(pod, facts), Platforms(pod, facts)
+def _predicted(
+    workload: Workload, platforms: Platforms, policies: Sequence[CompiledPolicy], facts: Facts, situation: Situation
+) -> Iterator[Finding]:
+    """Yields what will be found in what the platform adds to the pods of an object."""
+    for path, pod in platforms.predicted():
+        view, added = View(pod, facts), Platforms(pod, facts)
         for compiled in policies:
-            on_fail, expression = compiled.action(facts.profile), compiled.policy.spec.requirement.expression
-            if on_fail is None or expression is None or expression.for_each is not Each.CONTAINER or expression.sees_resources:
+            on_fail = compiled.action(facts.profile)
+            if on_fail is None or not asks(compiled):
                 continue
             for answer in _answers(compiled, pod, facts, view):
                 if answer.outcome is Outcome.FAIL:
-                    said, done = platforms.judged(compiled, answer, on_fail, situation)
-                    finding = _finding(compiled, said, workload.resource, on_fail, situation)
-                    yield msgspec.structs.replace(finding, path=path, action=done or finding.action)
+                    finding = _found(compiled, answer, workload.resource, on_fail, situation, platforms=added)
+                    yield msgspec.structs.replace(finding, path=path)
+
+
+def _found(
+    compiled: CompiledPolicy, answer: Answer, resource: Resource, on_fail: Action, situation: Situation, *, platforms: Platforms
+) -> Finding:
+    """Returns the finding for an answer that is no Pass, by whose container it is about."""
+    said, done = platforms.judged(compiled, answer, on_fail, situation)
+    finding = _finding(compiled, said, resource, on_fail, situation)
+    return msgspec.structs.replace(finding, action=done) if done else finding
 
 
 def _only_on(compiled: CompiledPolicy, answer: Answer, on_fail: Action, situation: Situation) -> tuple[Nodes, ...]:

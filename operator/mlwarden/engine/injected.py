@@ -21,9 +21,16 @@ from mlwarden.engine.actions import HOLD, Situation, Waiting, softened, weaker
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Action, OnInjected, Outcome
 from mlwarden.model.platform import Injected
+from mlwarden.model.policy import Each
 from mlwarden.model.workload import Container, Pod, Workload
 from mlwarden.policy import CompiledPolicy
 from mlwarden.workloads import injectors
+
+
+def asks(compiled: CompiledPolicy) -> bool:
+    """Whether a policy asks something of containers before there are pods; what they have of resources is the pods' affair."""
+    expression = compiled.policy.spec.requirement.expression
+    return expression is not None and expression.for_each is Each.CONTAINER and not expression.sees_resources
 
 
 class Platforms:
@@ -58,7 +65,7 @@ class Platforms:
 
     def predicted(self) -> Iterator[tuple[str, Workload]]:
         """Yields what will be added to the pods of this object: where it asks for that, and a pod with it alone."""
-        for path, pod, _ in injectors.predicted(self._workload, self._platform):
+        for path, pod in injectors.predicted(self._workload, self._platform):
             yield path, workloads.extract(pod)
 
     @cached_property

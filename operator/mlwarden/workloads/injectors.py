@@ -392,7 +392,7 @@ def described(source: Source, obj: Mapping[str, Json]) -> tuple[Injected, ...]:
     )
 
 
-def predicted(workload: Workload, platform: Platform) -> Iterator[tuple[str, dict[str, Json], Injected]]:
+def predicted(workload: Workload, platform: Platform) -> Iterator[tuple[str, dict[str, Json]]]:
     """Yields what an object's pods will have added to them, before there are pods: where that is asked for, and a pod with it alone.
 
     Of KServe's storage initializer, whose pods would otherwise be the first to say so.
@@ -412,7 +412,7 @@ def predicted(workload: Workload, platform: Platform) -> Iterator[tuple[str, dic
         if found is not None:
             container = {**found.body, "name": "storage-initializer", "args": [address, "/mnt/models"]}
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {**beside, "initContainers": [container]}}
-            yield f"spec.predictor.{where}", pod, found
+            yield f"spec.predictor.{where}", pod
 
 
 def _for_model(address: str, platform: Platform) -> Injected | None:
