@@ -5,7 +5,7 @@ import pytest
 
 from mlwarden import workloads
 from mlwarden.model.platform import Injected, Platform
-from mlwarden.workloads import injectors
+from mlwarden.workloads import injectors, recognition
 from mlwarden.workloads.injectors import Source
 
 IMAGE = "kserve/storage-initializer:v0.17.0"
@@ -47,7 +47,7 @@ def platform(**container: Any) -> Platform:
 def whose(container: dict[str, Any], known: Platform, *, where: str = "initContainers", **spec: Any) -> Injected | None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {where: [container], **spec}}
     found = workloads.extract(pod).pods[0]
-    return injectors.recognised(found.containers[0], found, known)
+    return recognition.recognised(found.containers[0], found, known)
 
 
 @pytest.mark.parametrize(

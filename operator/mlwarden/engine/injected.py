@@ -24,7 +24,7 @@ from mlwarden.model.platform import Injected
 from mlwarden.model.policy import Each
 from mlwarden.model.workload import Container, Pod, Workload
 from mlwarden.policy import CompiledPolicy
-from mlwarden.workloads import injectors
+from mlwarden.workloads import injectors, recognition
 
 
 def asks(compiled: CompiledPolicy) -> bool:
@@ -53,11 +53,11 @@ class Platforms:
         for pod, container in self._named:
             if answer.element != container.path and not answer.element.startswith(f"{container.path}."):
                 continue
-            injected = injectors.recognised(container, pod, self._platform)
+            injected = recognition.recognised(container, pod, self._platform)
             if injected is not None:
                 softer = spec.injected if answer.outcome is Outcome.FAIL else None
                 return _told(answer, injected, spec.fix.text), _instead(softer, on_fail, situation) if softer else ""
-            row = injectors.unread(container, self._platform) if spec.injected is not None and answer.outcome is Outcome.FAIL else None
+            row = recognition.unread(container, self._platform) if spec.injected is not None and answer.outcome is Outcome.FAIL else None
             if row is not None:
                 message = f"{answer.message}; whether {row.who} added it is not known: its configuration was not read"
                 return msgspec.structs.replace(answer, outcome=Outcome.UNKNOWN, message=clean(message)), ""
@@ -65,7 +65,7 @@ class Platforms:
 
     def predicted(self) -> Iterator[tuple[str, Workload]]:
         """Yields what will be added to the pods of this object: where it asks for that, and a pod with it alone."""
-        for path, pod in injectors.predicted(self._workload, self._platform):
+        for path, pod in recognition.predicted(self._workload, self._platform):
             yield path, workloads.extract(pod)
 
     @cached_property
