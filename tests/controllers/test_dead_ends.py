@@ -275,6 +275,27 @@ class TestTheConditionOfMany:
         await asyncio.gather(work, return_exceptions=True)
         assert sorted(writes) == sorted((f"p-{number}", status) for number in range(3) for status in ("True", "False"))
 
+    async def test_a_namespace_with_many_does_not_delay_that_of_another(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        writes: list[str] = []
+
+        async def counted(_kind: Kind, name: str, _body: Any, **_how: Any) -> None:
+            writes.append(name)
+
+        monkeypatch.setattr(client, "patch", counted)
+        monkeypatch.setattr(conditions, "PER_SECOND", 1000)
+        said = Conditions(client)
+        for number in range(100):
+            said.held(("many", f"p-{number}"), {"metadata": {"uid": str(number)}}, "WaitsForEvidence", "m")
+        said.held(("few", "other"), {"metadata": {"uid": "u"}}, "WaitsForEvidence", "m")
+        work = asyncio.create_task(said.run())
+        async with asyncio.timeout(30):
+            while len(writes) < 101:
+                await asyncio.sleep(0.01)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        assert "other" in writes[:2]
+        assert len(set(writes)) == 101
+
 
 def _held(pod: dict[str, Any]) -> str:
     return next((str(each["status"]) for each in pod["status"].get("conditions", ()) if each["type"] == HELD_CONDITION), "")

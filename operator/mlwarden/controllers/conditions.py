@@ -5,10 +5,12 @@ For whoever decides by conditions, not by words: a quota that would count a held
 not, and at its release. The Events say what changes in between.
 
 Behind a queue, and so many a second: 2,000 pods at once are released before most of them have waited for their turn here, and what is
-released without a condition gets none.
+released without a condition gets none. Namespaces take turns.
 """
 
 import asyncio
+import heapq
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from mlwarden.cluster.client import STRATEGIC_PATCH, Client
 from mlwarden.cluster.errors import ApiError, ConflictError, InvalidError, NotFoundError
 from mlwarden.cluster.informer import Key
 from mlwarden.cluster.kinds import POD
+from mlwarden.controllers.turns import Turns
 from mlwarden.model.policy import HELD_CONDITION
 from mlwarden.model.workload import Json
 
@@ -41,7 +44,9 @@ class Conditions:
 
     def __init__(self, client: Client, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._client, self._now = client, now
-        self._queue: OrderedDict[Key, tuple[str, Json]] = OrderedDict()
+        self._queue: dict[Key, tuple[int, str, Json]] = {}  # what is to be written of each, and the number of its place in the order
+        self._order: list[tuple[int, int, Key]] = []
+        self._numbers, self._turns = itertools.count(), Turns[str]()
         self._written: OrderedDict[Key, str] = OrderedDict()
         self._waiting = asyncio.Event()
 
@@ -53,22 +58,27 @@ class Conditions:
 
     def released(self, key: Key, pod: Json) -> None:
         """A pod was released. Said where it was said that it is held."""
-        self._queue.pop(key, None)  # said too late
+        self._take(key)  # said too late
         if self._says(key, pod):
             self._add(key, pod["metadata"]["uid"], "False", "Released", "mlwarden judged it good and released it")
 
     def forget(self, key: Key) -> None:
         """A pod that waited is gone: nothing is to be said about it any more."""
-        if (waiting := self._queue.get(key)) is not None and waiting[1]["status"] == "True":
-            del self._queue[key]
+        if (waiting := self._queue.get(key)) is not None and waiting[2]["status"] == "True":
+            self._take(key)
 
     async def run(self) -> None:
         """Writes until cancelled."""
         while True:
             await self._waiting.wait()
-            while self._queue:
-                key, (uid, condition) = self._queue.popitem(last=False)
-                await self._write(key, uid, condition)
+            while self._order:
+                number, place, key = heapq.heappop(self._order)
+                self._turns.began(number)
+                waiting = self._queue.get(key)
+                if waiting is None or waiting[0] != place:  # there is nothing to say any more, or it has another place
+                    continue
+                self._take(key)
+                await self._write(key, *waiting[1:])
                 await asyncio.sleep(1 / PER_SECOND)
             self._waiting.clear()
 
@@ -82,8 +92,18 @@ class Conditions:
     def _add(self, key: Key, uid: str, status: str, reason: str, message: str) -> None:
         at = self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         condition = {"type": HELD_CONDITION, "status": status, "reason": reason, "message": message, "lastTransitionTime": at}
-        self._queue[key] = uid, condition
+        known = self._queue.get(key)
+        place = known[0] if known is not None else next(self._numbers)
+        self._queue[key] = place, uid, condition
+        if known is None:
+            self._turns.enter(key[0])
+            heapq.heappush(self._order, (self._turns.next(key[0]), place, key))
         self._waiting.set()
+
+    def _take(self, key: Key) -> None:
+        """What was to be said of a pod waits no more."""
+        if self._queue.pop(key, None) is not None:
+            self._turns.leave(key[0])
 
     async def _write(self, key: Key, uid: str, condition: Json) -> None:
         said = condition["status"] == "True"
