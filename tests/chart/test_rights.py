@@ -37,6 +37,7 @@ RARE: dict[Right, str] = {
     ("controller", "mlwarden.io/wardenpolicies", "delete"): "a policy that is not shipped any more, once that is accepted",
     ("releaser", "/pods", "get"): "a pod that belongs to another one",
     ("releaser", "/pods", "delete"): "a pod that can never be released, and whose controller makes another",
+    ("releaser", "mlwarden.io/imageevidences", "patch"): _ASKED_BEFORE,
     ("releaser", "mlwarden.io/imageevidences", "delete"): "where a namespace has too many requests, the oldest makes room",
     ("scanner", "mlwarden.io/imageevidences", "patch"): "children of an index that are there already, and a new database",
     **{
