@@ -8,7 +8,7 @@ from mlwarden.admission.app import App
 from mlwarden.admission.review import LARGEST
 from mlwarden.admission.sender import ANYBODY, API_SERVER, Sender
 from mlwarden.cluster import Snapshot
-from mlwarden.evidence.pullers import Puller
+from mlwarden.evidence.store import Requester
 
 from .conftest import review  # type: ignore[import-not-found]
 
@@ -55,10 +55,11 @@ async def test_a_review_of_more_than_8_mib_is_answered_with_a_refusal(snapshot: 
 
 async def test_what_is_wanted_is_handed_on(snapshot: Snapshot, good: dict[str, Any]) -> None:
     wanted: list[Any] = []
-    await call(application(snapshot, wanted, API_SERVER), "/mutate", json.dumps(review(good)).encode())
+    good["spec"]["nodeName"] = "node-0"
+    await call(application(snapshot, wanted, API_SERVER), "/validate", json.dumps(review(good)).encode())
     ((references, requester),) = wanted
     assert references == ("registry.example.com/team/app:1.0",)
-    assert requester.pullers == (Puller(namespace="production", service_account="default"),)
+    assert requester == Requester(namespace="production")
 
 
 async def test_a_body_that_never_ends_is_given_up(snapshot: Snapshot) -> None:

@@ -35,17 +35,21 @@ def test_a_bad_pod_is_refused_with_what_where_why_fix_and_exception(ask: Callabl
     assert len(message.splitlines()) <= 7
 
 
-def test_a_good_pod_without_evidence_is_let_in_to_wait_and_its_image_is_asked_for(ask: Callable[..., Any], good: dict[str, Any]) -> None:
+def test_a_good_pod_without_evidence_is_let_in_to_wait_and_asked_about_as_it_is_stored(
+    ask: Callable[..., Any], good: dict[str, Any]
+) -> None:
     answer, response = ask(good)
     assert response["allowed"] is True
     assert answer.decision == "hold"
-    assert answer.wanted == ("registry.example.com/team/app:1.0",)
+    assert answer.wanted == ()
     assert any("held" in warning for warning in response["warnings"])
 
 
 def test_a_dry_run_asks_for_nothing(ask: Callable[..., Any], good: dict[str, Any]) -> None:
-    answer, _ = ask(good, dryRun=True)
+    named = {**good, "spec": {**good["spec"], "nodeName": "node-0"}}
+    answer, _ = ask(named, "/validate", dryRun=True)
     assert answer.wanted == ()
+    assert ask(named, "/validate")[0].wanted
 
 
 def test_what_is_refused_for_what_it_is_asks_for_nothing_and_for_missing_evidence_it_does(

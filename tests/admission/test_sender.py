@@ -81,16 +81,18 @@ def test_what_is_not_known_of_a_failed_scan_is_not_told_either_and_that_nothing_
     assert b"has not been scanned yet" in answer.body
 
 
-def test_what_is_stored_is_asked_about_by_the_api_server_alone_and_what_is_refused_for_want_of_evidence_by_all(
+def test_what_is_refused_for_want_of_evidence_is_asked_about_and_what_is_stored_by_who_sees_it_stored(
     ask: Ask, good: dict[str, Any]
 ) -> None:
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template": {"spec": good["spec"]}}}
     apps = {"resource": "deployments", "group": "apps"}
     node = {**good, "spec": {**good["spec"], "nodeName": "node-0"}}
     for body, changes, stored in ((good, {}, True), (deployment, apps, True), (node, {}, False)):
-        assert ask(body, **changes)[0].wanted
-        answer, _ = ask(body, sender=ANYBODY, **changes)
-        assert (bool(answer.wanted), answer.is_scarce) == (not stored, not stored)
+        for sender in (API_SERVER, ANYBODY):
+            answer, _ = ask(body, sender=sender, **changes)
+            assert bool(answer.wanted) is not stored
+            assert answer.is_scarce is (not stored and sender is ANYBODY)
+            assert answer.requester.pullers == ()  # whose credentials are used is nothing that a review may say
     assert not ask(node, sender=ANYBODY, dryRun=True)[0].wanted
     assert not ask(node, sender=ANYBODY, namespace="nobody-has-this")[0].wanted
 

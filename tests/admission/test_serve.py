@@ -266,14 +266,22 @@ class TestTheApiServer:
 
 
 class TestEvidence:
-    def test_is_asked_for_by_a_pod_that_is_created_and_not_by_a_dry_run(self, installed: Installed, serving: Serving) -> None:
+    def test_is_asked_for_of_what_is_refused_without_it_and_not_by_a_dry_run_nor_of_what_is_stored(
+        self, installed: Installed, serving: Serving
+    ) -> None:
         serving.serve(f"--client-ca={installed.cluster.webhook_client_ca}")
-        tried, created = (f"registry.example/{word}-{secrets.token_hex(4)}:1" for word in ("tried", "created"))
-        installed.create(good_pod("p", tried), dryRun="All")
-        installed.create(good_pod(f"p-{secrets.token_hex(3)}", created))
-        until(lambda: said(lambda: installed.admin.get(about(created))) == "created")
-        with pytest.raises(ApiError, match="not found"):  # it would have been asked for first
-            installed.admin.get(about(tried))
+        tried, stored, refused = (f"registry.example/{word}-{secrets.token_hex(4)}:1" for word in ("tried", "stored", "refused"))
+        bound = {"nodeName": "node-0", "imagePullSecrets": [{"name": "theirs"}]}
+        with pytest.raises(ApiError, match="try again"):
+            installed.create(good_pod("p", tried, **bound), dryRun="All")
+        installed.create(good_pod(f"p-{secrets.token_hex(3)}", stored))  # the releaser asks, which sees it
+        with pytest.raises(ApiError, match="try again"):
+            installed.create(good_pod("p", refused, **bound))
+        until(lambda: said(lambda: installed.admin.get(about(refused))) == "created")
+        assert "pullers" not in installed.admin.get(about(refused))["spec"]
+        for reference in (tried, stored):
+            with pytest.raises(ApiError, match="not found"):  # it would have been asked for first
+                installed.admin.get(about(reference))
 
 
 class TestARevocation:

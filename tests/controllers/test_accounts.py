@@ -1,13 +1,18 @@
 """What a stolen token of one of mlwarden's accounts can change: the chart's policies in a real API server, whatever RBAC would allow."""
 
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from mlwarden.controllers.release import pin_patch, release_patch
 from mlwarden.embedded.api import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, ApiError
+from mlwarden.evidence import pending
+from mlwarden.evidence.pullers import Puller
+from mlwarden.evidence.store import Requester
 from mlwarden.model.finding import Decision, Verdict
 from mlwarden.workloads import is_gated
 
@@ -248,8 +253,6 @@ class TestEvidence:
     def test_has_no_finalizers_owners_or_marks_of_anybody(
         self, guarded: "FailHeld", evidence: str, attack: Callable[[str, str, str], None]
     ) -> None:
-        from mlwarden.evidence import pending
-
         digest = f"sha256:{secrets.token_hex(32)}"
         body = pending(f"registry.example/app@{digest}")
         name, text = body["metadata"]["name"], "evidence has no finalizers"
@@ -274,6 +277,31 @@ class TestEvidence:
             refused(lambda api=api: api.delete(f"{evidence}/{name}"), "the controller alone what is known")
         guarded.controller.delete(f"{evidence}/{name}")
         attack("the webhook's stolen token puts finalizers and owners on evidence", "stored", "refused by a policy of the chart")
+
+    def test_names_no_pull_secrets_by_the_word_of_the_webhook(
+        self, guarded: "FailHeld", evidence: str, attack: Callable[[str, str, str], None]
+    ) -> None:
+        text = "whose pull Secrets an image is pulled with is not the webhook's to say"
+        digest = f"sha256:{secrets.token_hex(32)}"
+        theirs = Puller(namespace="payments", service_account="default", secrets=("registry",))
+        webhook = guarded.account(guarded.settings.webhook)
+        foreign = Requester(namespace="team", pullers=(theirs,))
+        refused(lambda: webhook.create(evidence, pending(f"registry.example/payments@{digest}", foreign)), text)
+        stored = webhook.create(evidence, pending(f"registry.example/payments@{digest}", Requester(namespace="team")))
+        name = stored["metadata"]["name"]
+        added = {"spec": {"pullers": json.loads(msgspec.json.encode([theirs]))}}
+        refused(lambda: webhook.patch(f"{evidence}/{name}", added), text)
+        for api in (guarded.releaser, guarded.controller):
+            assert api.patch(f"{evidence}/{name}", added)["spec"]["pullers"] == added["spec"]["pullers"]
+            refused(lambda: webhook.patch(f"{evidence}/{name}", {"spec": {"pullers": None}}), text)
+            again = webhook.patch(f"{evidence}/{name}", {"spec": {"requestedAt": "2026-11-30T00:00:00.000000Z"}})
+            assert again["spec"]["pullers"] == added["spec"]["pullers"]
+            guarded.controller.patch(f"{evidence}/{name}", {"spec": {"pullers": None}})
+        attack(
+            "the webhook's stolen token names another team's pull Secrets in evidence about a private image",
+            "stored: the image was pulled with them, and what was found could be read",
+            "refused by a policy of the chart: the releaser and the controller say it, of pods and templates as they are stored",
+        )
 
 
 class TestEvents:

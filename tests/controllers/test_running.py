@@ -238,7 +238,7 @@ class TestOnACluster:
         lenient = evicting.held.namespace("baseline")
         of = f"sha256:{secrets.token_hex(32)}"
         image = f"registry.example/app-{secrets.token_hex(4)}"
-        evicting.held.create(lenient, good_pod("p", f"{image}:1"))
+        evicting.held.create(lenient, good_pod("p", f"{image}:1", imagePullSecrets=[{"name": "pull"}]))
         path = f"/api/v1/namespaces/{lenient}/pods/p"
         running = evicting.held.until(lambda: (pod := evicting.admin.get(path))["status"].get("phase") == "Running" and pod)
         status = {"containerStatuses": [{**running["status"]["containerStatuses"][0], "imageID": f"{image}@{of}"}]}
@@ -250,7 +250,8 @@ class TestOnACluster:
             return next((each["spec"] for each in listed if known.endswith(each["metadata"]["name"])), None)
 
         by = {f"{image}@{of}": [lenient]}
-        assert evicting.held.until(asked) == {"references": [*by], "namedBy": by, "purpose": "Renewal", "namespaces": [lenient]}
+        whose = {"pullers": [{"namespace": lenient, "serviceAccount": "default", "secrets": ["pull"]}]}
+        assert evicting.held.until(asked) == {"references": [*by], "namedBy": by, "purpose": "Renewal", "namespaces": [lenient], **whose}
         evicting.held.create(space, good_pod("p", f"{image}@{of}"))
         evicting.held.until(lambda: asked()["purpose"] == "Pod")
 

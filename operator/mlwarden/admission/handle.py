@@ -29,7 +29,7 @@ from mlwarden.checks.text import clean
 from mlwarden.cluster import Snapshot
 from mlwarden.cluster.events import Subject
 from mlwarden.errors import Error, InputError
-from mlwarden.evidence.requests import requester_for
+from mlwarden.evidence.requests import purpose_of
 from mlwarden.evidence.store import Requester
 from mlwarden.model.finding import Decision, Verdict
 from mlwarden.model.policy import GATE
@@ -164,10 +164,10 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
         audit |= record
     # What is refused for what it is asks for nothing: or a thousand refused objects would be a thousand images to scan.
     refused, denied = verdict.is_refused, verdict.decision is Decision.DENY
-    # What is stored is asked about by who sees it stored; of what anybody sends, only what is refused until something is known about it.
-    asks = known or (denied and namespace in snapshot.namespaces)
+    # What is stored is asked about by who sees it stored; here, only what is refused until something is known about it.
+    asks = denied and namespace in snapshot.namespaces
     wanted = () if request.dry_run or refused or not asks else verdict.wanted
-    requester = requester_for(workload, namespace) if wanted else Requester()
+    requester = Requester(purpose=purpose_of(workload), namespace=namespace) if wanted else Requester()
     if denied:
         again = "" if refused else engine.again(verdict.wanted, facts)
         body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
@@ -177,7 +177,7 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
     patch = [*back, *pinned]
     decision = "hold" if verdict.decision is Decision.HOLD else "warn" if warnings else "allow"
     body = response.allow(request.uid, warnings=warnings, audit=audit, patch=patch)
-    return Answer(body=body, decision=decision, wanted=wanted, requester=requester, told=told if known else None)
+    return Answer(body=body, decision=decision, told=told if known else None)
 
 
 def _changed(

@@ -39,9 +39,8 @@ from mlwarden.controllers.reporter import Reporter
 from mlwarden.errors import ClusterError, Error
 from mlwarden.evidence import store as evidence
 from mlwarden.evidence.bounds import Unanswered
-from mlwarden.evidence.pullers import pullers
-from mlwarden.evidence.requests import Requests
-from mlwarden.evidence.store import ImageEvidence, Requester
+from mlwarden.evidence.requests import Requests, requester_for
+from mlwarden.evidence.store import ImageEvidence
 from mlwarden.model import reference as references
 from mlwarden.model.finding import Decision
 from mlwarden.model.workload import Json
@@ -298,7 +297,7 @@ class Releaser:
         if not reason:
             return
         if judgement.wanted:
-            who = Requester(namespace=key[0], pullers=pullers(workloads.extract(pod), key[0]))
+            who = requester_for(workloads.extract(pod), key[0])
             if await self._requests.ensure(judgement.wanted, now, who):
                 reason = f"{reason}; {self._unanswered.said(key[0])}"
                 self._queue.add_later(key, _FULL)

@@ -41,8 +41,8 @@ from mlwarden.controllers.imageids import as_running, digests
 from mlwarden.controllers.queue import WorkQueue
 from mlwarden.controllers.reporter import Reporter
 from mlwarden.evidence.bounds import Unanswered
-from mlwarden.evidence.requests import Requests
-from mlwarden.evidence.store import Purpose, Requester
+from mlwarden.evidence.requests import Requests, requester_for
+from mlwarden.evidence.store import Purpose
 from mlwarden.model.digest import Digest
 from mlwarden.model.finding import Action, Decision, Finding, Outcome, Verdict
 from mlwarden.model.revocation import Running
@@ -272,7 +272,7 @@ class RunningPods:
         async for page in self._client.pages(POD, namespace=namespace, query={"fieldSelector": _BOUND}):
             for pod, unreadable in page.items:
                 if not unreadable and (judged := self._judge(pod)) is not None:
-                    await self._ask(judged.wanted, pod["metadata"]["namespace"])
+                    await self._ask(judged.wanted, pod)
                 spent = time.monotonic() - began
                 if spent > _STEP:
                     await asyncio.sleep(spent)
@@ -301,11 +301,14 @@ class RunningPods:
         judged = self._judge(pod)
         if judged is None:
             return
-        await self._ask(judged.wanted, key[0])
+        await self._ask(judged.wanted, pod)
 
-    async def _ask(self, wanted: tuple[str, ...], namespace: str) -> None:
+    async def _ask(self, wanted: tuple[str, ...], pod: Json) -> None:
         """Asks in the background, as far as there is room: nobody waits for it, so nothing is taken away for it."""
-        await self._requests.ensure(wanted, self._now(), Requester(purpose=Purpose.RENEWAL, namespace=namespace))
+        if wanted:
+            stored = workloads.extract({**pod, "apiVersion": "v1", "kind": "Pod"})
+            who = requester_for(stored, pod["metadata"]["namespace"], purpose=Purpose.RENEWAL)
+            await self._requests.ensure(wanted, self._now(), who)
 
     async def _leave(self) -> None:
         """Evicts one after the other, each judged once more by what is stored and known at that moment."""

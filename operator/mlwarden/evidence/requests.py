@@ -139,10 +139,17 @@ class Requests:
         return True
 
 
-def requester_for(workload: Workload, namespace: str) -> Requester:
-    """Returns who asks on behalf of an object in a namespace: a pod, or a template whose pods are still to come."""
-    purpose = Purpose.POD if workload.is_pod else Purpose.TEMPLATE
-    return Requester(purpose=purpose, namespace=namespace, pullers=pullers(workload, namespace))
+def purpose_of(workload: Workload) -> Purpose:
+    """Returns what an answer is for: a pod, or a template whose pods are still to come."""
+    return Purpose.POD if workload.is_pod else Purpose.TEMPLATE
+
+
+def requester_for(stored: Workload, namespace: str, *, purpose: Purpose | None = None) -> Requester:
+    """Returns who asks on behalf of an object in a namespace, and with whose pull Secrets the images may be pulled.
+
+    For objects as they are stored: whose credentials are used is nothing that somebody may only say.
+    """
+    return Requester(purpose=purpose or purpose_of(stored), namespace=namespace, pullers=pullers(stored, namespace))
 
 
 def worth_asking(stored: ImageEvidence, reference: str, now: datetime, requester: Requester | None = None) -> bool:
