@@ -68,6 +68,22 @@ def test_a_finding_is_told_in_full_where_the_image_was_pulled_and_to_the_api_ser
     assert (GENERIC in text) is not in_full
 
 
+@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize(("sender", "namespace"), [(ANYBODY, "production"), (API_SERVER, "experiment")])
+def test_what_is_in_an_image_that_anybody_could_pull_is_told_to_anybody(
+    bad: Snapshot, good: dict[str, Any], sender: Sender, namespace: str, *, public: bool
+) -> None:
+    known = bad.images[D]
+    assert known.scan is not None
+    scan = msgspec.structs.replace(known.scan, anonymous=public)
+    snapshot = msgspec.structs.replace(bad, images={D: msgspec.structs.replace(known, scan=scan)})
+    good["spec"]["containers"][0]["image"] = IMAGE
+    allowed, text = said(snapshot, good, sender, namespace)
+    assert not allowed
+    assert ("CVE-2025-32434" in text) is public
+    assert (GENERIC in text) is not public
+
+
 def test_what_is_not_known_of_a_failed_scan_is_not_told_either_and_that_nothing_is_known_is(
     snapshot: Snapshot, good: dict[str, Any]
 ) -> None:

@@ -53,6 +53,7 @@ async def test_a_private_image_is_resolved_and_scanned_with_a_credential(
     digest, scan = await both(trivy, f"{front.host}/team/private:1", shown=pods, own=workers, registries=registries)
     assert digest == pushed
     assert scan.counts == VULNERABLE
+    assert not scan.anonymous
     with pytest.raises(DefinitiveError, match=r"wants credentials|denies access \(401\)"):
         await both(trivy, f"{front.host}/team/private:1", registries=registries)
 
@@ -66,8 +67,10 @@ async def test_a_wrong_password_of_somebody_else_does_not_hide_the_right_one_nor
     keys = Credentials([(front.host, WRONG), (f"{front.host}/team", WRONG)])
     _, scan = await both(trivy, f"{front.host}/team/private:1", shown=keys, own=Credentials({front.host: ANA}), registries=registries)
     assert scan.counts == VULNERABLE
+    assert not scan.anonymous
     _, scan = await both(trivy, f"{registry}/team/private:1", shown=Credentials({registry: WRONG}), registries=registries)
     assert scan.counts == VULNERABLE
+    assert scan.anonymous  # nothing was asked for, so nothing was shown
     with pytest.raises(DefinitiveError, match="denies access"):
         await both(trivy, f"{front.host}/team/private:1", shown=keys, registries=registries)
 
@@ -122,6 +125,18 @@ async def test_a_digest_comes_from_a_mirror_that_has_it_and_a_tag_from_the_regis
         assert (await gatherer.scan([f"{home.host}/team/model@{digest}"])).counts == VULNERABLE
     assert not home.seen
     assert {path for _, path, _ in mirror.seen if "manifests" in path} == {f"/v2/mirrored/team/model/manifests/{digest}"}
+
+
+async def test_what_an_open_mirror_has_of_a_closed_registry_is_not_for_everybody(registry: str, door: Open, trivy: Trivy) -> None:
+    digest = images.vulnerable(registry, "mirrored/team/model:1")
+    mirror, home = door(), door(password="s3cret")
+    registries = Registries(
+        {home.host: RegistrySettings(mirrors=(f"{mirror.host}/mirrored",))}, plain_http=frozenset({mirror.host, home.host})
+    )
+    async with Registry(registries=registries) as client:
+        gatherer = Gatherer(registry=client, trivy=trivy, architectures=("amd64",))
+        assert not (await gatherer.scan([f"{home.host}/team/model@{digest}"])).anonymous
+        assert (await gatherer.scan([f"{mirror.host}/mirrored/team/model@{digest}"])).anonymous
 
 
 async def test_a_mirror_answers_for_tags_where_the_administrator_says_so(registry: str, door: Open) -> None:

@@ -44,7 +44,7 @@ def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer
     requirement = spec.requirement.image_scan
     if requirement is None:
         return
-    answers = per_image(view, facts, spec, lambda subject: _about(subject, requirement, compiled, facts))
+    answers = per_image(view, facts, spec, lambda subject: _about(subject, requirement, compiled, facts), of_content=True)
     yield from placed(view, facts, _passed_over(view, facts, requirement, answers))
 
 

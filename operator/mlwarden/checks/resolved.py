@@ -56,7 +56,13 @@ def young(resolution: Resolution, now: datetime) -> bool:
 
 
 def per_image(
-    view: View, facts: Facts, spec: PolicySpec, judged: Callable[[Subject], Answer], *, about: Callable[[str], bool] = lambda _: True
+    view: View,
+    facts: Facts,
+    spec: PolicySpec,
+    judged: Callable[[Subject], Answer],
+    *,
+    about: Callable[[str], bool] = lambda _: True,
+    of_content: bool = False,
 ) -> Iterator[Answer]:
     """Yields one answer per image reference of the workload; the judgement itself is made once per reference.
 
@@ -68,6 +74,8 @@ def per_image(
         spec: the policy, for its message and its fix where something failed.
         judged: answers about one image; element and path are filled in here.
         about: whether a reference is this policy's business.
+        of_content: the answers are of what is in an image, which of a public one anybody hears. Who signed it, and where that was looked
+            for, is another matter.
     """
     known: dict[str, Answer] = {}
     for _, image in view.references():
@@ -83,7 +91,7 @@ def per_image(
             if isinstance(subject, Answer):
                 yield msgspec.structs.replace(subject, element=image.path, path=image.path)
                 continue
-            answer = known[reference] = _heard(judged(subject), subject, facts)
+            answer = known[reference] = _heard(judged(subject), subject, facts, of_content=of_content)
         message, fix = answer.message, answer.fix
         if answer.outcome is Outcome.FAIL:
             said = fill(spec.message, name=image.owner, value=reference, image=reference, path=image.path)
@@ -92,9 +100,9 @@ def per_image(
         yield msgspec.structs.replace(answer, element=image.path, path=image.path, message=message, fix=fix)
 
 
-def _heard(answer: Answer, subject: Subject, facts: Facts) -> Answer:
+def _heard(answer: Answer, subject: Subject, facts: Facts, *, of_content: bool) -> Answer:
     """The answer as its audience may hear it: what was found in other people's images is theirs."""
-    if answer.outcome is Outcome.PASS or facts.hears(subject.digest):
+    if answer.outcome is Outcome.PASS or facts.hears(subject.digest) or (of_content and facts.is_public(subject.digest)):
         return answer
     known = facts.images.get(subject.digest), facts.proofs.get(subject.digest)
     if answer.outcome is Outcome.FAIL:

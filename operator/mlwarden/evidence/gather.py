@@ -120,10 +120,9 @@ class Gatherer:
         if not fresh and (again := await self.known(candidates, documents)) is not None:
             return again
         failures: list[GatherError] = []
-        registry = self._registry.showing(credentials)
         for text in candidates:
             try:
-                return await self._scan(registry, _parse(text), documents)
+                return await self._scan(self._registry.showing(credentials), _parse(text), documents)
             except GatherError as error:
                 failures.append(error)
         if not failures:
@@ -194,6 +193,7 @@ class Gatherer:
             images=tuple(Image.of(part) for part in parts),
             platforms=platforms,
             unjudged=unjudged,
+            anonymous=registry.anonymous,
         )
         await self._keep(record, all(part.rereadable for part in parts))
         return summary.summarise(
@@ -208,6 +208,7 @@ class Gatherer:
             platforms=platforms,
             unjudged=unjudged,
             artifact=artifact,
+            anonymous=record.anonymous,
         )
 
     async def _programs(self, registry: Registry, reference: Reference, manifest: Manifest, found: report.Findings) -> report.Findings:

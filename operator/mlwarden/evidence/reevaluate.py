@@ -143,6 +143,7 @@ def _scan(record: Record, parts: Sequence[Findings], documents: Sequence[vex.Doc
         subject=record.digest,
         platforms=record.platforms,
         unjudged=record.unjudged,
+        anonymous=record.anonymous,
     )
 
 

@@ -85,6 +85,10 @@ class Registry:
         timeout: seconds for one call of a public method, tokens, redirects and mirrors included.
         ca_file: PEM file of certificate authorities that are trusted beside the system's, for every host.
         registries: mirrors, authorities and plain HTTP by host; `plain_http` is added to it.
+
+    Attributes:
+        anonymous: whether everything that this view (`showing`) was given came from the repository that was named, and took no credential:
+            then anybody who reaches the registry can have it.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Registry:
         self._keys: tuple[Credentials, ...] = (credentials or Credentials(),)
         self._timeout, self._ca = timeout, Path(ca_file).read_bytes() if ca_file else b""
         self._passes: dict[tuple[str, str], _Pass] = {}
+        self.anonymous = True
 
     async def __aenter__(self) -> Self:
         self._transport.open()
@@ -114,10 +119,10 @@ class Registry:
 
     def showing(self, credentials: Credentials) -> "Registry":
         """Returns the same client for one question: these credentials come first, and what was made with them is forgotten with it."""
-        if not credentials:
-            return self
         view = copy.copy(self)
-        view._keys, view._passes = (credentials, *self._keys), {}  # noqa: SLF001 -- of the same class
+        view.anonymous = True
+        if credentials:
+            view._keys, view._passes = (credentials, *self._keys), {}  # noqa: SLF001 -- of the same class
         return view
 
     async def resolve(self, reference: Reference) -> Digest:
@@ -192,11 +197,14 @@ class Registry:
         for place in places:
             try:
                 async with Deadline(self._timeout / len(places) + more, _name(place)):
-                    return await ask(place)
+                    found = await ask(place)
+                self.anonymous = self.anonymous and place is places[-1]
             except GatherError as error:
                 failures.append(error)
                 if place is not places[-1]:
                     LOG.info("the mirror is passed over: %s", error.message)
+            else:
+                return found
         *mirrors, own = failures
         if not mirrors:
             raise own
@@ -259,7 +267,7 @@ class Registry:
         if known is not None and known.until > time.monotonic():
             answer = await self._transport.request(method, url, {**accept, "Authorization": known.value}, cap=cap, take=take)
             if answer.status not in {401, 403}:
-                return _good(answer, place), known.credential
+                return self._had(answer, place, known.credential)
             self._passes.pop((place.registry, place.repository), None)
         answer = await self._transport.request(method, url, accept, cap=cap, take=take)
         if answer.status != 401:
@@ -270,11 +278,16 @@ class Registry:
             try:
                 shown = await self._authorize(place, challenges, credential)
                 answer = await self._transport.request(method, url, {**accept, "Authorization": shown.value}, cap=cap, take=take)
-                return _good(answer, place), shown.credential
+                return self._had(answer, place, shown.credential)
             except DefinitiveError as error:
                 self._passes.pop((place.registry, place.repository), None)
                 refusal = refusal or error  # of the most specific credential: anonymous comes last, and its refusal says less
         raise refusal or _no_credentials(place)
+
+    def _had(self, answer: Answer, place: Reference, credential: Credential | None) -> tuple[Answer, Credential | None]:
+        good = _good(answer, place)
+        self.anonymous = self.anonymous and credential is None
+        return good, credential
 
     def _candidates(self, place: Reference) -> tuple[Credential | None, ...]:
         """What may be shown for this image, and at the end nothing: somebody else's wrong password must not hide what is public."""

@@ -70,6 +70,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         images: all that were looked into.
         platforms: of an index: see `Scan`.
         unjudged: of an index: see `Scan`.
+        anonymous: see `Scan`.
     """
 
     format: int = msgspec.field(name="format", default=0)
@@ -82,6 +83,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     images: tuple[Image, ...]
     platforms: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
+    anonymous: bool = False
 
 
 _RECORDS: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

@@ -38,6 +38,7 @@ def summarise(
     platforms: Iterable[str] = (),
     unjudged: Iterable[str] = (),
     artifact: str = "",
+    anonymous: bool = False,
 ) -> Scan:
     """Returns the bounded summary of all image manifests that stand behind one digest.
 
@@ -82,6 +83,7 @@ def summarise(
         misconfigurations=tuple(sorted(mistakes, key=_rank)[:KEPT_WEAKNESSES]),
         blind=tuple(dict.fromkeys((*blind, *(reason for part in parts for reason in part.blind))))[:16],
         artifact=artifact,
+        anonymous=anonymous,
     )
 
 

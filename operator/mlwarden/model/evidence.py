@@ -143,6 +143,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         misconfigurations: the worst of them, at most 10.
         blind: what the scanner cannot see in this image, in words (`no OS and no packages recognised`); not empty means `Unknown`.
         artifact: media type of the configuration of a model artifact, which no node can run; empty for an image.
+        anonymous: it was read without a credential, from the repository that is named: what is in it is nobody's secret.
     """
 
     scanner: str
@@ -168,6 +169,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     misconfigurations: tuple[Weakness, ...] = ()
     blind: tuple[str, ...] = ()
     artifact: str = ""
+    anonymous: bool = False
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,3 +277,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             return True
         known = self.images.get(digest), self.proofs.get(digest)
         return any(each is not None and self.audience in each.pulled_for for each in known)
+
+    def is_public(self, digest: Digest) -> bool:
+        """Whether anybody may be told what is in an image: the scanner needed no credential to read it."""
+        known = self.images.get(digest)
+        return known is not None and known.scan is not None and known.scan.anonymous
