@@ -55,17 +55,27 @@ class Applier:
 
     Attributes:
         applied: set after the first complete round as leader: everything is in force.
+        left: names of the cluster's own policies that the API server does not enforce, because all places are taken.
         gate: where the gate comes from, once known.
     """
 
-    def __init__(self, client: Client, settings: Settings, source: SnapshotSource, *, now: Callable[[], datetime] = clock.now) -> None:
-        self._client, self._settings, self._source, self._now = client, settings, source, now
+    def __init__(
+        self,
+        client: Client,
+        settings: Settings,
+        source: SnapshotSource,
+        *,
+        now: Callable[[], datetime] = clock.now,
+        on_left: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client, self._settings, self._source, self._now, self._on_left = client, settings, source, now, on_left
         self._gating = Gating(client, settings)
         self._wake = asyncio.Event()
         self._written: dict[tuple[str, str], tuple[str, str]] = {}
         self._anchor: Json | None = None
         self.applied = asyncio.Event()
         self.gate: Gate | None = None
+        self.left: frozenset[str] = frozenset()
         selector = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
         self.informers = {
             kind: Informer(client, where, query={"labelSelector": selector}, on_change=self._changed)
@@ -124,6 +134,9 @@ class Applier:
         await self._gating.in_force(gate)
         made = generated.after_gate(self._settings, self._source.current.policies, enforced=enforced)
         after = names.placed(made, self.informers["ValidatingAdmissionPolicy"])
+        left, self.left = self.left, names.left(made, after)
+        if left != self.left:
+            self._on_left()
         await self._apply(after)
         await self._prune([*policies, *before, *after])
         if refused:

@@ -4,6 +4,7 @@ Every pod with such a container has the same finding, and none of their authors 
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from mlwarden import checks, workloads
@@ -18,6 +19,7 @@ from mlwarden.engine.injected import asks
 from mlwarden.model.evidence import Facts
 from mlwarden.model.finding import Outcome
 from mlwarden.model.platform import Injected, Platform
+from mlwarden.model.workload import Json
 from mlwarden.policy import CompiledPolicy
 from mlwarden.workloads import injectors
 
@@ -41,15 +43,16 @@ def _fails(compiled: CompiledPolicy, injected: Injected, now: datetime) -> bool:
 
 
 class Told:
-    """Brings the conditions up to date when the platform's configuration changes; whoever keeps the status does it when a policy does.
+    """Brings the conditions up to date when something else than the policy changes; whoever keeps the status does it when a policy does.
 
     Args:
         client: of the API server.
-        source: policies as stored, and the configuration.
+        source: policies as stored, and the platform's configuration.
+        left: names of the policies for which the API server has no place.
     """
 
-    def __init__(self, client: Client, source: SnapshotSource) -> None:
-        self._client, self._source = client, source
+    def __init__(self, client: Client, source: SnapshotSource, *, left: Callable[[], frozenset[str]] = frozenset) -> None:
+        self._client, self._source, self._left = client, source, left
         self._changed = asyncio.Event()
         source.subscribe(self._snapshot_changed)
 
@@ -60,9 +63,17 @@ class Told:
             await self._changed.wait()
             self._changed.clear()
             for obj in self._source.policies:
-                wanted = status_of(obj, clock.now(), self.condition)
+                wanted = self.status(obj, clock.now())
                 if wanted != obj.get("status"):
                     await self._write(obj["metadata"]["name"], wanted)
+
+    def look_again(self) -> None:
+        """Which policies have a place has changed."""
+        self._changed.set()
+
+    def status(self, obj: Mapping[str, Json], now: datetime) -> dict[str, Json]:
+        """Returns the status of a policy as stored, by what is known now."""
+        return status_of(obj, now, self.condition, left=self._left())
 
     def condition(self, compiled: CompiledPolicy, now: datetime) -> tuple[bool, str] | None:
         """Returns what `found` says by what is known now."""

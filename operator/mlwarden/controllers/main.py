@@ -72,14 +72,14 @@ class Controller:
         self.lease = Lease(self.client, name=LEASE, namespace=self.settings.namespace, identity=self.identity)
         self.definitions = Definitions(self.client)
         self.source = SnapshotSource(self.client, self.settings, convert=evidence.to_facts)
-        self.applier = Applier(self.client, self.settings, self.source)
+        self.told = Told(self.client, self.source, left=lambda: self.applier.left)
+        self.applier = Applier(self.client, self.settings, self.source, on_left=self.told.look_again)
         self.reporter = Reporter(self.client)
         evictions = Evictions(self.client, self.reporter, allowed=self.settings.eviction, per_minute=self.settings.evictions_per_minute)
         self.running = RunningPods(self.client, self.source, self.reporter, evictions)
         self.forgetter = Forgetter(self.client, self.source)
         self.doubts = Doubts(self.source, self.reporter, is_leader=lambda: self.lease.is_leader)
         self.templates = Templates(self.client, self.source)
-        self.told = Told(self.client, self.source)
         self.source.subscribe(self._namespaces_changed)
 
     async def run(self) -> None:
@@ -135,7 +135,7 @@ class Controller:
             tasks.create_task(self.running.lead())
             tasks.create_task(self.templates.lead())
             tasks.create_task(self.told.lead())
-            tasks.create_task(status.run(self.connection, self.told.condition))
+            tasks.create_task(status.run(self.connection, self.told.status))
 
     async def _say_gate(self) -> None:
         await self.applier.applied.wait()

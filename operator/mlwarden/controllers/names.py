@@ -68,6 +68,13 @@ def placed(objects: Iterable[Mapping[str, Json]], stored: Iterable[Mapping[str, 
     return [renamed for obj in every if (renamed := _renamed(obj, own, places)) is not None]
 
 
+def left(objects: Iterable[Mapping[str, Json]], found: Iterable[Mapping[str, Json]]) -> frozenset[str]:
+    """Returns the names of the cluster's own policies that found no place: those of `objects` that `placed` left out."""
+    own = frozenset(known()["validatingadmissionpolicies"])
+    names = {obj["metadata"]["name"] for obj in objects if obj["kind"] == "ValidatingAdmissionPolicy"} - own
+    return frozenset(name.removeprefix(PREFIX) for name in names) - {whose(obj) for obj in found}
+
+
 def whose(obj: Mapping[str, Json]) -> str:
     """Returns the name of the `WardenPolicy` that a stored ValidatingAdmissionPolicy in a place was made of."""
     return str((obj["metadata"].get("annotations") or {}).get(POLICY_OF, ""))

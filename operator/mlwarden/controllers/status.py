@@ -13,7 +13,7 @@ posting of log lines as Events.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,16 +34,28 @@ SHIPPED = "Shipped"
 INJECTED = "InjectedContainers"
 """Condition of a policy that asks of each container: False where it fails what the platform puts into pods."""
 Injected = Callable[[policy.CompiledPolicy, datetime], tuple[bool, str] | None]
+Status = Callable[[Mapping[str, Json], datetime], dict[str, Json]]
+_NO_PLACE = (
+    "webhook and release go by it, the API server itself does not: each of the hundred places for a cluster's own policies is taken; put"
+    " policies together, or delete one that nobody needs"
+)
 Connection = Callable[[], kopf.ConnectionInfo]
 
 
-def status_of(obj: Mapping[str, Json], now: datetime, injected: Injected = lambda _compiled, _now: None) -> dict[str, Json]:
+def status_of(
+    obj: Mapping[str, Json],
+    now: datetime,
+    injected: Injected = lambda _compiled, _now: None,
+    *,
+    left: Container[str] = (),
+) -> dict[str, Json]:
     """Returns the status of a `WardenPolicy` as stored. Never raises: what cannot be read is a condition with the reason.
 
     Args:
         obj: as stored.
         now: the time.
         injected: whether what the platform puts into pods passes, and a line about it; None where there is nothing to say.
+        left: names of the cluster's own policies that found no place in the API server.
     """
     metadata, before = obj.get("metadata") or {}, obj.get("status") or {}
     generation = metadata.get("generation") or 0
@@ -59,13 +71,15 @@ def status_of(obj: Mapping[str, Json], now: datetime, injected: Injected = lambd
             _condition(COMPILED, ok=False, reason="DoesNotCompile", message=text),
         ]
     else:
-        why_not = policy.not_compiled(parsed)
+        why_not, possible = policy.not_compiled(parsed), "NotPossible"
+        if not why_not and parsed.name in left and not is_shipped(obj):
+            why_not, possible = _NO_PLACE, "NoPlace"
         conditions = [
             _condition(READY, ok=True, reason="InForce", message=_where(parsed.spec.profiles)),
             _condition(
                 COMPILED,
                 ok=not why_not,
-                reason="NotPossible" if why_not else "ByTheApiServer",
+                reason=possible if why_not else "ByTheApiServer",
                 message=why_not or _compiled(obj, parsed.name),
             ),
         ]
@@ -83,16 +97,16 @@ def status_of(obj: Mapping[str, Json], now: datetime, injected: Injected = lambd
     return {"observedGeneration": generation, "requirement": requirement, "conditions": conditions}
 
 
-async def run(connection: Connection, injected: Injected, *, now: Callable[[], datetime] = clock.now) -> None:
+async def run(connection: Connection, status: Status = status_of, *, now: Callable[[], datetime] = clock.now) -> None:
     """Keeps the status of every policy until cancelled.
 
     Args:
         connection: how to reach the API server; asked again when credentials expire.
-        injected: as for `status_of`.
+        status: returns the status of a policy as stored.
         now: the clock.
     """
     stop = threading.Event()
-    work = asyncio.get_running_loop().run_in_executor(None, _operate, connection, injected, now, stop)
+    work = asyncio.get_running_loop().run_in_executor(None, _operate, connection, status, now, stop)
     try:
         await asyncio.shield(work)
     finally:
@@ -100,7 +114,7 @@ async def run(connection: Connection, injected: Injected, *, now: Callable[[], d
         await asyncio.shield(work)  # whoever leads next must not find us writing
 
 
-def _operate(connection: Connection, injected: Injected, now: Callable[[], datetime], stop: threading.Event) -> None:
+def _operate(connection: Connection, status: Status, now: Callable[[], datetime], stop: threading.Event) -> None:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -112,7 +126,7 @@ def _operate(connection: Connection, injected: Injected, now: Callable[[], datet
         obj = msgspec.to_builtins(dict(body))
         if obj.get("metadata", {}).get("deletionTimestamp"):
             return
-        wanted = status_of(obj, now(), injected)
+        wanted = status(obj, now())
         if wanted != obj.get("status"):
             patch.status.update(wanted)
 
