@@ -35,7 +35,16 @@ def fix(name: str, obj: dict[str, Any], path: str = "spec.ephemeralContainers[0]
     ],
 )
 def test_a_debug_container_is_told_the_profile_that_passes(name: str, security: dict[str, Any], expected: str) -> None:
-    assert fix(name, pod(security)) == expected
+    assert fix(name, pod(security, securityContext={"runAsUser": 1000})) == expected
+
+
+@pytest.mark.parametrize("of_the_pod", [{}, {"securityContext": {"runAsNonRoot": True}}, {"securityContext": {"runAsUser": "1000"}}])
+def test_where_the_pod_names_no_number_the_profile_needs_one(of_the_pod: dict[str, Any]) -> None:
+    """It sets runAsNonRoot, and a kubelet does not start an image that runs as root by it."""
+    said = fix("privileged-containers", pod({"privileged": True}, **of_the_pod))
+    assert said.startswith(COMMAND)
+    assert '--custom=FILE with {"securityContext": {"runAsUser": 1000}} in it' in said
+    assert said.endswith(ADMIN)
 
 
 def test_a_profile_that_would_not_pass_is_not_recommended() -> None:

@@ -23,6 +23,11 @@ RESTRICTED: Mapping[str, Json] = {
     }
 }
 """What `--profile=restricted` sets."""
+_NUMBER = (
+    "; the profile sets runAsNonRoot and no number: where the image runs as root or as a user by name, add --custom=FILE with"
+    ' {"securityContext": {"runAsUser": 1000}} in it'
+)
+"""A kubelet does not start what may be root and names no number (kuberuntime, verifyRunAsNonRoot)."""
 _LABEL, _KUBECTL = "app.kubernetes.io/managed-by", "kubectl-debug"
 
 
@@ -48,6 +53,14 @@ def fix(element: Element, workload: Workload, severity: Severity, passes: Callab
     pod = workload.resource
     image = clean(element.image, VALUE_LENGTH) or "IMAGE"
     command = f"kubectl debug {clean(pod.name, NAME_LENGTH)} -n {clean(pod.namespace, NAME_LENGTH)} --image={image} --profile=restricted"
+    command += "" if _has_number(spec) else _NUMBER
     if severity is not Severity.CRITICAL:
         return command
     return f"{command}; what needs more, an administrator does from the node: kubectl debug node/{node} -n kube-system --profile=sysadmin"
+
+
+def _has_number(spec: Json) -> bool:
+    """Whether the pod says for all its containers as which user they run."""
+    security = spec.get("securityContext") if isinstance(spec, Mapping) else None
+    user = security.get("runAsUser") if isinstance(security, Mapping) else None
+    return isinstance(user, int) and user > 0
