@@ -33,7 +33,7 @@ def answers(*, image: str = PINNED, rule: Any = None, images: Any = None, contai
 def test_a_mounted_model_passes_and_its_finding_says_why(image: str) -> None:
     (only,) = answers(image=image)
     assert only.outcome is Outcome.PASS
-    assert only.message == f"image {image} is a model that is only mounted ({CONFIG}): it has no packages to look up"
+    assert only.message == f"image {image} is a model that is only mounted ({CONFIG}): nobody looked at what is in it"
     assert only.path == "spec.volumes[0].image.reference"
 
 
@@ -58,6 +58,7 @@ def test_the_same_reference_is_unknown_where_it_is_to_run() -> None:
         {"packages": 1},
         {"blind": ()},
         {"blind": (NOT_READ, "2 layers are not in the registry")},
+        {"blind": ("layers that are not a model's: 1; a node may mount them like an image's", NOT_READ)},
         {"blind": ("no operating system and no packages recognised",)},
     ],
 )

@@ -46,6 +46,17 @@ async def test_a_model_is_told_from_an_image_and_is_no_scan_without_findings(
     assert scan.scanners == ()  # nobody looked for anything
 
 
+@pytest.mark.parametrize("layer", ["oci.image.layer.v1.tar", "oci.image.layer.v1.tar+gzip", "docker.image.rootfs.diff.tar.gzip"])
+async def test_an_image_that_calls_itself_a_model_is_not_only_one(gatherer: Gatherer, registry: str, layer: str) -> None:
+    """Its configuration may list the layers like any image's: containerd mounts them, with every program in them."""
+    digest = images.push_artifact(
+        registry, "models/image:2", config_type=CONFIG, layer_type=f"application/vnd.{layer}", layer=tar(run=b"#!/bin/sh"), title="run"
+    )
+    scan = await gatherer.scan([f"{registry}/models/image@{digest}"])
+    assert scan.artifact == CONFIG
+    assert scan.blind == ("layers that are not a model's: 1; a node may mount them like an image's", NOT_READ)
+
+
 async def test_an_image_of_files_alone_is_no_model(gatherer: Gatherer, registry: str) -> None:
     digest = images.push_image(registry, "models/image:1", files={"models/weights": b"w" * 1000})
     scan = await gatherer.scan([f"{registry}/models/image@{digest}"])

@@ -49,7 +49,7 @@ def judge(compiled: CompiledPolicy, view: View, facts: Facts) -> Iterator[Answer
 
 
 def _passed_over(view: View, facts: Facts, requirement: ImageScan, answers: Iterable[Answer]) -> Iterator[Answer]:
-    """Passes over models that are only mounted: they have no packages. Other policies ask for their signature, registry and pin.
+    """Passes over models that are only mounted: nobody looks into them. Other policies ask for their signature, registry and pin.
 
     Where one is to run as a container it stays Unknown: it is another thing then than a node makes of it.
     """
@@ -60,7 +60,7 @@ def _passed_over(view: View, facts: Facts, requirement: ImageScan, answers: Iter
         if isinstance(subject, Answer) or known is None or known.scan is None or not _is_data(known, known.scan, requirement):
             yield answer
         else:
-            said = f"image {subject.name} is a model that is only mounted ({known.scan.artifact}): it has no packages to look up"
+            said = f"image {subject.name} is a model that is only mounted ({known.scan.artifact}): nobody looked at what is in it"
             yield Answer(outcome=Outcome.PASS, element=answer.element, path=answer.path, message=clean(said))
 
 

@@ -43,6 +43,7 @@ MAX_ENTRIES = 8
 _INDEXES = frozenset({"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"})
 _ARCHIVES = frozenset({"application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.nondistributable.v1.tar"})
 """Layers that containerd does not unpack. Docker's own uncompressed ones it does, where it thinks that they are compressed."""
+_LAYERS_OF_MODELS = ("application/vnd.cncf.model.", "application/vnd.docker.ai.", "application/vnd.kitops.modelkit.")
 _ARCHITECTURES = {"i386": "386", "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm"}
 """Other spellings (containerd/platforms, `normalizeArch`); all of them in any case."""
 _TOO = {"amd64": ("386",), "arm64": ("arm",)}
@@ -175,7 +176,7 @@ class Gatherer:
         for entry, platform in entries:
             manifest = entry if isinstance(entry, Manifest) else await registry.manifest(reference, entry)
             unseen = _unseen_layers(manifest)
-            blind += (*unseen, NOT_READ) if artifact else unseen
+            blind += (*unseen, *_file_systems(manifest), NOT_READ) if artifact else unseen
             if unseen or artifact:  # trivy would fetch them from there; an artifact it refuses
                 parts.append(report.Findings(digest=manifest.digest, rereadable=False))
                 continue
@@ -305,6 +306,15 @@ def _unseen_layers(manifest: Manifest) -> tuple[str, ...]:
     layers = _document(manifest).layers or ()
     foreign = [layer for layer in layers if layer.urls or "nondistributable" in layer.media_type or "foreign" in layer.media_type]
     return (f"{len(foreign)} layers are not in the registry",) if foreign else ()
+
+
+def _file_systems(manifest: Manifest) -> tuple[str, ...]:
+    """Layers of a model artifact that are not a model's: containerd mounts those of an image whatever the configuration is called.
+
+    It asks for the type of the layers alone (client, `getLayers`), and takes the rest from the configuration's content.
+    """
+    others = [layer for layer in _document(manifest).layers or () if not layer.media_type.startswith(_LAYERS_OF_MODELS)]
+    return (f"layers that are not a model's: {len(others)}; a node may mount them like an image's",) if others else ()
 
 
 def _misread_layers(manifest: Manifest, read: Mapping[str, int]) -> tuple[str, ...]:

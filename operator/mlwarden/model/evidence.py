@@ -24,7 +24,7 @@ MODELS = frozenset(
         "application/vnd.kitops.modelkit.config.v1beta1+json",
     }
 )
-"""What the configuration of a model artifact is called: ModelPack, Docker's models, KitOps. A node runs nothing that has one of these."""
+"""What the configuration of a model artifact is called: ModelPack, Docker's models, KitOps. Anything may call itself so."""
 NOT_READ = "it is a model artifact, in which the scanner does not look for packages"
 """In `Scan.blind`."""
 
@@ -142,7 +142,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         misconfiguration_counts: severity → number of mistakes in the image's configuration.
         misconfigurations: the worst of them, at most 10.
         blind: what the scanner cannot see in this image, in words (`no OS and no packages recognised`); not empty means `Unknown`.
-        artifact: media type of the configuration of a model artifact, which no node can run; empty for an image.
+        artifact: media type of the configuration of what calls itself a model artifact; empty for an image.
         anonymous: it was read without a credential, from the repository that is named: what is in it is nobody's secret.
     """
 
