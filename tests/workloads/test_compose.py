@@ -147,3 +147,53 @@ def test_no_value_ends_the_composition_in_an_exception(value: Any, row: Any, und
     for pod in workloads.extract({"apiVersion": group, "kind": row.kind, "spec": spec}).pods:
         listed = [body for field, _ in podspec.LISTS for body in (pod.spec.get(field) or []) if isinstance(pod.spec.get(field), list)]
         assert len(listed) == len(pod.containers)  # the view walks both side by side
+
+
+def test_what_stands_in_a_template_is_no_patch_of_its_defaults() -> None:
+    hidden = {"name": "x", "$patch": "delete"}
+    template = {
+        "name": "main",
+        "container": {"image": IMAGE, "command": None},
+        "initContainers": [{**hidden, "image": "docker.io/miner/x:1"}],
+        "sidecars": [{**hidden, "image": "docker.io/miner/y:1"}, {"$patch": "replace"}],
+        "volumes": [{**hidden, "hostPath": {"path": "/"}}],
+    }
+    found = pods({"templateDefaults": {"initContainers": [], "sidecars": [], "volumes": [], "container": {}}, "templates": [template]})
+    pod = next(each for each in found if each.path == "spec.templates[0]")
+    assert {image.reference for image in pod.images} >= {IMAGE, "docker.io/miner/x:1", "docker.io/miner/y:1"}
+    assert pod.spec["volumes"] == [{"name": "x", "hostPath": {"path": "/"}}]
+
+
+@pytest.mark.parametrize(
+    ("patch", "context"),
+    [
+        ({"securityContext": {"$patch": "delete"}}, {}),
+        ({"securityContext": {"$retainKeys": ["runAsUser"], "runAsUser": 0}}, {"runAsUser": 0}),
+        ({"SecurityContext": {"RunAsNonRoot": False}}, {"runAsNonRoot": False, "runAsUser": 1}),
+        ({"securitycontext": {"RUNASUSER": 0}}, {"runAsNonRoot": True, "runAsUser": 0}),
+    ],
+)
+def test_a_patch_takes_away_and_is_read_as_go_reads_it(patch: dict[str, Any], context: dict[str, Any]) -> None:
+    said = {"runAsNonRoot": True, "runAsUser": 1}
+    template = {"name": "main", "securityContext": said, "container": {"image": IMAGE}, "podSpecPatch": json.dumps(patch)}
+    assert pods({"templates": [template]})[-1].spec["securityContext"] == context
+    main = {"containers": [{"name": "main", **patch}]}
+    template = {"name": "main", "container": {"image": IMAGE, "securityContext": said}, "podSpecPatch": json.dumps(main)}
+    assert pods({"templates": [template]})[-1].containers[0].body["securityContext"] == context
+
+
+def test_no_field_of_a_patch_hides_an_image_behind_the_path_of_another() -> None:
+    volumes = [{"name": name, "image": {"reference": f"registry.example/{name}:1"}} for name in ("good", "hidden")]
+    patch = {"volumes[1]": 1, "volumes": [{"name": "other", "emptyDir": {}}, volumes[0]]}
+    template = {"name": "main", "container": {"image": IMAGE}, "volumes": volumes, "podSpecPatch": json.dumps(patch)}
+    images = pods({"templates": [template]})[-1].images
+    assert len({image.path for image in images}) == len(images) == 3
+
+
+def test_what_a_partial_pod_says_for_all_containers_stands_beside_one_where_it_names_none() -> None:
+    override = {"securityContext": {"runAsUser": 0}}
+    obj = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "spec": {"podTemplateOverrides": [{"spec": override}]}}
+    (pod,) = workloads.extract(obj).pods
+    (container,) = pod.containers
+    assert (container.partial, container.body, pod.images) == (True, {}, ())
+    assert container.where("securityContext.runAsUser") == "spec.podTemplateOverrides[0].spec.securityContext.runAsUser"

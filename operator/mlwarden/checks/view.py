@@ -190,11 +190,11 @@ class View:
 
     def references(self) -> Iterator[tuple[Pod, Image]]:
         """Yields every image reference with its pod, for checks that look at evidence and not at the manifest."""
-        seen: set[str] = set()  # what is inherited stands in several pods and at one place
+        seen: set[tuple[str, str]] = set()  # what is inherited stands in several pods and at one place
         for pod in self.workload.pods:
             for image in pod.images:
-                if image.path not in seen:
-                    seen.add(image.path)
+                if (image.path, image.reference) not in seen:
+                    seen.add((image.path, image.reference))
                     yield pod, image
 
     def is_filled_in_later(self, reference: str) -> bool:

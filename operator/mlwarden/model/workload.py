@@ -154,7 +154,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def images(self) -> tuple[Image, ...]:
         """Every image of every pod, each place once: what several pods inherit is written once."""
-        return tuple({image.path: image for pod in self.pods for image in pod.images}.values())
+        return tuple({(image.path, image.reference): image for pod in self.pods for image in pod.images}.values())
 
     @property
     def is_pod(self) -> bool:

@@ -190,7 +190,7 @@ class _Making:
                 body = {**body, known: value}
                 origins[known] = where
         if self.place.adds:
-            body = merge.merged(self.place.adds, body)
+            body = merge.laid(self.place.adds, body)
         imageless = bool(self.place.adds) and "image" not in body
         return Container(
             path=path, name=as_text(body.get("name")) or name, role=Role.CONTAINER, body=body, partial=imageless, origins=origins
@@ -328,7 +328,7 @@ def _composed(path: str, value: Mapping[str, Json], place: Place, has: Given) ->
     if has.defaults:
         where, defaults = has.defaults
         kept = {key: inner for key, inner in defaults.items() if key in value or key not in place.exclusive}
-        over = merge.merged(kept, value)
+        over = merge.laid(kept, value)
         own = set(merge.leaves(value))
         said = {leaf: f"{where}.{leaf}" for leaf in merge.leaves(kept) if leaf not in own}
     making = _Making(path, value, over, place, has, said)

@@ -1,8 +1,8 @@
 """What operators merge: fields that a template inherits, and patches of the pod it becomes.
 
 A patch is Kubernetes' strategic merge patch of a pod spec, as Argo applies `podSpecPatch` and KServe and the Kubeflow Trainer merge pods:
-maps key by key, null removes, lists of named things by their key, every other list as a whole; `$patch` and `$deleteFromPrimitiveList` do
-as they say.
+maps key by key, null removes, lists of named things by their key, every other list as a whole; `$patch`, `$retainKeys` and
+`$deleteFromPrimitiveList` do as they say.
 
 Source: k8s.io/apimachinery/pkg/util/strategicpatch; the keys are those of the Go types in k8s.io/api/core/v1.
 """
@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from mlwarden.errors import InputError
 from mlwarden.model.documents import yaml_loads
 from mlwarden.model.workload import Json
+from mlwarden.workloads import podspec
+from mlwarden.workloads.paths import join
 
 KEYS: Mapping[str, str] = {
     "containers": "name",
@@ -29,6 +31,20 @@ KEYS: Mapping[str, str] = {
     "topologySpreadConstraints": "topologyKey",
 }
 """Field → the key by which its list is merged."""
+FIELDS: Mapping[str, str] = {
+    name.lower(): name
+    for name in (
+        *podspec.NAMES,
+        *podspec.POD_FIELDS,
+        *("args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "livenessProbe", "name", "ports", "readinessProbe"),
+        *("startupProbe", "value", "valueFrom", "volumeDevices", "volumeMounts", "workingDir", "hostIP", "hostPort", "httpGet", "host"),
+        *("allowPrivilegeEscalation", "appArmorProfile", "capabilities", "add", "drop", "fsGroup", "privileged", "procMount"),
+        *("readOnlyRootFilesystem", "runAsGroup", "runAsNonRoot", "runAsUser", "seLinuxOptions", "seccompProfile", "supplementalGroups"),
+        *("sysctls", "type", "windowsOptions", "hostProcess", "limits", "requests", "role", "user", "tcpSocket", "postStart", "preStop"),
+        *("hostPath", "path", "csi", "driver", "volumeAttributes", "reference", "projected", "sources", "serviceAccountToken"),
+    )
+}
+"""A field of a pod that policies ask about, in small letters → as it is spelled."""
 _DELETE = "$deleteFromPrimitiveList/"
 _LONGEST = 65_536
 """Characters of a patch that are read: what is longer is a patch whose content nobody knows."""
@@ -51,13 +67,18 @@ def merged(base: Json, patch: Json, field: str = "", depth: int = 0) -> Json:
     return _map({}, patch, depth) if isinstance(patch, dict) and depth < 40 else patch
 
 
+def laid(base: Json, over: Json, field: str = "", depth: int = 0) -> Json:
+    """Returns `base` with a value laid over it that is no patch: directives and nulls say nothing there."""
+    return merged(base, _undirected(over), field, depth)
+
+
 def leaves(patch: Json, field: str = "") -> Iterator[str]:
     """Yields the paths of everything a patch sets below one map; lists are leaves."""
     stack: list[tuple[str, Json]] = [(field, patch)]
     while stack:
         path, value = stack.pop()
         if isinstance(value, dict) and value and path.count(".") < 40:
-            stack.extend((f"{path}.{key}" if path else key, inner) for key, inner in value.items() if not key.startswith("$"))
+            stack.extend((join(path, key), inner) for key, inner in value.items() if not key.startswith("$"))
         elif path:
             yield path
 
@@ -72,11 +93,33 @@ def patch_of(text: Json) -> Mapping[str, Json] | None:
         return None
     if not documents:
         return {}
-    return documents[0] if len(documents) == 1 and isinstance(documents[0], dict) else None
+    return _spelled(documents[0]) if len(documents) == 1 and isinstance(documents[0], dict) else None
+
+
+def _spelled(value: Json, depth: int = 0) -> Json:
+    """A patch with the names of fields as they are spelled: Go reads `HostNetwork` in JSON as `hostNetwork`, of several the last."""
+    if depth > 40:
+        return value
+    if isinstance(value, dict):
+        return {FIELDS.get(key.lower(), key): _spelled(value[key], depth + 1) for key in sorted(value)}
+    return [_spelled(each, depth + 1) for each in value] if isinstance(value, list) else value
+
+
+def _undirected(value: Json, depth: int = 0) -> Json:
+    if depth > 40:
+        return value
+    if isinstance(value, dict):
+        return {key: _undirected(inner, depth + 1) for key, inner in value.items() if not key.startswith("$") and inner is not None}
+    return [_undirected(each, depth + 1) for each in value] if isinstance(value, list) else value
 
 
 def _map(base: Mapping[str, Json], patch: Mapping[str, Json], depth: int) -> dict[str, Json]:
+    if patch.get("$patch") == "delete":
+        return {}
     result = {} if patch.get("$patch") == "replace" else dict(base)
+    retained = patch.get("$retainKeys")
+    if isinstance(retained, list):
+        result = {key: value for key, value in result.items() if key in retained}
     for key, value in patch.items():
         if key.startswith(_DELETE):
             name = key.removeprefix(_DELETE)

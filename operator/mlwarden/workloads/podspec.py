@@ -6,7 +6,7 @@ from typing import Any
 
 from mlwarden.model.workload import Container, Image, Json, Partial, Pod, Role
 from mlwarden.workloads.paths import join
-from mlwarden.workloads.values import as_map, as_text
+from mlwarden.workloads.values import EMPTY, as_map, as_text
 from mlwarden.workloads.volumes import image_of
 
 LISTS = (("initContainers", Role.INIT), ("containers", Role.CONTAINER), ("ephemeralContainers", Role.EPHEMERAL))
@@ -23,6 +23,8 @@ POD_FIELDS = (
 )
 """Fields of a pod spec that are no containers."""
 INHERITED = tuple(field for field in POD_FIELDS if field != "volumes")
+OTHERS = "of this pod"
+"""The name of what stands for containers that others write, where only the pod says something about them."""
 KNOWN = frozenset(POD_FIELDS)
 JUDGED = frozenset(
     {
@@ -80,6 +82,10 @@ def of_spec(
         if isinstance(spec.get(field), list)
         for index, body in enumerate(spec[field])
     )
+    if partial and not containers and "securityContext" in spec:
+        said = {"securityContext": f"{base}.securityContext"}
+        containers = (Container(path=f"{base}.containers", name=OTHERS, role=Role.CONTAINER, body=EMPTY, partial=True, origins=said),)
+        spec = {**spec, "containers": [EMPTY]}
     images = tuple(images_of(containers, spec.get("volumes"), f"{base}.volumes"))
     return Pod(
         path=path,
