@@ -108,3 +108,43 @@ def test_an_annotation_that_an_override_sets_is_its_own() -> None:
     for each in ("pod", "container"):
         assert outcomes(asked, override({"annotations": {"example.com/unsafe": "x"}}), each=each) == ["Fail"]
         assert outcomes(asked, override({"labels": {"a": "b"}}), each=each) == ["Pass"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "each"),
+    [
+        ("container.image.startsWith('registry.example/')", "container"),
+        ("container.?image.orValue('').startsWith('registry.example/')", "container"),
+        ("object.spec.containers.all(c, c.image.startsWith('registry.example/'))", "pod"),
+    ],
+)
+def test_an_image_that_is_set_is_asked_about_where_nobodys_pod_has_none(expression: str, each: str) -> None:
+    assert outcomes(expression, overriding({"image": IMAGE}), each=each) == ["Pass"]
+    assert outcomes(expression, overriding({}), each=each) == ["Pass"]
+    assert outcomes(expression, overriding({"image": "docker.io/miner/x:1"}), each=each) == ["Fail"]
+
+
+def test_a_kind_that_lacks_a_field_of_the_pod_is_asked_about_its_containers_like_any_other() -> None:
+    spec = {"driver": {"image": IMAGE, "sidecars": [{"name": "s", "image": IMAGE}]}}
+    obj = {"apiVersion": "sparkoperator.k8s.io/v1beta2", "kind": "SparkApplication", "metadata": {"name": "s"}, "spec": spec}
+    assert outcomes("has(container.livenessProbe) && has(container.tty)", obj) == ["Fail", "Fail"]
+    assert outcomes("object.spec.automountServiceAccountToken == false", obj) == ["Pass", "Pass"]
+
+
+@pytest.mark.parametrize("own", [0, 1000])
+def test_what_the_pod_says_for_all_containers_counts_and_not_the_hardening(own: int) -> None:
+    spec = {"podSpecOverrides": [{"securityContext": {"runAsUser": own}, "containers": [{"name": "node"}]}]}
+    obj = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "t"}, "spec": spec}
+    user = "securityContext.?runAsUser"
+    expression = f"container.?{user}.orValue(object.spec.?{user}.orValue(0)) > 0"
+    assert outcomes(expression, obj) == ["Pass" if own else "Fail"]
+    del spec["podSpecOverrides"][0]["containers"]
+    assert outcomes(expression, obj) == ["Pass" if own else "Fail"]
+
+
+def test_two_pods_of_one_place_are_two() -> None:
+    lone = {"image": IMAGE, "command": ["x"], "securityContext": {"privileged": True}}
+    spec = {**lone, "containers": [{"name": "good", "image": IMAGE}]}
+    obj = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ServingRuntime", "metadata": {"name": "r"}, "spec": spec}
+    expression = "object.spec.containers.all(c, has(c.securityContext) && !c.?securityContext.?privileged.orValue(false))"
+    assert outcomes(expression, obj, each="pod") == ["Pass", "Fail"]

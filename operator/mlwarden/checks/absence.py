@@ -9,6 +9,7 @@ Nothing is asked twice of a pod that is not partial, and nothing of what passes.
 own policies would not have, and a trace of the fields that an expression reads: `orValue` reads what is not there.
 """
 
+import re
 from collections.abc import Mapping
 
 from mlwarden import cel
@@ -16,6 +17,7 @@ from mlwarden.checks import patch
 from mlwarden.checks.view import LISTS, Element
 from mlwarden.model.policy import Each
 from mlwarden.model.workload import Json, Partial, Pod, Role
+from mlwarden.workloads.values import as_list
 
 _SECURITY = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER: Mapping[str, Json] = {
@@ -34,6 +36,9 @@ POD: Mapping[str, Json] = {"automountServiceAccountToken": False, "securityConte
 """A pod spec of the same kind."""
 
 
+_IMAGE = re.compile(r"\bimage\b")
+
+
 class Absence:
     """One policy's question about what partial pods leave out.
 
@@ -45,7 +50,7 @@ class Absence:
 
     def __init__(self, program: cel.Program, fresh: cel.Program, change: Mapping[str, Json]) -> None:
         self._program, self._fresh, self._change = program, fresh, change
-        self._specs: dict[str, Mapping[str, Json]] = {}
+        self._specs: dict[int, Mapping[str, Json]] = {}
         self._answerable: dict[tuple[str, str], bool] = {}
 
     def explains(self, element: Element) -> bool:
@@ -68,27 +73,35 @@ class Absence:
         wanted = self._change.get("spec")
         change = wanted if isinstance(wanted, Mapping) else {}
         hardened = patch.merged({**POD, "containers": [CONTAINER]}, change)
-        if not self._can_be_answered(element, pod, "", {"object": _nobodys(element.body, hardened)}):
+        listed = [each for field in LISTS.values() for each in as_list(element.body["spec"], field)]
+        if not self._is_about_image(listed) and not self._can_be_answered(element, pod, "", {"object": _nobodys(element.body, hardened)}):
             return True
         spec = self._silent(element, pod)
         if pod.partial is Partial.POD:
             spec = patch.merged(change, spec)
         said: dict[str, Json] = {}
         if pod.partial:
+            beneath = _beneath(CONTAINER, element.body)
             lists = {field: spec[field] for field in LISTS.values() if isinstance(spec.get(field), list)}
             for field, found in lists.items():
-                said[field] = [patch.merged(CONTAINER, each) if isinstance(each, dict) else each for each in found]
+                said[field] = [patch.merged(beneath, each) if isinstance(each, dict) else each for each in found]
         return asked(self._program, {**element.env, "object": {**element.body, "spec": {**spec, **said}}})
 
     def _container(self, element: Element, pod: Pod, *, open_: bool) -> bool:
         role, whole = LISTS[Role(element.env["role"])], element.env["object"]
         hardened = patch.merged(CONTAINER, self._change)
         bare = {"container": hardened, "object": _nobodys(whole, {**POD, role: [hardened]})}
-        if not self._can_be_answered(element, pod, role, bare):
+        asks_for_more = open_ or not pod.lacks or not pod.has_metadata  # else the pod lacks a field, and of the container all is known
+        if asks_for_more and not self._is_about_image([element.body]) and not self._can_be_answered(element, pod, role, bare):
             return True
-        container = patch.merged(hardened, element.body) if open_ else element.body
+        container = patch.merged(_beneath(hardened, whole), element.body) if open_ else element.body
         silent = {"container": container, "object": {**whole, "spec": {**self._silent(element, pod), role: [container]}}}
         return asked(self._program, {**element.env, **silent})
+
+    def _is_about_image(self, containers: list[Json]) -> bool:
+        """Whether an image is asked about and said: nobody's pod has none, so what it would answer says nothing."""
+        asks = _IMAGE.search(self._program.source) is not None
+        return asks and any(isinstance(each, Mapping) and each.get("image") for each in containers)
 
     def _can_be_answered(self, element: Element, pod: Pod, role: str, hardened: Mapping[str, Json]) -> bool:
         """Whether a pod passes that is hardened in every way; the same for all containers of one pod."""
@@ -98,11 +111,19 @@ class Absence:
 
     def _silent(self, element: Element, pod: Pod) -> Mapping[str, Json]:
         """The pod spec with the hardening where it says nothing and others may; made once for all containers of a pod."""
-        if pod.path not in self._specs:
+        if id(pod) not in self._specs:  # a place may be two pods
             spec = element.env["object"].get("spec", {})
             said_elsewhere = POD if pod.partial is Partial.POD else {field: POD[field] for field in pod.lacks if field in POD}
-            self._specs[pod.path] = patch.merged(said_elsewhere, spec)
-        return self._specs[pod.path]
+            self._specs[id(pod)] = patch.merged(said_elsewhere, spec)
+        return self._specs[id(pod)]
+
+
+def _beneath(hardened: Mapping[str, Json], pod: Mapping[str, Json]) -> Mapping[str, Json]:
+    """A hardened container in a pod that says something for all of its containers: that counts, not the hardening."""
+    spec = pod.get("spec")
+    said = spec.get("securityContext") if isinstance(spec, Mapping) else None
+    known = {field: said[field] for field in _SECURITY if field in said} if isinstance(said, Mapping) else {}
+    return patch.merged(hardened, {"securityContext": known}) if known else hardened
 
 
 def _nobodys(pod: Mapping[str, Json], spec: Mapping[str, Json]) -> dict[str, Json]:
