@@ -8,11 +8,12 @@ STAMP  := $(VENV)/.installed
 # What a real node (iproute2, iptables, a C compiler and libseccomp for runc) and mlwarden's own image (buildah, debootstrap) need of Debian.
 PACKAGES := iproute2 iptables gcc libc6-dev libseccomp-dev pkg-config buildah debootstrap
 
-.PHONY: help setup packages demo test lint image bench bench-compare bench-scanner requirements clean
+.PHONY: help setup operators packages demo test lint image bench bench-compare bench-scanner requirements clean
 
 help:
 	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
 	@echo "make test          all tests, on a real API server"
+	@echo "make operators     the ecosystem's real operators, which nothing else builds (OPERATORS=jobset: only this one)"
 	@echo "make lint          ruff, mypy strict, import-linter"
 	@echo "make image         mlwarden's image from the Dockerfile, with debootstrap and buildah, as root (IMAGE=host:port pushes it there)"
 	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=pods, the default; BENCH=images: beside Kyverno)"
@@ -24,6 +25,10 @@ help:
 
 setup: $(STAMP)
 	@$(BIN)/python -m mlwarden.embedded.build
+
+# Nothing else builds these: tests beside an operator that is not built skip and say so.
+operators: setup
+	@$(BIN)/python -m mlwarden.embedded.build $(or $(OPERATORS),operators)
 
 # Nothing but this target changes the machine, and no other one calls it.
 packages:

@@ -12,6 +12,7 @@ from mlwarden.embedded import build
 
 COMPILER = """#!/bin/sh
 if [ "$1" = env ]; then echo {version}; exit 0; fi
+if [ "$1" = list ]; then echo {module}; exit 0; fi
 echo "$@" >> {log}
 while [ "$1" != -o ]; do shift; done
 printf partial > "$2"
@@ -28,9 +29,9 @@ class Place:
         self.log = directory / "log"
         self.environment = {**os.environ, "MLWARDEN_CACHE": str(directory / "cache"), "PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-    def install(self, *, version: str = "go1.26.99", code: int = 0) -> None:
+    def install(self, *, version: str = "go1.26.99", code: int = 0, module: Path | str = "") -> None:
         go = self.directory / "go"
-        go.write_text(COMPILER.format(version=version, log=self.log, code=code), encoding="utf-8")
+        go.write_text(COMPILER.format(version=version, log=self.log, code=code, module=module), encoding="utf-8")
         go.chmod(0o755)
 
     def start(self, *names: str) -> "subprocess.Popen[str]":
@@ -89,6 +90,24 @@ def test_everything_built_is_one_line(place: Place) -> None:
     assert len(place.calls()) == wanted
 
 
+def test_operators_are_built_where_they_are_asked_for_alone_with_what_their_modules_carry(place: Place) -> None:
+    module = place.directory / "module"
+    (module / "config/components/crd/bases").mkdir(parents=True)
+    (module / "config/components/crd/bases/jobsets.yaml").write_text("kind: CustomResourceDefinition\n", encoding="utf-8")
+    for file in ("rbac/role.yaml", "webhook/manifests.yaml"):
+        (module / "config/components" / file).parent.mkdir()
+        (module / "config/components" / file).write_text("kind: Any\n", encoding="utf-8")
+    place.install(module=module)
+    command = [sys.executable, "-m", "mlwarden.embedded.build"]
+    subprocess.run(command, env=place.environment, capture_output=True, text=True, check=True)
+    assert not any("jobset" in call for call in place.calls())
+    said = subprocess.run([*command, "jobset"], env=place.environment, capture_output=True, text=True, check=True)
+    assert "building 1 of 1 tools" in said.stderr
+    (beside,) = (place.directory / "cache" / "tools").glob("jobset-*/jobset.module")
+    assert (beside / "config/components/crd/bases/jobsets.yaml").read_text(encoding="utf-8") == "kind: CustomResourceDefinition\n"
+    assert (beside / "config/components/rbac/role.yaml").exists()
+
+
 def test_an_unknown_tool_is_named() -> None:
     with pytest.raises(build.BuildError, match="no tool 'docker'"):
         build.binary("docker")
@@ -106,7 +125,9 @@ def test_without_a_source_tree_the_way_out_is_said(monkeypatch: pytest.MonkeyPat
 
 
 def test_every_tool_has_a_version_and_one_kubernetes_serves_all_its_parts() -> None:
-    assert all(re.fullmatch(r"v\d+\.\d+\.\d+", build.version(name)) for name, tool in build.TOOLS.items() if tool.source)
+    assert all(
+        re.fullmatch(r"v\d+\.\d+\.\d+", build.version(name)) for name, tool in {**build.TOOLS, **build.OPERATORS}.items() if tool.source
+    )
     parts = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "kube-proxy")
     assert len({build.version(name) for name in parts}) == 1
 
@@ -123,7 +144,7 @@ def test_a_go_on_path_is_taken_where_the_module_compiles_with_it(
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(build, "_fetched_compiler", lambda: Path("fetched"))
-    (tmp_path / "go").write_text(COMPILER.format(version=found, log=tmp_path / "log", code=0), encoding="utf-8")
+    (tmp_path / "go").write_text(COMPILER.format(version=found, log=tmp_path / "log", code=0, module=""), encoding="utf-8")
     (tmp_path / "go").chmod(0o755)
     (tmp_path / "go.mod").write_text("module x\n\ngo 1.26.3\n", encoding="utf-8")
     assert build.compiler(tmp_path / "go.mod") == (tmp_path / "go" if taken else Path("fetched"))

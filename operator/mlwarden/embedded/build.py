@@ -24,11 +24,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlwarden.embedded.tools import OPERATORS, TOOLS
 from mlwarden.errors import Error
 
+_ALL = {**TOOLS, **OPERATORS}
 _FLAGS = ("-mod=readonly", "-trimpath")
 _HEARTBEAT_SECONDS = 30.0
 _TOO_NEW = (1, 27)
@@ -39,151 +40,18 @@ class BuildError(Error):
     """A tool could not be found or built."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tool:
-    """One program.
-
-    Args:
-        module: the folder under `tools/`.
-        package: the Go package to build.
-        source: the Go module whose version is the tool's version; none for a program of our own.
-        stamp: the linker variable that tells the program its version; `v` is stripped when it ends in `ver`.
-        minutes: what a cold build takes on two cores, for the estimate that is printed.
-        tags: build tags.
-        environment: extra environment of the compiler.
-        node: whether only a real node needs it; `make setup` builds these where a node can run.
-    """
-
-    module: str
-    package: str
-    source: str
-    stamp: str = ""
-    minutes: float = 1.0
-    tags: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    node: bool = False
-
-
-_KUBERNETES_STAMP = "k8s.io/component-base/version.gitVersion"
-_CONTAINERD = "github.com/containerd/containerd/v2"
-_PLUGINS = "github.com/containernetworking/plugins"
-_NO_C = {"CGO_ENABLED": "0"}
-
-TOOLS: Mapping[str, Tool] = {
-    "etcd": Tool(module="kubernetes", package="go.etcd.io/etcd/server/v3", source="go.etcd.io/etcd/server/v3"),
-    "kube-apiserver": Tool(
-        module="kubernetes", package="k8s.io/kubernetes/cmd/kube-apiserver", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP, minutes=3
-    ),
-    "kube-controller-manager": Tool(
-        module="kubernetes", package="k8s.io/kubernetes/cmd/kube-controller-manager", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP
-    ),
-    "kube-scheduler": Tool(
-        module="kubernetes",
-        package="k8s.io/kubernetes/cmd/kube-scheduler",
-        source="k8s.io/kubernetes",
-        stamp=_KUBERNETES_STAMP,
-        minutes=0.5,
-    ),
-    "kubectl": Tool(
-        module="kubernetes", package="k8s.io/kubernetes/cmd/kubectl", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP, minutes=0.5
-    ),
-    "kwok": Tool(module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", source="sigs.k8s.io/kwok"),
-    "helm": Tool(module="client", package="helm.sh/helm/v4/cmd/helm", source="helm.sh/helm/v4"),
-    "crane": Tool(
-        module="client",
-        package="github.com/google/go-containerregistry/cmd/crane",
-        source="github.com/google/go-containerregistry",
-        minutes=0.5,
-    ),
-    "trivy": Tool(
-        module="trivy",
-        package="github.com/aquasecurity/trivy/cmd/trivy",
-        source="github.com/aquasecurity/trivy",
-        stamp="github.com/aquasecurity/trivy/pkg/version/app.ver",
-        minutes=5,
-        environment={"GOEXPERIMENT": "jsonv2"},
-    ),
-    "cosign": Tool(
-        module="cosign",
-        package="github.com/sigstore/cosign/v3/cmd/cosign",
-        source="github.com/sigstore/cosign/v3",
-        stamp="sigs.k8s.io/release-utils/version.gitVersion",
-        minutes=2,
-    ),
-    "fulcio": Tool(module="fulcio", package="github.com/sigstore/fulcio", source="github.com/sigstore/fulcio"),
-    "rekor": Tool(
-        module="rekor",
-        package="github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix",
-        source="github.com/sigstore/rekor-tiles/v2",
-        minutes=0.5,
-    ),
-    "timestamp-server": Tool(
-        module="tsa",
-        package="mlwarden.io/tools/tsa",
-        source="github.com/sigstore/timestamp-authority/v2",
-        minutes=0.5,
-    ),
-    "kubelet": Tool(
-        module="kubernetes", package="k8s.io/kubernetes/cmd/kubelet", source="k8s.io/kubernetes", stamp=_KUBERNETES_STAMP, node=True
-    ),
-    "kube-proxy": Tool(
-        module="kubernetes",
-        package="k8s.io/kubernetes/cmd/kube-proxy",
-        source="k8s.io/kubernetes",
-        stamp=_KUBERNETES_STAMP,
-        minutes=0.2,
-        node=True,
-    ),
-    "containerd": Tool(
-        module="containerd",
-        package=f"{_CONTAINERD}/cmd/containerd",
-        source=_CONTAINERD,
-        stamp=f"{_CONTAINERD}/version.Version",
-        tags="no_btrfs,no_devmapper,no_zfs",
-        environment=_NO_C,
-        node=True,
-    ),
-    "containerd-shim-runc-v2": Tool(
-        module="containerd",
-        package=f"{_CONTAINERD}/cmd/containerd-shim-runc-v2",
-        source=_CONTAINERD,
-        stamp=f"{_CONTAINERD}/version.Version",
-        minutes=0.2,
-        environment=_NO_C,
-        node=True,
-    ),
-    # Without seccomp it refuses every pod there is; so it needs a C compiler and libseccomp's headers.
-    "runc": Tool(
-        module="runc",
-        package="github.com/opencontainers/runc",
-        source="github.com/opencontainers/runc",
-        minutes=0.3,
-        tags="seccomp",
-        environment={"CGO_ENABLED": "1"},
-        node=True,
-    ),
-    "resident": Tool(module="resident", package="mlwarden.io/tools/resident", source="", minutes=0.1, environment=_NO_C, node=True),
-    **{
-        name: Tool(
-            module="containerd", package=f"{_PLUGINS}/plugins/{kind}/{name}", source=_PLUGINS, minutes=0.1, environment=_NO_C, node=True
-        )
-        for name, kind in (("bridge", "main"), ("loopback", "main"), ("host-local", "ipam"))
-    },
-}
-
-
 def binary(name: str) -> Path:
     """Returns the path of a tool, building it first when it is not in the cache.
 
     Args:
-        name: one of `TOOLS`.
+        name: one of `TOOLS` or `OPERATORS`.
 
     Raises:
         BuildError: the tool is unknown, the source tree is missing, or the build failed.
     """
-    if name not in TOOLS:
-        raise BuildError(f"there is no tool {name!r}", hint=f"the tools are {', '.join(TOOLS)}")
-    path = _directory(TOOLS[name].module) / name
+    if name not in _ALL:
+        raise BuildError(f"there is no tool {name!r}", hint=f"the tools are {', '.join(_ALL)}")
+    path = _directory(_ALL[name].module) / name
     if not path.exists():
         with _lock(path.parent):
             if not path.exists():
@@ -193,7 +61,12 @@ def binary(name: str) -> Path:
 
 def is_built(name: str) -> bool:
     """Returns whether a tool is in the cache."""
-    return (_directory(TOOLS[name].module) / name).exists()
+    return (_directory(_ALL[name].module) / name).exists()
+
+
+def carried(name: str) -> Path:
+    """Returns the folder of what a built tool's module carries beside it, laid out as in the module."""
+    return binary(name).with_name(f"{name}.module")
 
 
 def tools_path() -> str:
@@ -204,7 +77,7 @@ def tools_path() -> str:
 @functools.cache
 def version(name: str) -> str:
     """Returns a tool's version as its `go.mod` pins it, with the leading `v`; empty for a program of our own."""
-    tool = TOOLS[name]
+    tool = _ALL[name]
     if not tool.source:
         return ""
     text = (source_tree() / "tools" / tool.module / "go.mod").read_text(encoding="utf-8")
@@ -245,8 +118,8 @@ def _directory(module: str) -> Path:
     for path in (tree / "go.mod", tree / "go.sum", *sorted(tree.glob("*.go"))):
         digest.update(path.read_bytes())
     flags = [
-        repr((name, tool.package, tool.tags, dict(tool.environment), _FLAGS, _linker_flags(name)))
-        for name, tool in TOOLS.items()
+        repr((name, tool.package, tool.tags, dict(tool.environment), _FLAGS, _linker_flags(name), *tool.carries))
+        for name, tool in _ALL.items()
         if tool.module == module
     ]
     digest.update("\n".join([*flags, sys.platform, platform.machine()]).encode())
@@ -254,7 +127,7 @@ def _directory(module: str) -> Path:
 
 
 def _linker_flags(name: str) -> str:
-    tool = TOOLS[name]
+    tool = _ALL[name]
     if not tool.stamp:
         return "-s -w"
     stamped = version(name).removeprefix("v") if tool.stamp.endswith("ver") else version(name)
@@ -276,7 +149,7 @@ def _lock(directory: Path) -> Iterator[None]:
 
 def _build(name: str, path: Path) -> None:
     """Builds into a name beside the final one and renames: a half-written tool is never found."""
-    tool = TOOLS[name]
+    tool = _ALL[name]
     tree = source_tree() / "tools" / tool.module
     go = compiler(tree / "go.mod")
     temporary = path.with_name(f".{name}.{os.getpid()}")
@@ -286,10 +159,30 @@ def _build(name: str, path: Path) -> None:
     started = time.monotonic()
     try:
         _run(name, command, environment, tree)
+        if tool.carries:
+            _carry(name, [str(go), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", tool.source], environment, tree)
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
     _say(f"{name}: built in {time.monotonic() - started:.0f} s")
+
+
+def _carry(name: str, command: list[str], environment: Mapping[str, str], tree: Path) -> None:
+    """Copies what the tool carries, so that who uses it needs neither Go nor its cache of modules."""
+    tool = _ALL[name]
+    answer = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise BuildError(f"where {tool.source} lies could not be asked: {answer.stderr.strip()}", hint="is Go's module cache complete?")
+    source, target = Path(answer.stdout.strip()), _directory(tool.module) / f"{name}.module"
+    shutil.rmtree(target, ignore_errors=True)
+    for each in tool.carries:
+        (target / each).parent.mkdir(parents=True, exist_ok=True)
+        if (source / each).is_dir():
+            shutil.copytree(source / each, target / each, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(source / each, target / each)
+    for folder in [path for path in target.rglob("*") if path.is_dir()]:
+        folder.chmod(0o755)  # the module cache is read-only
 
 
 def _run(name: str, command: list[str], environment: Mapping[str, str], tree: Path) -> None:
@@ -367,18 +260,23 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _wanted(arguments: list[str]) -> list[str]:
+    return [name for each in arguments for name in (OPERATORS if each == "operators" else (each,))]
+
+
 def main() -> int:
     """Builds what is missing and says so; one line when nothing is. Returns the exit code.
 
-    The parts of a real node only where one can run: its runc needs a C compiler and a header.
+    The parts of a real node only where one can run: its runc needs a C compiler and a header. `operators`, or names of some, as arguments:
+    these instead.
     """
     from mlwarden.embedded.ground import obstacle  # noqa: PLC0415 -- it stands on this module
 
     try:
-        wanted = {name: tool for name, tool in TOOLS.items() if not tool.node or not obstacle()}
+        wanted = _wanted(sys.argv[1:]) or [name for name, tool in TOOLS.items() if not tool.node or not obstacle()]
         missing = [name for name in wanted if not is_built(name)]
         if missing:
-            estimate = _estimate(sum(TOOLS[name].minutes for name in missing))
+            estimate = _estimate(sum(_ALL[name].minutes for name in missing))
             _say(f"building {len(missing)} of {len(wanted)} tools, usually about {estimate} on two cores")
         for name in missing:
             binary(name)
