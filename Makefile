@@ -8,12 +8,13 @@ STAMP  := $(VENV)/.installed
 # What a real node (iproute2, iptables, a C compiler and libseccomp for runc) and mlwarden's own image (buildah, debootstrap) need of Debian.
 PACKAGES := iproute2 iptables gcc libc6-dev libseccomp-dev pkg-config buildah debootstrap
 
-.PHONY: help setup operators packages demo test lint image bench bench-compare bench-scanner requirements clean
+.PHONY: help setup operators packages demo test test-operators lint image bench bench-compare bench-scanner requirements clean
 
 help:
 	@echo "make demo          start an embedded Kubernetes cluster, install mlwarden, apply a dozen workloads, say what happened"
 	@echo "make test          all tests, on a real API server"
 	@echo "make operators     the ecosystem's real operators, which nothing else builds (OPERATORS=jobset: only this one)"
+	@echo "make test-operators mlwarden beside those operators that are built, which make test does not start"
 	@echo "make lint          ruff, mypy strict, import-linter"
 	@echo "make image         mlwarden's image from the Dockerfile, with debootstrap and buildah, as root (IMAGE=host:port pushes it there)"
 	@echo "make bench         the figures of benchmarks/README.md, measured again (BENCH=pods, the default; BENCH=images: beside Kyverno)"
@@ -49,6 +50,10 @@ demo: setup
 # One after the other. WORKERS=2: two at a time, each with a cluster of its own, in two thirds of the time; waits run out more often then.
 test: setup
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+# A tier of its own: make test does not collect it.
+test-operators: setup
+	@$(BIN)/python -m pytest --session-timeout=900 $(or $(TESTS),tests/operators)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

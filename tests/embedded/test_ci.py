@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,15 @@ def test_the_tests_of_a_node_and_of_the_image_are_told(monkeypatch: pytest.Monke
     monkeypatch.setitem(os.environ, "MLWARDEN_NODE", "skip")
     assert "MLWARDEN_NODE=skip" in ground.obstacle.__wrapped__()
     assert "MLWARDEN_NODE=skip" in ownimage.obstacle()
+
+
+def test_only_who_asks_for_them_collects_the_tests_beside_real_operators() -> None:
+    root = PACKAGES.parents[1]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", "--ignore-glob=tests/[!o]*"]
+
+    def collected(*paths: str) -> int:
+        done = subprocess.run([*command, *paths], cwd=root, capture_output=True, text=True, check=False)
+        return sum(line.startswith("tests/operators/") for line in done.stdout.splitlines())
+
+    assert collected() == collected("tests") == 0
+    assert collected("tests/operators") > 0

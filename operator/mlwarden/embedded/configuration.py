@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,17 @@ def write(
     _dump(directory / "admission.yaml", _admission(directory / "webhooks.kubeconfig"))
     _dump(directory / "audit.yaml", _audit())
     _write(directory / "kwok.yaml", stages.configuration())
+
+
+def kubeconfig(path: Path, user: str, token: str, *, server: str, ca: Path) -> Path:
+    """Writes the kubeconfig of one more user, and returns its path."""
+    _dump(path, _kubeconfig(user, token, server=server, ca=ca))
+    return path
+
+
+def encoded(certificate: Path) -> str:
+    """Returns a certificate as a `caBundle` has it."""
+    return base64.b64encode(certificate.read_bytes()).decode()
 
 
 def _kubeconfig(user: str, token: str, *, server: str, ca: Path) -> dict[str, Any]:

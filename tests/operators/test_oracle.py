@@ -1,0 +1,55 @@
+"""The oracle can fail: a pod that differs from what was predicted is found, whichever way it differs."""
+
+from typing import Any
+
+import pytest
+
+from .bodies import container, pod_spec  # type: ignore[import-not-found]
+from .oracle import as_predicted  # type: ignore[import-not-found]
+
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "web"},
+    "spec": {"template": {"spec": pod_spec(container("r.example/a:1"), initContainers=[container("r.example/b:1", "fetch")])}},
+}
+
+
+def made(**changes: Any) -> dict[str, Any]:
+    """As the API server would have it: pinned, on a node, with the token's volume of the default account."""
+    pinned = container("r.example/a:1@sha256:" + "0" * 64, volumeMounts=[{"name": "kube-api-access-x", "mountPath": "/var/run"}])
+    spec = pod_spec(pinned, initContainers=[container("r.example/b:1", "fetch")], serviceAccountName="default", nodeName="node-0")
+    volumes = [{"name": "kube-api-access-x", "projected": {}}]
+    return {"metadata": {"name": "web-0"}, "spec": {**spec, "volumes": volumes, **changes}}
+
+
+def test_a_pod_as_it_was_predicted_passes() -> None:
+    as_predicted(DEPLOYMENT, [made()], "jobset")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"serviceAccountName": "other"},
+        {"hostNetwork": True},
+        {"automountServiceAccountToken": True},
+        {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]},
+        {"securityContext": {}},
+        {"containers": [container("r.example/other:1")]},
+        {"containers": [container("r.example/a:1", securityContext={"privileged": True})]},
+        {"containers": [container("r.example/a:1"), container("r.example/a:1", "sidecar")]},
+        {"initContainers": []},
+        {"initContainers": [container("r.example/b:1", "fetch"), container("r.example/b:1", "more")]},
+    ],
+)
+def test_a_pod_that_differs_does_not(changes: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError, match=r"has what nobody predicted|lacks what was predicted"):
+        as_predicted(DEPLOYMENT, [made(**changes)], "jobset")
+
+
+def test_a_predicted_pod_that_is_not_made_is_missed() -> None:
+    two = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": {}}
+    head, worker = ({"template": {"spec": pod_spec(container(f"r.example/{name}:1"))}} for name in ("a", "b"))
+    two["spec"] = {"headGroupSpec": head, "workerGroupSpecs": [worker]}
+    with pytest.raises(AssertionError, match="never made"):
+        as_predicted(two, [{"metadata": {"name": "h"}, "spec": head["template"]["spec"]}], "jobset")
