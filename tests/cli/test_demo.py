@@ -28,6 +28,6 @@ def test_every_example_is_in_the_demo_and_says_in_its_first_line_what_becomes_of
 
 
 def test_the_examples_are_manifests_that_check_can_read(capsys: pytest.CaptureFixture[str]) -> None:
-    found = list(manifests.read([str(demo.examples())], stdin=None))  # type: ignore[arg-type]  # nothing reads it
+    found = list(manifests.read([str(demo.examples())], stdin=None))
     assert all(isinstance(item, Manifest) for item in found)
     assert len(policy.yaml_loads((demo.examples() / "namespaces.yaml").read_text())) == 3

@@ -48,10 +48,15 @@ def test_a_kustomize_folder_is_what_kustomize_makes_of_it(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("tools")
-def test_a_folder_with_overlays_in_it_renders_each(run: Run) -> None:
+def test_a_base_is_judged_through_the_overlays_that_use_it(run: Run) -> None:
     write(all__base__kustomization_y="resources: [pod.yaml]\n", all__base__pod_y=POD)
     write(all__prod__kustomization_y="resources: [../base]\nnamespace: prod\n")
-    assert "2 objects: 2 denied" in run("all").out
+    write(all__test__kustomization_y="resources: [../base]\nnamespace: test\n")
+    done = run("all")
+    assert "2 objects: 2 denied" in done.out
+    assert "Pod prod/trainer is refused" in done.out
+    assert "Pod test/trainer is refused" in done.out
+    assert "1 object: 1 denied" in run("all/base").out
 
 
 REMOTE = [

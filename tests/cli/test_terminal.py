@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlwarden.cli import check, evidence, main, online, terminal, why
+from mlwarden.cli import check, evidence, exits, main, online, terminal, why
 from mlwarden.cluster import EVENT, POD, WARDEN_POLICY, ForbiddenError
 from mlwarden.cluster.kinds import Kind
 from mlwarden.controllers.acceptance import WAITS
@@ -166,7 +166,7 @@ def test_check_shows_files_with_hostile_names_and_contents(run: Run) -> None:
         name = attack.replace("/", "").replace("\x00", "").encode("utf-8", "replace").decode()
         Path(f"{number}{name}.yaml").write_text(f"kind: {json.dumps(attack)}\n  broken: [", encoding="utf-8", errors="replace")
     done = run(".")
-    assert done.code == check.UNREADABLE
+    assert done.code == exits.UNREADABLE
     assert len(done.err.splitlines()) >= len(ATTACKS)
     shown(done.out + done.err)
 

@@ -4,10 +4,9 @@ import pytest
 
 from mlwarden.engine import audit, held, refusal, warnings
 from mlwarden.model.finding import Decision, Finding, Outcome, Severity, Verdict
-from mlwarden.model.workload import Resource, Workload
+from mlwarden.model.workload import Resource
 
 RESOURCE = Resource(api_version="v1", kind="Pod", namespace="team", name="train")
-WORKLOAD = Workload(resource=RESOURCE, object={}, pods=(), known=True)
 
 
 def finding(**changes: object) -> Finding:
@@ -31,7 +30,7 @@ def verdict(*findings: Finding, decision: Decision = Decision.DENY) -> Verdict:
 
 
 def test_a_refusal_says_what_where_why_the_fix_and_the_exception() -> None:
-    assert refusal(verdict(finding()), WORKLOAD).splitlines() == [
+    assert refusal(verdict(finding()), RESOURCE).splitlines() == [
         "Pod team/train is refused by container-privileged (critical): container agent is privileged",
         "  where:     spec.containers[0].securityContext.privileged",
         "  why:       a privileged container owns the node",
@@ -43,18 +42,18 @@ def test_a_refusal_says_what_where_why_the_fix_and_the_exception() -> None:
 def test_the_rest_of_a_refusal_is_one_line_that_counts() -> None:
     rest = [finding(policy="host-network"), finding(policy="limits", action="Warn"), finding(policy="limits", action="Warn", path="x")]
     assert (
-        refusal(verdict(finding(), *rest), WORKLOAD).splitlines()[-1] == "and 3 more: 1 refused (host-network), 2 warnings (limits 2 times)"
+        refusal(verdict(finding(), *rest), RESOURCE).splitlines()[-1] == "and 3 more: 1 refused (host-network), 2 warnings (limits 2 times)"
     )
 
 
 def test_a_refusal_is_never_longer_than_seven_lines() -> None:
     many = [finding(policy=f"policy-{n}", message="a\nb\nc") for n in range(100)]
-    assert len(refusal(verdict(*many), WORKLOAD).splitlines()) <= 7
+    assert len(refusal(verdict(*many), RESOURCE).splitlines()) <= 7
 
 
 def test_audited_findings_and_passes_are_not_told() -> None:
     quiet = [finding(action="Audit"), finding(outcome=Outcome.PASS, action="Audit")]
-    assert refusal(verdict(finding(), *quiet), WORKLOAD).count("more") == 0
+    assert refusal(verdict(finding(), *quiet), RESOURCE).count("more") == 0
     assert warnings(verdict(*quiet, decision=Decision.ADMIT)) == []
 
 

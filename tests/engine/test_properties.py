@@ -155,12 +155,17 @@ def exists(obj: Any, path: str) -> bool:
 def test_no_json_value_makes_any_policy_raise(policies: list[policy.CompiledPolicy], obj: Any, profile: str) -> None:
     workload = workloads.extract(obj)
     verdict = judged(obj, policies, profile)
-    for text in (engine.refusal(verdict, workload), engine.held(verdict), *engine.warnings(verdict), *engine.audit(verdict).values()):
+    for text in (
+        engine.refusal(verdict, workload.resource),
+        engine.held(verdict),
+        *engine.warnings(verdict),
+        *engine.audit(verdict).values(),
+    ):
         text.encode()
     for line in (*engine.warnings(verdict), engine.held(verdict)):
         assert line.isprintable()
         assert len(line.encode()) <= 1024
-    assert len(engine.refusal(verdict, workload).splitlines()) <= 7
+    assert len(engine.refusal(verdict, workload.resource).splitlines()) <= 7
     engine.relevant_change(workload, workload)
 
 

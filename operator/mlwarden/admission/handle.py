@@ -170,7 +170,7 @@ def _decide(request: review.Request, path: str, snapshot: Snapshot, now: datetim
     requester = Requester(purpose=purpose_of(workload), namespace=namespace) if wanted else Requester()
     if denied:
         again = "" if refused else engine.again(verdict.wanted, facts)
-        body = response.deny(request.uid, engine.refusal(verdict, workload, again=again), audit=audit)
+        body = response.deny(request.uid, engine.refusal(verdict, workload.resource, again=again), audit=audit)
         return Answer(body=body, decision="deny", wanted=wanted, requester=requester, is_scarce=not known, told=told if known else None)
     warnings = engine.warnings(verdict) if path == MUTATE else ()
     pinned = [*response.pins(verdict.pins, obj), *response.kept_to(verdict.nodes, obj)] if path == MUTATE and workload.is_pod else []

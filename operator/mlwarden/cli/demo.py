@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from mlwarden import policy
-from mlwarden.cli import check
-from mlwarden.cli.manifests import Manifest
+from mlwarden.cli import judging, printing, rules
+from mlwarden.cli.manifests import Manifest, Origin
 from mlwarden.embedded import build, ground, ownimage
 from mlwarden.embedded.cluster import EmbeddedCluster
 from mlwarden.embedded.incluster import PodsOnNode
@@ -180,19 +180,23 @@ def _apply(cluster: EmbeddedCluster, case: Case) -> Seen:
 
 def _compare(results: list[Seen], namespaces: list[dict[str, Any]], registry: str) -> None:
     """`mlwarden check` of the same manifests, against what the cluster did: refused or not, and in the very words where they are long."""
-    found = [Manifest(source="namespaces.yaml", object=namespace) for namespace in namespaces]
-    found += [Manifest(source=seen.case.file, object=seen.manifest) for seen in results]
-    judged = check.judge(found, check.shipped([registry]), Settings(), profile=Settings().default_profile, now=datetime.now(UTC))
+    found = [Manifest(origin=_origin("namespaces.yaml"), object=namespace) for namespace in namespaces]
+    found += [Manifest(origin=_origin(seen.case.file), object=seen.manifest) for seen in results]
+    judged = list(judging.judge(found, rules.shipped([registry]), Settings(), profile=Settings().default_profile, now=datetime.now(UTC)))
     for seen, item in zip(results, judged[len(namespaces) :], strict=True):
         decision = item.verdict.decision if item.verdict else None
         if (decision is Decision.DENY) != seen.refused:
             seen.wrong = f"mlwarden check says {decision}"
         elif _DENIED in seen.printed and "admission webhook" in seen.printed:
-            theirs, ours = _first_finding(seen.printed.partition(_DENIED)[2]), _first_finding(check.text(item))
+            theirs, ours = _first_finding(seen.printed.partition(_DENIED)[2]), _first_finding(printing.text(item))
             if theirs != ours:
                 seen.wrong = f"mlwarden check has other words: {ours}"
         if seen.wrong:
             seen.right = False
+
+
+def _origin(file: str) -> Origin:
+    return Origin(file=file, label=file)
 
 
 def _first_finding(text: str) -> str:

@@ -197,7 +197,7 @@ def _told(pod: dict[str, Any], verdict: Verdict) -> list[str]:
     if verdict.decision is Decision.ADMIT:
         return [stuck or _GOOD]
     if verdict.decision is Decision.DENY:
-        return [engine.refusal(verdict, extract(pod))]
+        return [engine.refusal(verdict, extract(pod).resource)]
     held = engine.held(verdict) + meanwhile(pod)
     return [held, stuck] if stuck else [held]
 

@@ -46,8 +46,7 @@ OPTIONAL = frozenset({"MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy
 
 def before_gate(settings: Settings, bundle: bytes, *, enforced: bool) -> list[dict[str, Json]]:
     """Returns what has to be there before anything demands the gate: the webhooks, and the gating policy."""
-    kinds = ((kind.group, kind.resource) for kind in workloads.KINDS)
-    webhooks = webhook_configurations(settings, bundle, kinds=kinds, gate=not enforced)
+    webhooks = webhook_configurations(settings, bundle, kinds=workloads.sent(), gate=not enforced)
     holds = enforced and settings.rollout != "audit"
     return [*webhooks, *(hold_objects(settings) + restoring_objects(settings) if holds else [])]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from mlwarden.checks.text import clean
 from mlwarden.engine.actions import HOLD
 from mlwarden.model.finding import Action, Decision, Finding, Outcome, Verdict
-from mlwarden.model.workload import Resource, Workload
+from mlwarden.model.workload import Resource
 
 WARNINGS = 5
 """How many lines of warning there are at most, the counting one included."""
@@ -26,20 +26,20 @@ _TOLD = frozenset({Action.DENY.value, HOLD, Action.WARN.value})
 _GOOD = frozenset({Outcome.PASS, Outcome.EXCEPTED})
 
 
-def refusal(verdict: Verdict, workload: Workload, *, again: str = "") -> str:
+def refusal(verdict: Verdict, resource: Resource, *, again: str = "") -> str:
     """Returns the teaching text: the worst finding in at most six lines, then one line that counts the rest.
 
     Args:
         verdict: of a request that is refused (or held: then the text says so).
-        workload: what was judged; names it.
+        resource: what was judged.
         again: when it is worth trying again, where it is.
     """
     told = _told(verdict)
     if not told:
-        return f"{named(workload.resource)} is admitted"
+        return f"{named(resource)} is admitted"
     worst, *rest = told
     lines = [
-        f"{named(workload.resource)} is {_DONE[verdict.decision]} by {worst.policy} ({worst.severity.value}): {clean(worst.message)}",
+        f"{named(resource)} is {_DONE[verdict.decision]} by {worst.policy} ({worst.severity.value}): {clean(worst.message)}",
         f"  where:     {clean(worst.path, 300) or 'the object as a whole'}",
         f"  why:       {clean(worst.why)}",
         f"  fix:       {clean(worst.fix)}",

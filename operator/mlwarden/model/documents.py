@@ -6,6 +6,9 @@ the last of two equal keys, and they know tags that make objects. Here nesting a
 is one of the seven that JSON has.
 
 An error says where: line and column of the place.
+
+A list of objects may be as long as its text: `read` hands over each of its items when it is finished, so that the caller keeps what fits
+into memory. One object has a bound.
 """
 
 import itertools
@@ -20,12 +23,17 @@ import yaml
 
 from mlwarden.errors import InputError
 from mlwarden.model import scalars
+from mlwarden.model.jsontext import JsonText
 from mlwarden.model.workload import Json
 
 DEPTH = 200
 """Levels of nesting; nobody's manifest has thirty."""
 ALIASED = 100_000
 """Values that aliases may add to a text."""
+VALUES = 2_000_000
+"""Values of one object of YAML; the API server takes 3 MiB of one."""
+Keep = Callable[[Json, int], Json]
+"""What is kept of an item of a list of objects: the item, the line it begins in → what stands in `items` instead."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -40,33 +48,45 @@ def yaml_loads(text: str) -> list[Json]:
     Raises:
         InputError: where kubectl would refuse it, and for equal keys, custom tags, and nesting or aliases out of bounds; with the place.
     """
+    return [document for _, document in read(text)]
+
+
+def read(text: str, *, first: int = 1, keep: Keep | None = None) -> list[tuple[int, Json]]:
+    """Returns the documents of a text, each with the line it begins in.
+
+    Args:
+        text: as for `yaml_loads`.
+        first: the line of the text's first line, where it is a part of something.
+        keep: is given each item of a document's own `items` as soon as it is read.
+
+    Raises:
+        InputError: as `yaml_loads`.
+    """
     if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")):
         try:
-            return [_checked(document) for document in _json(text.lstrip("\ufeff"))]
+            return list(_json(text, first, keep))
         except json.JSONDecodeError:
             pass  # YAML's flow style: {a: b}
     try:
-        return [_checked(document) for document in _documents(yaml.parse(text, Loader=_LOADER))]
+        return list(_documents(yaml.parse(text, Loader=_LOADER), first, keep))
     except yaml.MarkedYAMLError as error:
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        raise InputError(f"not YAML: {problem or 'syntax error'}{_at(error.problem_mark or error.context_mark)}") from None
+        raise InputError(f"not YAML: {problem or 'syntax error'}{_at(error.problem_mark or error.context_mark, first)}") from None
     except yaml.YAMLError as error:
         raise InputError(f"not YAML: {' '.join(str(error).split())}") from None
 
 
-def _json(text: str) -> Iterator[Json]:
+def _json(text: str, first: int, keep: Keep | None) -> Iterator[tuple[int, Json]]:
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_float, parse_int=_int)
-    position = 0
-    while position < len(text):
-        if text[position].isspace():
-            position += 1
-            continue
+    source = JsonText(text, decoder, first)
+    while source.more():
         try:
-            document, position = decoder.raw_decode(text, position)
+            line = source.line()
+            document = _checked(source.whole(_twice, (lambda item, at: keep(_checked(item), at)) if keep else None))
         except RecursionError:
             raise InputError("nested too deeply to be read") from None
         if document is not None:
-            yield document
+            yield line, document
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -129,6 +149,7 @@ class _Open:
 
     value: Any
     anchor: str | None
+    line: int = 0
     size: int = 1
     key: Any = None
     has_key: bool = False
@@ -141,20 +162,33 @@ class _Document:
 
     stack: list[_Open] = field(default_factory=list)
     anchors: dict[str, tuple[Json, int]] = field(default_factory=dict)
+    keep: Keep | None = None
+    first: int = 1
     aliased: int = 0
+    values: int = 0
     root: Json = None
+
+    def count(self, more: int = 1) -> None:
+        """Counts values of one object: what no API server would take is not built up in memory."""
+        self.values += more
+        if self.values > VALUES:
+            raise InputError(f"an object of more than {VALUES} values", hint="the API server takes 3 MiB of one object")
 
     @property
     def expects_key(self) -> bool:
         """Whether the next value is a key: only there is `<<` more than a word."""
         return bool(self.stack) and not isinstance(self.stack[-1].value, list) and not self.stack[-1].has_key
 
-    def take(self, value: Json, size: int) -> None:
-        """Puts a finished value where it belongs."""
+    def take(self, value: Json, size: int, line: int) -> None:
+        """Puts a finished value, begun in this line (from 0), where it belongs."""
         if not self.stack:
             self.root = value
             return
         parent = self.stack[-1]
+        if self.keep and len(self.stack) == 2 and isinstance(parent.value, list) and self.stack[0].key == "items":
+            parent.value.append(self.keep(_checked(value), self.first + line))
+            self.values = 0
+            return
         parent.size += size
         if isinstance(parent.value, list):
             parent.value.append(value)
@@ -185,7 +219,7 @@ class _Document:
                 parent.merged.add(name)
 
 
-def _documents(events: Iterator[Any]) -> Iterator[Json]:
+def _documents(events: Iterator[Any], first: int, keep: Keep | None) -> Iterator[tuple[int, Json]]:
     handlers: dict[type, Callable[[_Document, Any], None]] = {
         yaml.ScalarEvent: _scalar,
         yaml.AliasEvent: _alias,
@@ -194,22 +228,25 @@ def _documents(events: Iterator[Any]) -> Iterator[Json]:
         yaml.SequenceEndEvent: _end,
         yaml.MappingEndEvent: _end,
     }
-    document = _Document()
+    document, begins = _Document(), 0
     for event in events:
         handler = handlers.get(type(event))
         if handler is not None:
+            if not document.stack:
+                begins = first + event.start_mark.line
             try:
                 handler(document, event)
             except InputError as error:
-                raise InputError(f"{error.message}{_at(event.start_mark)}", hint=error.hint) from None
+                raise InputError(f"{error.message}{_at(event.start_mark, first)}", hint=error.hint) from None
         elif isinstance(event, yaml.DocumentStartEvent):
-            document = _Document()
+            document = _Document(keep=keep, first=first)
         elif isinstance(event, yaml.DocumentEndEvent) and document.root is not None:
-            yield document.root
+            yield begins, _checked(document.root)
 
 
 def _scalar(document: _Document, event: Any) -> None:
     value: Any
+    document.count()
     tag = _tag(event)
     if tag == "str" or (not tag and not event.implicit[0]):
         value = event.value
@@ -223,7 +260,9 @@ def _scalar(document: _Document, event: Any) -> None:
         raise InputError(f"the key {event.value[:80]} is a number in another notation", hint="quote it")  # kubectl makes 7e+09 of 700e7
     if event.anchor:
         document.anchors[event.anchor] = (value, 1)
-    document.take(_MERGE if event.value == "<<" and not tag and event.implicit[0] and document.expects_key else value, 1)
+    document.take(
+        _MERGE if event.value == "<<" and not tag and event.implicit[0] and document.expects_key else value, 1, event.start_mark.line
+    )
 
 
 _SCALARS = {"int": ("int",), "float": ("int", "float"), "bool": ("bool",), "null": ("NoneType",)}
@@ -242,7 +281,8 @@ def _alias(document: _Document, event: Any) -> None:
     document.aliased += size
     if document.aliased > ALIASED:
         raise InputError(f"aliases add more than {ALIASED} values")
-    document.take(_copy(value), size)
+    document.count(size)
+    document.take(_copy(value), size, event.start_mark.line)
 
 
 def _copy(value: Json) -> Json:
@@ -258,14 +298,15 @@ def _start(document: _Document, event: Any) -> None:
         raise InputError(f"the tag {event.tag[:80]} is not known")
     if len(document.stack) >= DEPTH:
         raise InputError(f"nested more than {DEPTH} levels deep")
-    document.stack.append(_Open(value={} if mapping else [], anchor=event.anchor))
+    document.count()
+    document.stack.append(_Open(value={} if mapping else [], anchor=event.anchor, line=event.start_mark.line))
 
 
 def _end(document: _Document, _event: Any) -> None:
     done = document.stack.pop()
     if done.anchor:
         document.anchors[done.anchor] = (done.value, done.size)
-    document.take(done.value, done.size)
+    document.take(done.value, done.size, done.line)
 
 
 def _tag(event: Any) -> str:
@@ -278,8 +319,8 @@ def _tag(event: Any) -> str:
     return short
 
 
-def _at(mark: Any) -> str:
-    return f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+def _at(mark: Any, first: int) -> str:
+    return f" in line {mark.line + first}, column {mark.column + 1}" if mark is not None else ""
 
 
 def numbered(documents: list[Json]) -> Iterator[tuple[str, Json]]:

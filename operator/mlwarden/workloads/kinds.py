@@ -83,13 +83,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: a kind, its plural resource name, where its pods are, and where it says how many and when."""
+    """One row: a kind, its plural resource name, where its pods are, where it says how many and when, and whether it has a namespace."""
 
     group: str
     kind: str
     resource: str
     places: tuple[Place, ...]
     scale: tuple[str, ...] = ()
+    namespaced: bool = True
 
 
 SCALE = ("spec.replicas", "spec.paused", "spec.suspend")
@@ -108,8 +109,8 @@ def _containers(*paths: str, partial: Partial = Partial.NOTHING) -> tuple[Place,
     return tuple(Place(path=path, shape=Shape.CONTAINER, partial=partial) for path in paths)
 
 
-def _row(group: str, kind: str, resource: str, *places: Place, scale: tuple[str, ...] = ()) -> Kind:
-    return Kind(group=group, kind=kind, resource=resource, places=places, scale=scale)
+def _row(group: str, kind: str, resource: str, *places: Place, scale: tuple[str, ...] = (), namespaced: bool = True) -> Kind:
+    return Kind(group=group, kind=kind, resource=resource, places=places, scale=scale, namespaced=namespaced)
 
 
 def _below(base: str, *fields: str) -> tuple[str, ...]:
@@ -284,7 +285,13 @@ KINDS: tuple[Kind, ...] = (
         scale=tuple(path for part in _PREDICTOR_PARTS for path in _below(f"spec.{part}", "minReplicas", "maxReplicas", "scaleTarget")),
     ),
     _row("serving.kserve.io", "ServingRuntime", "servingruntimes", *_specs("spec", "spec.workerSpec", partial=Partial.POD)),
-    _row("serving.kserve.io", "ClusterServingRuntime", "clusterservingruntimes", *_specs("spec", "spec.workerSpec", partial=Partial.POD)),
+    _row(
+        "serving.kserve.io",
+        "ClusterServingRuntime",
+        "clusterservingruntimes",
+        *_specs("spec", "spec.workerSpec", partial=Partial.POD),
+        namespaced=False,
+    ),
     _row(
         "serving.kserve.io", "LLMInferenceService", "llminferenceservices", *_llm("spec"), scale=("spec.replicas", "spec.prefill.replicas")
     ),
@@ -307,7 +314,13 @@ KINDS: tuple[Kind, ...] = (
     _row("kubeflow.org", "PaddleJob", "paddlejobs", *_replicas("paddleReplicaSpecs"), scale=_training("paddleReplicaSpecs")),
     _row("kubeflow.org", "JAXJob", "jaxjobs", *_replicas("jaxReplicaSpecs"), scale=_training("jaxReplicaSpecs")),
     _row("trainer.kubeflow.org", "TrainingRuntime", "trainingruntimes", *_templates(_TRAINER_RUNTIME, partial=Partial.POD)),
-    _row("trainer.kubeflow.org", "ClusterTrainingRuntime", "clustertrainingruntimes", *_templates(_TRAINER_RUNTIME, partial=Partial.POD)),
+    _row(
+        "trainer.kubeflow.org",
+        "ClusterTrainingRuntime",
+        "clustertrainingruntimes",
+        *_templates(_TRAINER_RUNTIME, partial=Partial.POD),
+        namespaced=False,
+    ),
     _row(
         "trainer.kubeflow.org",
         "TrainJob",
@@ -360,7 +373,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     _row("argoproj.io", "Workflow", "workflows", *_argo("spec"), scale=("spec.suspend", "spec.parallelism")),
     _row("argoproj.io", "WorkflowTemplate", "workflowtemplates", *_argo("spec")),
-    _row("argoproj.io", "ClusterWorkflowTemplate", "clusterworkflowtemplates", *_argo("spec")),
+    _row("argoproj.io", "ClusterWorkflowTemplate", "clusterworkflowtemplates", *_argo("spec"), namespaced=False),
     _row("argoproj.io", "CronWorkflow", "cronworkflows", *_argo("spec.workflowSpec"), scale=("spec.suspend",)),
     _row("serving.knative.dev", "Service", "services", *_templates("spec.template")),
     _row("serving.knative.dev", "Configuration", "configurations", *_templates("spec.template")),
