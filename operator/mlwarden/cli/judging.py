@@ -76,8 +76,7 @@ class Input:
 
     def add(self, item: Manifest) -> None:
         """Keeps one object."""
-        begin, end = item.origin.span
-        self.manifests.append(item, weight=end - begin)
+        self.manifests.append(item, weight=item.size)
         if name := _namespace_name(item.object):
             self.namespaces[name] = item.object
         elif limits.is_range(item.object):

@@ -50,10 +50,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One object and where it was read."""
+    """One object and where it was read; `size` is about how many bytes its text has."""
 
     origin: Origin
     object: dict[str, Json]
+    size: int = 0
 
     @property
     def source(self) -> str:
@@ -191,30 +192,30 @@ class _Reader:
                 raise part.error
             found = documents.read(part.text(), first=part.line, keep=_packed)
         except InputError as error:
-            yield Problem(source=self._where(part, label), error=_template(part, error), line=part.line)
+            yield Problem(source=self._where(part, label, part.line), error=_template(part, error), line=part.line)
             return
         span = (0, 0) if self._tool else (part.start, part.end)
         for index, (line, document) in enumerate(found, 1):
             where = label if len(found) == 1 else f"{self._label} (document {index})" if not number else f"{label}[{index}]"
             origin = Origin(
                 file=self._template_of(part) or self._file,
-                label=self._where(part, where),
+                label=self._where(part, where, line),
                 line=line,
                 span=span,
                 rendered=self._tool,
                 named=self._named,
             )
-            yield from self._flat(origin, document)
+            yield from self._flat(origin, document, len(part.raw))
 
-    def _where(self, part: texts.Part, label: str) -> str:
+    def _where(self, part: texts.Part, label: str, line: int) -> str:
         """The label; of a chart's document the template's file, because nobody can open what was rendered."""
-        return f"{file} (rendered, line {part.line})" if (file := self._template_of(part)) else label
+        return f"{file} (rendered, line {line})" if (file := self._template_of(part)) else label
 
     def _template_of(self, part: texts.Part) -> str:
         found = _CHART_SOURCE.search(part.raw) if self._tool is Tool.HELM else None
         return f"{self._file}/{found[1].decode(errors='replace')}" if found else ""
 
-    def _flat(self, origin: Origin, document: Json) -> Iterator[Manifest | Problem | Aside]:
+    def _flat(self, origin: Origin, document: Json, size: int) -> Iterator[Manifest | Problem | Aside]:
         """An object, or the items of a list of objects (`kind: List`, or what `kubectl get -o yaml` writes)."""
         said = document if isinstance(document, dict) else {}
         kind, version = said.get("kind"), said.get("apiVersion")
@@ -226,10 +227,10 @@ class _Reader:
             if kind == "List" and items is not None:
                 yield Problem(source=origin.label, error=InputError("items of a List is not a list"), line=origin.line)
             elif kind != "List" or version != "v1":
-                yield Manifest(origin=origin, object=document)
+                yield Manifest(origin=origin, object=document, size=size)
             return
         if not kind.endswith("List"):
-            yield Manifest(origin=origin, object={**document, "items": [_unpacked(item) for item in items]})
+            yield Manifest(origin=origin, object={**document, "items": [_unpacked(item) for item in items]}, size=size)
             return
         for index, packed in enumerate(items):
             item = _unpacked(packed)
@@ -237,11 +238,11 @@ class _Reader:
                 item = {"apiVersion": version, "kind": kind.removesuffix("List"), **item}
             line = packed.line if isinstance(packed, _Packed) else origin.line
             inside = msgspec.structs.replace(origin, label=f"{origin.label} items[{index}]", line=line, items=(*origin.items, index))
-            yield from self._inside(inside, item)
+            yield from self._inside(inside, item, len(packed.value) if isinstance(packed, _Packed) else size)
 
-    def _inside(self, origin: Origin, item: Json) -> Iterator[Manifest | Problem | Aside]:
+    def _inside(self, origin: Origin, item: Json, size: int) -> Iterator[Manifest | Problem | Aside]:
         """What stands in a list of objects has to be an object."""
-        for found in self._flat(origin, item):
+        for found in self._flat(origin, item, size):
             if isinstance(found, Aside):
                 yield Problem(source=origin.label, error=_not_an_object(item), line=origin.line)
             else:

@@ -1,7 +1,8 @@
 """A sequence that may be longer than memory: 500,000 objects, or what was found about them.
 
-A block of items is kept as it is; full blocks are written to a temporary file that has no name. Pickled block by block, because findings
-share most of their text: within a block each text is written once. Rejected: JSON, which writes all of it each time, and a database.
+The first few thousand are kept as they are, and so is the block that is being filled; full blocks are written to a temporary file that has
+no name. Pickled block by block, because findings share most of their text: within a block each text is written once. Rejected: JSON, which
+writes all of it each time, and a database.
 """
 
 import pickle
@@ -11,8 +12,11 @@ from tempfile import TemporaryFile
 from typing import IO, Generic, TypeVar
 
 T = TypeVar("T")
-_ITEMS = 256
-_WEIGHT = 4 * 1024 * 1024
+_HELD = 4096
+"""Items that nobody writes to a disk, and how much text they may be."""
+_HELD_WEIGHT = 16 * 1024 * 1024
+_BLOCK = 256
+_BLOCK_WEIGHT = 4 * 1024 * 1024
 
 
 class Spill(Generic[T]):
@@ -20,6 +24,7 @@ class Spill(Generic[T]):
 
     def __init__(self) -> None:
         self._file: IO[bytes] | None = None
+        self._held: list[T] = []
         self._blocks: list[tuple[int, int]] = []
         self._pending: list[T] = []
         self._weight = 0
@@ -32,16 +37,22 @@ class Spill(Generic[T]):
             item: must not change any more.
             weight: about how many bytes of text it is, where that may be many.
         """
-        self._pending.append(item)
         self._length += 1
         self._weight += weight
-        if len(self._pending) >= _ITEMS or self._weight >= _WEIGHT:
+        if self._file is None and len(self._held) < _HELD and self._weight < _HELD_WEIGHT and not self._pending:
+            self._held.append(item)
+            return
+        if not self._pending:
+            self._weight = weight
+        self._pending.append(item)
+        if len(self._pending) >= _BLOCK or self._weight >= _BLOCK_WEIGHT:
             self._write()
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[T]:
+        yield from self._held
         if self._file is not None:
             for start, size in self._blocks:
                 self._file.seek(start)

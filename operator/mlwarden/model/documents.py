@@ -165,32 +165,26 @@ class _Document:
     keep: Keep | None = None
     first: int = 1
     aliased: int = 0
-    values: int = 0
+    limit: int = 0
+    line: int = 0
     root: Json = None
-
-    def count(self, more: int = 1) -> None:
-        """Counts values of one object: what no API server would take is not built up in memory."""
-        self.values += more
-        if self.values > VALUES:
-            raise InputError(f"an object of more than {VALUES} values", hint="the API server takes 3 MiB of one object")
 
     @property
     def expects_key(self) -> bool:
         """Whether the next value is a key: only there is `<<` more than a word."""
         return bool(self.stack) and not isinstance(self.stack[-1].value, list) and not self.stack[-1].has_key
 
-    def take(self, value: Json, size: int, line: int) -> None:
-        """Puts a finished value, begun in this line (from 0), where it belongs."""
+    def take(self, value: Json, size: int, line: int = 0) -> None:
+        """Puts a finished value where it belongs; `line` is that of a collection, from 0."""
         if not self.stack:
-            self.root = value
+            self.root, self.line = value, line
             return
         parent = self.stack[-1]
-        if self.keep and len(self.stack) == 2 and isinstance(parent.value, list) and self.stack[0].key == "items":
-            parent.value.append(self.keep(_checked(value), self.first + line))
-            self.values = 0
-            return
         parent.size += size
         if isinstance(parent.value, list):
+            if self.keep is not None and len(self.stack) == 2 and self.stack[0].key == "items":
+                value = self.keep(_checked(value), self.first + line)
+                parent.size, self.limit = 1, 0
             parent.value.append(value)
         elif not parent.has_key:
             parent.key = value if value is _MERGE else scalars.key(value)
@@ -228,12 +222,12 @@ def _documents(events: Iterator[Any], first: int, keep: Keep | None) -> Iterator
         yaml.SequenceEndEvent: _end,
         yaml.MappingEndEvent: _end,
     }
-    document, begins = _Document(), 0
-    for event in events:
+    document = _Document()
+    for number, event in enumerate(events):
         handler = handlers.get(type(event))
         if handler is not None:
-            if not document.stack:
-                begins = first + event.start_mark.line
+            if number > document.limit:
+                document.limit = _limit(document, number)
             try:
                 handler(document, event)
             except InputError as error:
@@ -241,12 +235,18 @@ def _documents(events: Iterator[Any], first: int, keep: Keep | None) -> Iterator
         elif isinstance(event, yaml.DocumentStartEvent):
             document = _Document(keep=keep, first=first)
         elif isinstance(event, yaml.DocumentEndEvent) and document.root is not None:
-            yield begins, _checked(document.root)
+            yield first + document.line, _checked(document.root)
+
+
+def _limit(document: _Document, number: int) -> int:
+    """The event after which an object that begins now has too many values: what no API server would take is not built up in memory."""
+    if document.limit:
+        raise InputError(f"an object of more than {VALUES} values", hint="the API server takes 3 MiB of one object")
+    return number + VALUES
 
 
 def _scalar(document: _Document, event: Any) -> None:
     value: Any
-    document.count()
     tag = _tag(event)
     if tag == "str" or (not tag and not event.implicit[0]):
         value = event.value
@@ -281,8 +281,7 @@ def _alias(document: _Document, event: Any) -> None:
     document.aliased += size
     if document.aliased > ALIASED:
         raise InputError(f"aliases add more than {ALIASED} values")
-    document.count(size)
-    document.take(_copy(value), size, event.start_mark.line)
+    document.take(_copy(value), size)
 
 
 def _copy(value: Json) -> Json:
@@ -298,7 +297,6 @@ def _start(document: _Document, event: Any) -> None:
         raise InputError(f"the tag {event.tag[:80]} is not known")
     if len(document.stack) >= DEPTH:
         raise InputError(f"nested more than {DEPTH} levels deep")
-    document.count()
     document.stack.append(_Open(value={} if mapping else [], anchor=event.anchor, line=event.start_mark.line))
 
 
