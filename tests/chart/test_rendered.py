@@ -238,7 +238,8 @@ def test_who_writes_events_may_read_every_kind_of_the_table_that_a_pod_may_belon
     readable = {
         (group, resource) for rule in rules if "get" in rule["verbs"] for group in rule["apiGroups"] for resource in rule["resources"]
     }
-    assert {(row.group, row.resource) for row in workloads.KINDS if row.kind != "PodTemplate"} <= readable
+    assert {(row.group, row.resource) for row in workloads.sent() if row.kind != "PodTemplate"} <= readable
+    assert {(row.group, row.resource) for row in workloads.KINDS if not row.namespaced}.isdisjoint(readable)
     assert tables.path("owners.yaml").read_text() == tables.owners(), "python -m mlwarden.embedded.tables"
     assert ("", "podtemplates") not in readable
 
@@ -342,7 +343,7 @@ def test_from_where_the_webhook_may_be_asked_is_said_only_where_somebody_knows_a
 
 def test_templates_of_every_kind_of_the_table_are_seen_by_the_controller_and_by_nobody_else(tmp_path: Path) -> None:
     objects = rendered(tmp_path)
-    table = {(row.group, row.resource) for row in workloads.KINDS if row.resource not in {"pods", "podtemplates"}}
+    table = {(row.group, row.resource) for row in workloads.sent() if row.resource not in {"pods", "podtemplates"}}
 
     def watched(name: str) -> set[tuple[str, str]]:
         rules = [rule for rule in objects["ClusterRole", name]["rules"] if {"list", "watch"} <= set(rule["verbs"])]

@@ -46,7 +46,8 @@ OPTIONAL = frozenset({"MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy
 
 def before_gate(settings: Settings, bundle: bytes, *, enforced: bool) -> list[dict[str, Json]]:
     """Returns what has to be there before anything demands the gate: the webhooks, and the gating policy."""
-    webhooks = webhook_configurations(settings, bundle, kinds=workloads.sent(), gate=not enforced)
+    kinds = ((row.group, row.resource) for row in workloads.sent())
+    webhooks = webhook_configurations(settings, bundle, kinds=kinds, gate=not enforced)
     holds = enforced and settings.rollout != "audit"
     return [*webhooks, *(hold_objects(settings) + restoring_objects(settings) if holds else [])]
 

@@ -110,8 +110,11 @@ class Templates:
     async def _served(self) -> list[tuple[Kind, str]]:
         """Every kind of the table but pods that this API server has, as it prefers to serve it."""
         found: list[tuple[Kind, str]] = []
-        for group in sorted({row.group for row in workloads.KINDS}):
-            resources = {row.resource: row.kind for row in workloads.KINDS if row.group == group and row.kind != "Pod"}
+        groups: dict[str, dict[str, str]] = {}
+        for row in workloads.sent():
+            if row.kind != "Pod":
+                groups.setdefault(row.group, {})[row.resource] = row.kind
+        for group, resources in sorted(groups.items()):
             try:
                 version = await self._preferred(group)
                 listed = await self._read(f"/apis/{group}/{version}" if group else f"/api/{version}")

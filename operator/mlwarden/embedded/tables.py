@@ -35,7 +35,7 @@ def packs() -> str:
 def owners() -> str:
     """Returns `owners.yaml` as it should be."""
     groups: dict[str, list[str]] = {}
-    for row in workloads.KINDS:
+    for row in workloads.sent():
         if row.kind not in {"Pod", "PodTemplate"}:
             groups.setdefault(row.group, []).append(row.resource)
     return _HEAD.format(_OWNERS) + "".join(f'"{group}": [{", ".join(sorted(found))}]\n' for group, found in sorted(groups.items()))

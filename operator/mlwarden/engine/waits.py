@@ -31,7 +31,6 @@ _MADE_ANEW = frozenset(
         ("serving.knative.dev", "Configuration"),
         ("serving.knative.dev", "Revision"),
         ("serving.knative.dev", "Service"),
-        ("serving.kserve.io", "ClusterServingRuntime"),
         ("serving.kserve.io", "InferenceService"),
         ("serving.kserve.io", "ServingRuntime"),
     }

@@ -1,4 +1,4 @@
-"""Of which objects the cluster asks mlwarden: the one registry behind the webhook's rules and behind what `check` says of an object.
+"""Of which objects the cluster asks mlwarden: one place for the webhook's rules, the rights to read owners of pods, and what `check` says.
 
 A cluster-scoped kind has no namespace and so no profile: its pods are judged where they are made. A kind outside the table is never sent,
 but its pods are. A kind in which no pod is found and that is not known to run nothing is not understood, which is no good news.
@@ -34,9 +34,9 @@ class Standing(StrEnum):
     EXEMPT = "exempt"
 
 
-def sent() -> Iterator[tuple[str, str]]:
-    """Yields API group and plural resource of every kind that the cluster asks about."""
-    return ((row.group, row.resource) for row in KINDS if row.namespaced)
+def sent() -> Iterator[Kind]:
+    """Yields the row of every kind that the cluster asks about."""
+    return (row for row in KINDS if row.namespaced)
 
 
 def standing(workload: Workload) -> Standing:
