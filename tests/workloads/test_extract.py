@@ -47,6 +47,8 @@ def shaped(shape: Shape, spec: dict[str, Any]) -> dict[str, Any]:
             return spec
         case Shape.CONTAINER:
             return {"image": EVIL, "name": "it"}
+        case Shape.OBJECT:
+            return {"apiVersion": "kubeflow.org/v1", "kind": "Notebook", "spec": {"template": {"spec": spec}}}
 
 
 def images(obj: Any) -> tuple[Image, ...]:
@@ -168,6 +170,13 @@ def test_a_new_kind_is_one_row_of_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(importlib.import_module("mlwarden.workloads.extract")._TABLE, (row.group, row.kind), row)
     assert [image.path for image in images(sweep)] == ["spec.trial.image"]
     assert workloads.extract(sweep).known
+
+
+def test_an_object_within_an_object_ends_after_one_and_is_looked_through_however_deep() -> None:
+    obj: Any = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": {"containers": [{"name": "x", "image": EVIL}]}}}}
+    for _ in range(3000):
+        obj = {"apiVersion": "kubeflow.org/v1beta1", "kind": "Experiment", "spec": {"trialTemplate": {"trialSpec": obj}}}
+    assert [image.reference for image in images(obj)] == [EVIL]
 
 
 def test_no_kind_is_in_the_table_twice() -> None:

@@ -82,11 +82,11 @@ def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
     seen: set[str] = set()
     bodies: dict[str, bool] = {}
     closed = row is not None and row.group in _CLOSED
-    for place in row.places if row is not None else ():
-        values = expand(obj, place.path, base)
+    for place, whole, start in _places(obj, row, base):
+        values = expand(whole, place.path, start)
         if not values:
             continue
-        has = compose.given(obj, place, base, len(values)) if place.composed else compose.NOTHING
+        has = compose.given(whole, place, start, len(values)) if place.composed else compose.NOTHING
         for path, value in values:
             pod = compose.pod(path, value, place, has)
             if pod is not None:
@@ -96,6 +96,20 @@ def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
                 yield pod
     if not closed:
         yield from _walk(obj, base, seen, bodies)
+
+
+def _places(obj: Json, row: Kind | None, base: str) -> Iterator[tuple[Place, Json, str]]:
+    """Every place of a kind, with the object that it belongs to and where that stands: itself, or one that its operator makes of it.
+
+    One that would make yet another is looked through by shape alone, so that no object sends us around in circles.
+    """
+    for place in row.places if row is not None else ():
+        if place.shape is not Shape.OBJECT:
+            yield place, obj, base
+            continue
+        for path, inner in expand(obj, place.path, base):
+            made = _TABLE.get(_identity(inner))
+            yield from ((each, inner, path) for each in (made.places if made else ()) if each.shape is not Shape.OBJECT)
 
 
 def _consumed(pod: Pod, place: Place) -> Iterator[str]:

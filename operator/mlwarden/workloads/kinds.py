@@ -15,11 +15,12 @@ from mlwarden.model.workload import Json, Partial
 
 
 class Shape(StrEnum):
-    """What a path leads to: a pod template (metadata and spec), a bare pod spec, or a single container."""
+    """What a path leads to: a pod template (metadata and spec), a bare pod spec, a single container, or an object to be made."""
 
     TEMPLATE = "template"
     SPEC = "spec"
     CONTAINER = "container"
+    OBJECT = "object"
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +108,10 @@ def _specs(*paths: str, partial: Partial = Partial.NOTHING) -> tuple[Place, ...]
 
 def _containers(*paths: str, partial: Partial = Partial.NOTHING) -> tuple[Place, ...]:
     return tuple(Place(path=path, shape=Shape.CONTAINER, partial=partial) for path in paths)
+
+
+def _objects(*paths: str) -> tuple[Place, ...]:
+    return tuple(Place(path=path, shape=Shape.OBJECT) for path in paths)
 
 
 def _row(group: str, kind: str, resource: str, *places: Place, scale: tuple[str, ...] = (), namespaced: bool = True) -> Kind:
@@ -257,6 +262,11 @@ def _llm(spec: str) -> tuple[Place, ...]:
     return model, *_specs(*_below(spec, *parts), partial=Partial.POD)
 
 
+def _collector(path: str) -> Place:
+    """Source: kubeflow/katib, pkg/webhook/v1beta1/pod (getMetricsCollectorContainer): a container of the trial's pods."""
+    return Place(path=path, shape=Shape.CONTAINER, lacks=("automountServiceAccountToken", "securityContext"))
+
+
 _TRAINER_RUNTIME = "spec.template.spec.replicatedJobs[].template.spec.template"
 _TRAINER_PATCH = f"spec.runtimePatches[].trainingRuntimeSpec.{_TRAINER_RUNTIME.removeprefix('spec.')}"
 
@@ -313,6 +323,15 @@ KINDS: tuple[Kind, ...] = (
     _row("kubeflow.org", "XGBoostJob", "xgboostjobs", *_replicas("xgbReplicaSpecs"), scale=_training("xgbReplicaSpecs")),
     _row("kubeflow.org", "PaddleJob", "paddlejobs", *_replicas("paddleReplicaSpecs"), scale=_training("paddleReplicaSpecs")),
     _row("kubeflow.org", "JAXJob", "jaxjobs", *_replicas("jaxReplicaSpecs"), scale=_training("jaxReplicaSpecs")),
+    _row(
+        "kubeflow.org",
+        "Experiment",
+        "experiments",
+        *_objects("spec.trialTemplate.trialSpec"),
+        _collector("spec.metricsCollectorSpec.collector.customCollector"),
+        scale=_below("spec", "parallelTrialCount", "maxTrialCount", "maxFailedTrialCount"),
+    ),
+    _row("kubeflow.org", "Trial", "trials", *_objects("spec.runSpec"), _collector("spec.metricsCollector.collector.customCollector")),
     _row("trainer.kubeflow.org", "TrainingRuntime", "trainingruntimes", *_templates(_TRAINER_RUNTIME, partial=Partial.POD)),
     _row(
         "trainer.kubeflow.org",
