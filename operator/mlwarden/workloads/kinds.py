@@ -170,6 +170,10 @@ def _training(name: str) -> tuple[str, ...]:
     return "spec.runPolicy.suspend", f"spec.{name}.*.replicas"
 
 
+def _volcano(base: str) -> tuple[str, ...]:
+    return f"{base}.minAvailable", *_below(f"{base}.tasks[]", "replicas", "minAvailable")
+
+
 def _ray(base: str) -> tuple[str, ...]:
     return f"{base}.suspend", *_below(f"{base}.workerGroupSpecs[]", "replicas", "minReplicas", "maxReplicas", "suspend")
 
@@ -349,6 +353,15 @@ KINDS: tuple[Kind, ...] = (
         *_templates("spec.podTemplateOverrides[]", _TRAINER_PATCH, partial=Partial.POD),
         scale=("spec.suspend", "spec.trainer.numNodes"),
     ),
+    _row("batch.volcano.sh", "Job", "jobs", *_templates("spec.tasks[].template"), scale=_volcano("spec")),
+    _row(
+        "batch.volcano.sh",
+        "CronJob",
+        "cronjobs",
+        *_templates("spec.jobTemplate.spec.tasks[].template"),
+        scale=("spec.suspend", *_volcano("spec.jobTemplate.spec")),
+    ),
+    _row("flow.volcano.sh", "JobTemplate", "jobtemplates", *_templates("spec.tasks[].template"), scale=_volcano("spec")),
     _row(
         "sparkoperator.k8s.io", "SparkApplication", "sparkapplications", *_spark("spec"), scale=("spec.suspend", "spec.executor.instances")
     ),
