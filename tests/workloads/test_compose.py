@@ -58,6 +58,17 @@ def test_what_many_templates_inherit_is_merged_within_a_budget_and_left_to_the_p
     assert {pod.partial for pod in each} == {Partial.NOTHING if count == 10 else Partial.POD}
 
 
+@pytest.mark.parametrize("count", [10, 3000])
+def test_what_lies_below_many_steps_is_merged_within_a_budget_and_left_to_the_pod_beyond_it(count: int) -> None:
+    below = {"env": [{"name": f"X{index}", "value": "1"} for index in range(100)]}
+    steps = [{"name": f"s-{index}", "image": IMAGE, "script": "true"} for index in range(count)]
+    obj = {"apiVersion": "tekton.dev/v1", "kind": "Task", "spec": {"stepTemplate": below, "steps": steps}}
+    (pod,) = workloads.extract(obj).pods
+    assert [container.body["image"] for container in pod.containers] == [IMAGE] * count
+    assert {len(container.body.get("env", ())) for container in pod.containers} == {100 if count == 10 else 0}
+    assert {container.partial for container in pod.containers} == {count != 10}
+
+
 def test_a_row_says_what_else_an_operator_calls_things() -> None:
     place = Place(
         path="spec.driver",
@@ -129,6 +140,14 @@ json_values: st.SearchStrategy[Any] = st.recursive(
                     "templates",
                     "spec",
                     "model",
+                    "steps",
+                    "sidecars",
+                    "stepTemplate",
+                    "tasks",
+                    "taskSpec",
+                    "pipelineSpec",
+                    "podTemplate",
+                    "ref",
                 ]
             ),
             inner | st.just("replace") | st.just('{"containers": [{"name": "main", "image": "x"}], "volumes": [{"name": "v"}]}'),

@@ -40,7 +40,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
         shared: fields of a lone container that are said beside it, with their paths.
         labels: labels and annotations that all of the pods get.
         images: images that are named elsewhere, with their paths.
-        too_much: it would be more than `BUDGET`: left out, and so the pods are partial.
+        holder: what would say the pod's fields where nothing does, `""` for the place itself.
+        budget: how many values may be merged into one of the pods.
+        more: others say more of these pods, or what they get would be more than `BUDGET` and is left out: the pods are partial.
     """
 
     defaults: tuple[str, Mapping[str, Json]] | None = None
@@ -50,7 +52,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     shared: Mapping[str, tuple[str, Json]] = {}
     labels: Mapping[str, Mapping[str, Json]] = {}
     images: tuple[tuple[str, str], ...] = ()
-    too_much: bool = False
+    holder: str = ""
+    budget: int = BUDGET
+    more: bool = False
 
 
 NOTHING = Given()
@@ -65,7 +69,7 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
         base: the object's own path, in a list.
         times: how many templates there are.
     """
-    if not (place.inherits or place.defaults or place.shared or place.labels or place.images):
+    if not any((place.inherits, place.defaults, place.shared, place.labels, place.images, place.under, place.holders, place.completed)):
         return NOTHING
 
     def maps(path: str) -> list[tuple[str, Mapping[str, Json]]]:
@@ -84,11 +88,15 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
         if key.endswith(ending) and isinstance(value, str)
     )
     shared = {field: found for field, path in place.shared for found in expand(obj, path, base)[:1]}
+    holder = next(
+        (at for path in place.holders for at, _ in expand(obj, path, base)), _join(base, place.holders[0]) if place.holders else ""
+    )
+    more = any(expand(obj, path, base) for path in place.completed)
     if times > 1:
         inherited = [value[field] for _, value in sources for field in INHERITED if field in value]
         weight = sum(_weight(each) for each in (*inherited, labels, *(patch for _, patch in patches), *(value for _, value in defaults)))
         if weight * times > BUDGET:
-            return Given(shared=shared, images=images, too_much=True)
+            return Given(shared=shared, images=images, holder=holder, budget=BUDGET // times, more=True)
     volumes = tuple(
         {merge.named(each, "name"): (index, each) for index, each in enumerate(as_list(value, "volumes"))} for _, value in sources
     )
@@ -100,6 +108,9 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
         shared=shared,
         labels=labels,
         images=images,
+        holder=holder,
+        budget=BUDGET // times,
+        more=more,
     )
 
 
@@ -159,9 +170,11 @@ class _Making:
         self.spec = {name: over[key] for name, key in named.items() if key in over}
         self.origins = {leaf: where for leaf, where in self.said.items() if leaf.partition(".")[0] in KNOWN}
         self.origins |= {name: f"{self.path}.{key}" for name, key in place.fields.items() if name != key}
+        if self.has.holder:
+            self.origins |= {name: f"{self.path}.{place.fields.get(name, name)}" for name in self.spec}
         self.containers = [*self._lone(), *self._listed()]
         self.partial = place.partial
-        if self.has.too_much:
+        if self.has.more:
             self.partial = Partial.POD
         elif place.lone_partial and any(isinstance(over.get(name), dict) for name in place.lone):
             self.partial = Partial.CONTAINERS
@@ -181,10 +194,8 @@ class _Making:
 
     def _single(self, path: str, key: str, body: Mapping[str, Json], name: str) -> Container:
         origins = {leaf.removeprefix(f"{key}."): where for leaf, where in self.said.items() if leaf.startswith(f"{key}.")}
-        for known, other in self.place.body.items():
-            if other in body:
-                body = {**body, known: body[other]}
-                origins[known] = f"{path}.{other}"
+        body, renamed = self._named_here(body, path)
+        origins |= renamed
         for known, (where, value) in self.has.shared.items():
             if known not in body:
                 body = {**body, known: value}
@@ -197,9 +208,46 @@ class _Making:
         )
 
     def _listed(self) -> Iterator[Container]:
-        for steps, name in (*(((name,), name) for name in NAMES), *self.place.lists):
-            for where, body in self._items(steps):
+        for name in NAMES:
+            for where, body in self._items((name,)):
                 yield Container(path=where, name=as_text(as_map(body).get("name")), role=ROLES[name], body=as_map(body))
+        for steps, name in self.place.lists:
+            found = list(self._items(steps))
+            below = self._below(self.place.under.get(steps[-1], ""), ROLES[name])
+            if below is not None and _weight(below.body) * len(found) > self.has.budget:
+                yield from (replace(self._listed_here(*each, ROLES[name]), partial=True) for each in found)
+            else:
+                yield from (self._own(self._listed_here(*each, ROLES[name]), below) for each in found)
+
+    def _listed_here(self, where: str, item: Json, role: Role) -> Container:
+        body, origins = self._named_here(as_map(item), where)
+        return Container(path=where, name=as_text(body.get("name")), role=role, body=body, origins=origins)
+
+    def _below(self, name: str, role: Role) -> Container | None:
+        found = as_map(self.over.get(name)) if name else EMPTY
+        return self._listed_here(f"{self.path}.{name}", found, role) if found else None
+
+    def _own(self, item: Container, below: Container | None) -> Container:
+        """A container of a list of the kind's own, over what lies below each of them."""
+        elsewhere = any(name in item.body for name in self.place.refers)
+        if below is None or elsewhere:
+            return replace(item, partial=elsewhere)
+        said = merge.undirected(item.body)
+        body, own = merge.merged(below.body, said), set(merge.leaves(said))
+        origins = {leaf: below.where(leaf) for leaf in merge.leaves(below.body) if leaf not in own}
+        for each in (below, item):
+            origins |= {**each.origins, **_placed(as_list(body, "env"), as_list(each.body, "env"), "env", each.path)}
+        return replace(item, body=body, origins=origins)
+
+    def _named_here(self, body: Mapping[str, Json], path: str) -> tuple[Mapping[str, Json], dict[str, str]]:
+        """A container with Kubernetes' names of its fields, and where those stand that have others here."""
+        origins = {}
+        for known, other in self.place.body.items():
+            if other in body:
+                body = {**body, known: body[other]}
+            if other in body or known not in body:
+                origins[known] = f"{path}.{other}"
+        return body, origins
 
     def _items(self, steps: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
         """The items of one list of containers with where each is written: here, or in the defaults."""
@@ -281,7 +329,9 @@ class _Making:
         self.containers = [each for index, each in enumerate(result) if index not in gone]
 
     def _holder(self) -> str:
-        """What would say the fields of a pod whose place is a container: the place, where it has fields for them, or that of its pod."""
+        """What would say the fields of a pod whose place has none for them; of a container that may be the place of its pod."""
+        if self.has.holder:
+            return self.has.holder
         if self.place.shape is not Shape.CONTAINER:
             return ""
         return self.path if self.place.fields else self.has.sources[0][0] if self.has.sources else ""
@@ -337,6 +387,10 @@ def _composed(path: str, value: Mapping[str, Json], place: Place, has: Given) ->
     making.inherit()
     making.patch()
     return making.made()
+
+
+def _join(base: str, path: str) -> str:
+    return f"{base}.{path}" if base else path
 
 
 def _labels(sources: list[Mapping[str, Json]]) -> dict[str, Mapping[str, Json]]:

@@ -34,15 +34,19 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         main: what the operator calls a lone container that has no name; the field's name where this is `""`.
         lone_partial: a lone container is laid over one of a runtime.
         lists: lists of containers under names of the kind's own: the steps to one below the place → the list of a pod spec it becomes.
+        under: name of such a list → field beside it that lies under each of its containers (Tekton's `stepTemplate`).
+        refers: fields of a container of such a list that name what says the rest of it.
         fields: field of a pod spec → what it is called here, where that differs; of a single container, all that is said beside it.
-        body: field of a container → what it is called here, where that differs.
+        body: field of a lone container, or of one of a list of the kind's own → what it is called here, where that differs.
         shared: fields of a lone container that stand elsewhere in the object: field, path from the root.
         adds: what the operator puts into a lone container that does not say it.
         sets: what the operator puts into the pod spec, unless it is said.
         lacks: fields of a pod spec that the kind has no field for: nobody is asked for them here.
         images: maps whose keys with this ending name images: path from the root, ending (`container.image` in `sparkConf`).
         unsaid: fields of a pod spec that the operator leaves out when they have this value.
+        completed: paths of what says the rest of some of these pods by their names: where one is there, the pod is partial.
         inherits: paths of what pod fields come from that are not said here, nearest first; of their volumes those that are mounted.
+        holders: paths of what would say the pod's fields where nothing does: the first that is there, or the first.
         defaults: path of what is laid under the whole place.
         exclusive: fields of the defaults that count only where the place has them, too.
         patch: field with a patch of the pod spec as text, here and where the place inherits from.
@@ -59,6 +63,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     main: str = ""
     lone_partial: bool = False
     lists: tuple[tuple[tuple[str, ...], str], ...] = ()
+    under: Mapping[str, str] = {}
+    refers: tuple[str, ...] = ()
     fields: Mapping[str, str] = {}
     body: Mapping[str, str] = {}
     shared: tuple[tuple[str, str], ...] = ()
@@ -67,7 +73,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     lacks: tuple[str, ...] = ()
     images: tuple[tuple[str, str], ...] = ()
     unsaid: tuple[tuple[str, Json], ...] = ()
+    completed: tuple[str, ...] = ()
     inherits: tuple[str, ...] = ()
+    holders: tuple[str, ...] = ()
     defaults: str = ""
     exclusive: tuple[str, ...] = ()
     patch: str = ""
@@ -80,7 +88,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     def composed(self) -> bool:
         """Whether the pod is more than what is written at this place."""
         said = self.lone, self.lists, self.fields, self.body, self.shared, self.adds, self.sets, self.images, self.lacks
-        return any(said) or bool(self.inherits or self.defaults or self.patch or self.models or self.metadata or self.labels)
+        elsewhere = self.inherits, self.holders, self.completed, self.defaults, self.patch, self.models, self.metadata, self.labels
+        return any(said) or any(elsewhere)
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,6 +280,54 @@ def _collector(path: str) -> Place:
     return Place(path=path, shape=Shape.CONTAINER, lacks=("automountServiceAccountToken", "securityContext"))
 
 
+_TEKTON_POD = (
+    *(
+        "affinity",
+        "automountServiceAccountToken",
+        "dnsConfig",
+        "dnsPolicy",
+        "enableServiceLinks",
+        "hostAliases",
+        "hostNetwork",
+        "hostUsers",
+    ),
+    *("imagePullSecrets", "nodeSelector", "priorityClassName", "runtimeClassName", "schedulerName", "securityContext", "tolerations"),
+    *("topologySpreadConstraints", "volumes"),
+)
+
+
+def _tekton(*tasks: str, pod: tuple[str, ...] = (), accounts: tuple[str, ...] = (), named: tuple[str, ...] = ()) -> tuple[Place, ...]:
+    """Source: tektoncd/pipeline, pkg/apis/pipeline/v1 (merge.go), pkg/apis/pipeline/pod (Template) and pkg/pod (Builder.Build).
+
+    Args:
+        tasks: where the steps of a task are.
+        pod: where its pod template may be, in the versions of the API; nowhere in a task that others run.
+        accounts: what has a `serviceAccountName` for all.
+        named: what says the rest of tasks or steps by their names.
+    """
+    task = Place(
+        path="",
+        shape=Shape.SPEC,
+        lists=((("steps",), "containers"), (("sidecars",), "containers")),
+        under={"steps": "stepTemplate"},
+        refers=("ref",),
+        body={"resources": "computeResources"},
+        lacks=() if pod else ("automountServiceAccountToken", "securityContext"),
+        inherits=(*pod, *accounts),
+        holders=pod,
+        completed=named,
+        labels=("metadata",) if pod else (),
+    )
+    said = (*pod, *(f"{path}.{name}" for path in named for name in ("podTemplate", "taskPodTemplate") if path.endswith("taskRunSpecs[]")))
+    template = Place(
+        path="",
+        shape=Shape.CONTAINER,
+        partial=Partial.POD,
+        fields={name: name for name in _TEKTON_POD},  # its variables are every step's
+    )
+    return *(replace(task, path=path) for path in tasks), *(replace(template, path=path) for path in said)
+
+
 _TRAINER_RUNTIME = "spec.template.spec.replicatedJobs[].template.spec.template"
 _TRAINER_PATCH = f"spec.runtimePatches[].trainingRuntimeSpec.{_TRAINER_RUNTIME.removeprefix('spec.')}"
 
@@ -402,6 +459,32 @@ KINDS: tuple[Kind, ...] = (
         "leaderworkersets",
         *_templates("spec.leaderWorkerTemplate.leaderTemplate", "spec.leaderWorkerTemplate.workerTemplate"),
         scale=("spec.replicas",),
+    ),
+    _row("tekton.dev", "Task", "tasks", *_tekton("spec")),
+    _row("tekton.dev", "StepAction", "stepactions", *_containers("spec", partial=Partial.POD)),
+    _row(
+        "tekton.dev",
+        "TaskRun",
+        "taskruns",
+        *_tekton(
+            "spec.taskSpec",
+            pod=("spec.podTemplate",),
+            accounts=("spec",),
+            named=_below("spec", "computeResources", "stepSpecs", "sidecarSpecs", "stepOverrides", "sidecarOverrides"),
+        ),
+    ),
+    _row("tekton.dev", "Pipeline", "pipelines", *_tekton("spec.tasks[].taskSpec", "spec.finally[].taskSpec")),
+    _row(
+        "tekton.dev",
+        "PipelineRun",
+        "pipelineruns",
+        *_tekton(
+            "spec.pipelineSpec.tasks[].taskSpec",
+            "spec.pipelineSpec.finally[].taskSpec",
+            pod=("spec.taskRunTemplate.podTemplate", "spec.podTemplate"),
+            accounts=("spec.taskRunTemplate", "spec"),
+            named=("spec.taskRunSpecs[]",),
+        ),
     ),
     _row("argoproj.io", "Workflow", "workflows", *_argo("spec"), scale=("spec.suspend", "spec.parallelism")),
     _row("argoproj.io", "WorkflowTemplate", "workflowtemplates", *_argo("spec")),

@@ -69,7 +69,16 @@ def merged(base: Json, patch: Json, field: str = "", depth: int = 0) -> Json:
 
 def laid(base: Json, over: Json, field: str = "", depth: int = 0) -> Json:
     """Returns `base` with a value laid over it that is no patch: directives and nulls say nothing there."""
-    return merged(base, _undirected(over), field, depth)
+    return merged(base, undirected(over), field, depth)
+
+
+def undirected(value: Json, depth: int = 0) -> Json:
+    """Returns a value without nulls and directives: as an operator has it that decodes it before anything is merged."""
+    if depth > 40:
+        return value
+    if isinstance(value, dict):
+        return {key: undirected(inner, depth + 1) for key, inner in value.items() if not key.startswith("$") and inner is not None}
+    return [undirected(each, depth + 1) for each in value] if isinstance(value, list) else value
 
 
 def leaves(patch: Json, field: str = "") -> Iterator[str]:
@@ -103,14 +112,6 @@ def _spelled(value: Json, depth: int = 0) -> Json:
     if isinstance(value, dict):
         return {FIELDS.get(key.lower(), key): _spelled(value[key], depth + 1) for key in sorted(value)}
     return [_spelled(each, depth + 1) for each in value] if isinstance(value, list) else value
-
-
-def _undirected(value: Json, depth: int = 0) -> Json:
-    if depth > 40:
-        return value
-    if isinstance(value, dict):
-        return {key: _undirected(inner, depth + 1) for key, inner in value.items() if not key.startswith("$") and inner is not None}
-    return [_undirected(each, depth + 1) for each in value] if isinstance(value, list) else value
 
 
 def _map(base: Mapping[str, Json], patch: Mapping[str, Json], depth: int) -> dict[str, Json]:
