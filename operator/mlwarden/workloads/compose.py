@@ -178,7 +178,12 @@ class _Making:
             self.partial = Partial.POD
         elif place.lone_partial and any(isinstance(over.get(name), dict) for name in place.lone):
             self.partial = Partial.CONTAINERS
-        said = not JUDGED.isdisjoint(self.spec) or place.patch in over or any(expand(over, name, "") for name in place.models)
+        said = (
+            not JUDGED.isdisjoint(self.spec)
+            or place.patch in over
+            or any(expand(over, name, "") for name in place.models)
+            or self.has.images
+        )
         alone = place.partial and said
         self.spec = {**place.sets, **self.spec}
         return bool(self.containers or alone)

@@ -267,6 +267,11 @@ def _spark(spec: str) -> tuple[Place, ...]:
     return *_specs(spec, partial=Partial.POD), *half("driver"), *half("executor")
 
 
+def _spark_images(spec: str) -> Place:
+    """Source: apache/spark-kubernetes-operator, SparkClusterResourceSpec.java, SparkAppResourceSpecFactory.java: Spark makes the pods of it."""
+    return Place(path=spec, shape=Shape.SPEC, partial=Partial.POD, main="spark", images=((f"{spec}.sparkConf", ".container.image"),))
+
+
 def _llm(spec: str) -> tuple[Place, ...]:
     """Source: kserve, pkg/apis/serving/v1alpha2/llm_inference_service_types.go: presets and baseRefs lie beneath, by container name."""
     scheduler = "router.scheduler.template", "router.scheduler.tokenizer.template"
@@ -428,6 +433,21 @@ KINDS: tuple[Kind, ...] = (
         "scheduledsparkapplications",
         *_spark("spec.template"),
         scale=("spec.suspend", "spec.template.executor.instances"),
+    ),
+    _row(
+        "spark.apache.org",
+        "SparkApplication",
+        "sparkapplications",
+        *_templates("spec.driverSpec.podTemplateSpec", "spec.executorSpec.podTemplateSpec", partial=Partial.POD),
+        _spark_images("spec"),
+    ),
+    _row(
+        "spark.apache.org",
+        "SparkCluster",
+        "sparkclusters",
+        *_templates(*(f"spec.{role}Spec.statefulSetSpec.template" for role in ("master", "worker")), partial=Partial.CONTAINERS),
+        _spark_images("spec"),
+        scale=_below("spec.clusterTolerations.instanceConfig", "initWorkers", "minWorkers", "maxWorkers"),
     ),
     _row("ray.io", "RayCluster", "rayclusters", *_ray_cluster("spec"), scale=_ray("spec")),
     _row(
