@@ -460,6 +460,14 @@ KINDS: tuple[Kind, ...] = (
     ),
     _row(
         "ray.io",
+        "RayCronJob",
+        "raycronjobs",
+        *_ray_cluster("spec.jobTemplate.rayClusterSpec"),
+        *_templates("spec.jobTemplate.submitterPodTemplate"),
+        scale=("spec.suspend", "spec.jobTemplate.suspend", *_ray("spec.jobTemplate.rayClusterSpec")),
+    ),
+    _row(
+        "ray.io",
         "RayService",
         "rayservices",
         *_ray_cluster("spec.rayClusterConfig"),
