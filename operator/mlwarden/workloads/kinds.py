@@ -268,7 +268,7 @@ def _spark(spec: str) -> tuple[Place, ...]:
 
 
 def _spark_images(spec: str) -> Place:
-    """Source: apache/spark-kubernetes-operator, SparkClusterResourceSpec.java, SparkAppResourceSpecFactory.java: Spark makes the pods of it."""
+    """Source: apache/spark-kubernetes-operator, SparkClusterResourceSpec.java and SparkAppResourceSpecFactory.java."""
     return Place(path=spec, shape=Shape.SPEC, partial=Partial.POD, main="spark", images=((f"{spec}.sparkConf", ".container.image"),))
 
 
@@ -398,6 +398,13 @@ KINDS: tuple[Kind, ...] = (
         scale=_below("spec", "parallelTrialCount", "maxTrialCount", "maxFailedTrialCount"),
     ),
     _row("kubeflow.org", "Trial", "trials", *_objects("spec.runSpec"), _collector("spec.metricsCollector.collector.customCollector")),
+    _row(
+        "kubeflow.org",
+        "ScheduledWorkflow",
+        "scheduledworkflows",
+        *_argo("spec.workflow.spec"),
+        scale=("spec.enabled", "spec.maxConcurrency"),
+    ),
     _row("trainer.kubeflow.org", "TrainingRuntime", "trainingruntimes", *_templates(_TRAINER_RUNTIME, partial=Partial.POD)),
     _row(
         "trainer.kubeflow.org",
