@@ -172,6 +172,16 @@ def _argo(spec: str) -> tuple[Place, ...]:
     )
 
 
+def _argo_events() -> Place:
+    """Source: argo-events, pkg/apis/events/v1alpha1/template.go and pkg/reconciler/sensor/resource.go: the controller says the image."""
+    return Place(path="spec.template", shape=Shape.SPEC, partial=Partial.POD, lone=("container",), main="main", metadata="metadata")
+
+
+def _argo_triggers() -> tuple[Place, ...]:
+    triggers = "spec.triggers[]", "spec.triggers[].dlqTrigger"
+    return _objects(*(f"{trigger}.template.{how}.source.resource" for trigger in triggers for how in ("k8s", "argoWorkflow")))
+
+
 _JOB = ("suspend", "parallelism", "completions")
 
 
@@ -525,6 +535,8 @@ KINDS: tuple[Kind, ...] = (
     _row("argoproj.io", "WorkflowTemplate", "workflowtemplates", *_argo("spec")),
     _row("argoproj.io", "ClusterWorkflowTemplate", "clusterworkflowtemplates", *_argo("spec"), namespaced=False),
     _row("argoproj.io", "CronWorkflow", "cronworkflows", *_argo("spec.workflowSpec"), scale=("spec.suspend",)),
+    _row("argoproj.io", "Sensor", "sensors", _argo_events(), *_argo_triggers(), scale=("spec.replicas",)),
+    _row("argoproj.io", "EventSource", "eventsources", _argo_events(), scale=("spec.replicas",)),
     _row("serving.knative.dev", "Service", "services", *_templates("spec.template")),
     _row("serving.knative.dev", "Configuration", "configurations", *_templates("spec.template")),
     _row("serving.knative.dev", "Revision", "revisions", *_specs("spec")),
