@@ -172,6 +172,9 @@ def _argo(spec: str) -> tuple[Place, ...]:
     )
 
 
+_ANALYSIS = "spec.metrics[].provider.job.spec.template"
+
+
 def _argo_events() -> Place:
     """Source: argo-events, pkg/apis/events/v1alpha1/template.go and pkg/reconciler/sensor/resource.go: the controller says the image."""
     return Place(path="spec.template", shape=Shape.SPEC, partial=Partial.POD, lone=("container",), main="main", metadata="metadata")
@@ -535,6 +538,11 @@ KINDS: tuple[Kind, ...] = (
     _row("argoproj.io", "WorkflowTemplate", "workflowtemplates", *_argo("spec")),
     _row("argoproj.io", "ClusterWorkflowTemplate", "clusterworkflowtemplates", *_argo("spec"), namespaced=False),
     _row("argoproj.io", "CronWorkflow", "cronworkflows", *_argo("spec.workflowSpec"), scale=("spec.suspend",)),
+    _row("argoproj.io", "Rollout", "rollouts", *_templates("spec.template"), scale=("spec.replicas", "spec.paused", "spec.restartAt")),
+    _row("argoproj.io", "Experiment", "experiments", *_templates("spec.templates[].template"), scale=("spec.templates[].replicas",)),
+    _row("argoproj.io", "AnalysisTemplate", "analysistemplates", *_templates(_ANALYSIS)),
+    _row("argoproj.io", "ClusterAnalysisTemplate", "clusteranalysistemplates", *_templates(_ANALYSIS), namespaced=False),
+    _row("argoproj.io", "AnalysisRun", "analysisruns", *_templates(_ANALYSIS)),
     _row("argoproj.io", "Sensor", "sensors", _argo_events(), *_argo_triggers(), scale=("spec.replicas",)),
     _row("argoproj.io", "EventSource", "eventsources", _argo_events(), scale=("spec.replicas",)),
     _row("serving.knative.dev", "Service", "services", *_templates("spec.template")),
