@@ -128,6 +128,8 @@ def pod(path: str, value: Json, place: Place, has: Given) -> Pod | None:
     if place.shape is Shape.TEMPLATE:
         spec = value.get("spec")
         metadata = value.get("metadata")
+        if place.sets and isinstance(spec, dict):
+            spec = {**place.sets, **{name: said for name, said in spec.items() if said is not None or name not in place.sets}}
         return (
             of_spec(path, spec, metadata=metadata if isinstance(metadata, dict) else None, partial=place.partial)
             if isinstance(spec, dict)

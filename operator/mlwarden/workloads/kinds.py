@@ -201,6 +201,7 @@ def _ray(base: str) -> tuple[str, ...]:
 
 
 _RAY = ("headGroupSpec.template", "workerGroupSpecs[].template")
+_SHUTDOWN = "spec.shutdownTime", "spec.shutdownPolicy"
 _PREDICTOR_PARTS = ("predictor", "transformer", "explainer")
 _SERVERS = (
     "model",
@@ -545,6 +546,27 @@ KINDS: tuple[Kind, ...] = (
     _row("argoproj.io", "AnalysisRun", "analysisruns", *_templates(_ANALYSIS)),
     _row("argoproj.io", "Sensor", "sensors", _argo_events(), *_argo_triggers(), scale=("spec.replicas",)),
     _row("argoproj.io", "EventSource", "eventsources", _argo_events(), scale=("spec.replicas",)),
+    _row(
+        "agents.x-k8s.io",
+        "Sandbox",
+        "sandboxes",
+        *_templates("spec.podTemplate"),
+        scale=("spec.replicas", "spec.operatingMode", *_SHUTDOWN),
+    ),
+    _row(
+        "extensions.agents.x-k8s.io",
+        "SandboxTemplate",
+        "sandboxtemplates",
+        Place(path="spec.podTemplate", shape=Shape.TEMPLATE, sets={"automountServiceAccountToken": False}),
+    ),
+    _row(
+        "extensions.agents.x-k8s.io",
+        "SandboxClaim",
+        "sandboxclaims",
+        # its variables and labels become those of a pod that a template says
+        Place(path="spec", shape=Shape.CONTAINER, partial=Partial.POD, main="sandbox", metadata="additionalPodMetadata"),
+        scale=("spec.lifecycle",),
+    ),
     _row("serving.knative.dev", "Service", "services", *_templates("spec.template")),
     _row("serving.knative.dev", "Configuration", "configurations", *_templates("spec.template")),
     _row("serving.knative.dev", "Revision", "revisions", *_specs("spec")),
