@@ -8,16 +8,37 @@ from fnmatch import fnmatchcase
 
 from .facts import Fact  # type: ignore[import-not-found]
 
-VERSIONS: Mapping[str, str] = {"jobset": "v0.10.1"}
+VERSIONS: Mapping[str, str] = {"jobset": "v0.10.1", "kuberay": "v1.5.0"}
 
-ADDED: Mapping[str, tuple[Fact, ...]] = {"jobset": ()}
+ADDED: Mapping[str, tuple[Fact, ...]] = {
+    "jobset": (),
+    "kuberay": (
+        ("volume", "shared-mem", "emptyDir"),
+        ("containers", "*", "mount", "shared-mem", "/dev/shm"),
+    ),
+}
 """Facts as they stand."""
+
+COPIES: Mapping[str, tuple[Fact, ...]] = {
+    "jobset": (),
+    "kuberay": (("initContainers", "wait-gcs-ready"),),
+}
+"""Containers with the image, the security context and the mounts of the pod's first one."""
 
 
 def unexplained(found: Iterable[Fact], predicted: frozenset[Fact], *operators: str) -> list[Fact]:
     """The facts that are neither predicted nor known to be added by one of these operators."""
     known = [fact for operator in operators for fact in ADDED[operator]]
-    return sorted(fact for fact in set(found) - predicted if not any(_matches(fact, each) for each in known))
+    copies = [container for operator in operators for container in COPIES[operator]]
+    copied = {(*copy, *fact[2:]) for copy in copies for fact in predicted if fact[0] == "containers"}
+    return sorted(fact for fact in set(found) - predicted - copied if not any(_matches(fact, each) for each in known))
+
+
+def unseen(found: Iterable[Fact], operator: str) -> list[Fact]:
+    """What is listed of an operator and in none of these facts."""
+    there = list(found)
+    listed = (*ADDED[operator], *((*copy, "image", "*") for copy in COPIES[operator]))
+    return [each for each in listed if not any(_matches(fact, each) for fact in there)]
 
 
 def _matches(fact: Fact, pattern: Fact) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from . import added  # type: ignore[import-not-found]
 from .bodies import container, pod_spec  # type: ignore[import-not-found]
 from .oracle import as_predicted  # type: ignore[import-not-found]
 
@@ -45,6 +46,25 @@ def test_a_pod_as_it_was_predicted_passes() -> None:
 def test_a_pod_that_differs_does_not(changes: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match=r"has what nobody predicted|lacks what was predicted"):
         as_predicted(DEPLOYMENT, [made(**changes)], "jobset")
+
+
+def test_a_copy_of_the_first_container_is_kuberays_own() -> None:
+    copy = {**container("r.example/a:1", "wait-gcs-ready"), "resources": {}}
+    as_predicted(DEPLOYMENT, [made(initContainers=[container("r.example/b:1", "fetch"), copy])], "kuberay")
+    for other in (
+        container("r.example/evil:1", "wait-gcs-ready"),
+        container("r.example/a:1", "wait-gcs-ready", securityContext={"privileged": True}),
+    ):
+        with pytest.raises(AssertionError, match="nobody predicted"):
+            as_predicted(DEPLOYMENT, [made(initContainers=[container("r.example/b:1", "fetch"), other])], "kuberay")
+    with pytest.raises(AssertionError, match="nobody predicted"):
+        as_predicted(DEPLOYMENT, [made(initContainers=[container("r.example/b:1", "fetch"), copy])], "jobset")
+
+
+def test_what_is_listed_and_not_seen_is_said() -> None:
+    shared = ("volume", "shared-mem", "emptyDir")
+    assert shared not in added.unseen([shared], "kuberay")
+    assert ("initContainers", "wait-gcs-ready", "image", "*") in added.unseen([shared], "kuberay")
 
 
 def test_a_predicted_pod_that_is_not_made_is_missed() -> None:

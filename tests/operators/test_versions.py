@@ -7,7 +7,7 @@ from . import added  # type: ignore[import-not-found]
 
 def test_what_is_listed_is_of_the_versions_that_are_built() -> None:
     assert {name: build.version(name) for name in operators.OPERATORS} == added.VERSIONS
-    assert set(added.ADDED) == set(operators.OPERATORS)
+    assert set(added.ADDED) == set(added.COPIES) == set(operators.OPERATORS)
 
 
 def test_an_operator_that_is_not_built_is_said_to_be_so(monkeypatch) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001

@@ -63,6 +63,7 @@ class Operator:
         webhooks: file with its webhooks, if they are used.
         selected: webhook → label that an object must have for it to be called, as the module's patches say.
         settings: content of `config.yaml` in its directory.
+        environment: added to the environment.
     """
 
     namespace: str
@@ -72,6 +73,7 @@ class Operator:
     webhooks: str = ""
     selected: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[Location], Mapping[str, Any]] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _jobset(location: Location) -> Mapping[str, Any]:
@@ -96,6 +98,18 @@ OPERATORS: Mapping[str, Operator] = {
         selected={"mpod.kb.io": _JOBSET_LABEL, "vpod.kb.io": _JOBSET_LABEL},
         settings=_jobset,
         arguments=lambda location: [f"--config={location.directory}/config.yaml", "--metrics-bind-address=0"],
+    ),
+    "kuberay": Operator(
+        namespace="ray-system",
+        definitions=("config/crd/bases",),
+        rights=("config/rbac/role.yaml",),
+        arguments=lambda location: [
+            "--metrics-addr=127.0.0.1:0",
+            f"--health-probe-bind-address=127.0.0.1:{location.probe_port}",
+            "--enable-leader-election=false",
+            f"--leader-election-namespace={location.namespace}",
+        ],
+        environment={"ENABLE_WEBHOOKS": "false"},
     ),
 }
 
@@ -155,6 +169,7 @@ class Beside:
             "KUBECONFIG": str(self._kubeconfig()),
             "TMPDIR": str(self.location.directory),
             "POD_NAMESPACE": self.location.namespace,
+            **self._operator.environment,
         }
         command: list[str | Path] = [build.binary(self.name), *self._operator.arguments(self.location)]
         log = self.location.directory / "log"

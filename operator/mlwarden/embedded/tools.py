@@ -140,6 +140,8 @@ TOOLS: Mapping[str, Tool] = {
     },
 }
 
+_KUBERAY = "github.com/ray-project/kuberay/ray-operator"
+
 OPERATORS: Mapping[str, Tool] = {
     "jobset": Tool(
         module="jobset",
@@ -147,6 +149,13 @@ OPERATORS: Mapping[str, Tool] = {
         source="sigs.k8s.io/jobset",
         minutes=3,
         carries=("config/components/crd/bases", "config/components/rbac/role.yaml", "config/components/webhook/manifests.yaml"),
+    ),
+    "kuberay": Tool(
+        module="kuberay",
+        package=_KUBERAY,
+        source=_KUBERAY,
+        minutes=5,
+        carries=("config/crd/bases", "config/rbac/role.yaml"),
     ),
 }
 """The ecosystem's operators. Nothing but `make operators` builds them: what only needs Kubernetes should not wait for them."""
