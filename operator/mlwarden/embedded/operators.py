@@ -99,6 +99,16 @@ OPERATORS: Mapping[str, Operator] = {
         settings=_jobset,
         arguments=lambda location: [f"--config={location.directory}/config.yaml", "--metrics-bind-address=0"],
     ),
+    "trainer": Operator(
+        namespace="kubeflow-system",
+        definitions=("manifests/base/crds",),
+        rights=("manifests/base/rbac/role.yaml",),
+        webhooks="manifests/base/webhook/manifests.yaml",
+        arguments=lambda location: [
+            f"--webhook-server-port={location.webhook_port}",
+            f"--health-probe-bind-address=127.0.0.1:{location.probe_port}",
+        ],
+    ),
     "kuberay": Operator(
         namespace="ray-system",
         definitions=("config/crd/bases",),

@@ -141,6 +141,7 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 _KUBERAY = "github.com/ray-project/kuberay/ray-operator"
+_TRAINER = "github.com/kubeflow/trainer/v2"
 
 OPERATORS: Mapping[str, Tool] = {
     "jobset": Tool(
@@ -149,6 +150,13 @@ OPERATORS: Mapping[str, Tool] = {
         source="sigs.k8s.io/jobset",
         minutes=3,
         carries=("config/components/crd/bases", "config/components/rbac/role.yaml", "config/components/webhook/manifests.yaml"),
+    ),
+    "trainer": Tool(
+        module="trainer",
+        package="mlwarden.io/tools/trainer",
+        source=_TRAINER,
+        minutes=1.5,
+        carries=("manifests/base/crds", "manifests/base/rbac/role.yaml", "manifests/base/webhook/manifests.yaml"),
     ),
     "kuberay": Tool(
         module="kuberay",
