@@ -72,6 +72,7 @@ def test_what_the_documentation_writes_hardened_is_admitted_and_its_pods_are_kno
     assert workload.known
     found = {pod.path: {each.name: each.body.get("image", "") for each in pod.containers} for pod in workload.pods if pod.containers}
     assert found == sample["pods"]
+    assert sample.get("images") in (None, [image.reference for image in workload.images])
     assert [(name, answer.path) for name, answer in asked(sample["object"])] == []
 
 

@@ -168,7 +168,8 @@ class _Making:
     def take(self) -> bool:
         """Reads what the place itself says; returns whether the operator makes a pod of it."""
         place, over = self.place, self.over
-        named = place.fields if place.shape is Shape.CONTAINER else {name: place.fields.get(name, name) for name in POD_FIELDS}
+        fields = ("volumes", *place.fields) if place.shape is Shape.CONTAINER else POD_FIELDS
+        named = {name: place.fields.get(name, name) for name in fields}
         self.spec = {name: over[key] for name, key in named.items() if key in over}
         self.origins = {leaf: where for leaf, where in self.said.items() if leaf.partition(".")[0] in KNOWN}
         self.origins |= {name: f"{self.path}.{key}" for name, key in place.fields.items() if name != key}

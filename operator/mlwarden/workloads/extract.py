@@ -113,12 +113,11 @@ def _places(obj: Json, row: Kind | None, base: str) -> Iterator[tuple[Place, Jso
 
 
 def _consumed(pod: Pod, place: Place) -> Iterator[str]:
-    """What the walk need not look at again; a lone container may have a pod spec beside its own fields."""
-    if place.shape is not Shape.CONTAINER:
-        yield pod.spec_path
-        yield from (f"{pod.path}.{'.'.join(steps[:-1])}" for steps, _ in place.lists if len(steps) > 1)
-        if place.patch:
-            yield f"{pod.path}.{place.patch}"
+    """What the walk need not look at again."""
+    yield pod.spec_path
+    yield from (f"{pod.path}.{'.'.join(steps[:-1])}" for steps, _ in place.lists if len(steps) > 1)
+    if place.patch:
+        yield f"{pod.path}.{place.patch}"
 
 
 def _walk(obj: Json, base: str, seen: set[str], bodies: dict[str, bool]) -> Iterator[Pod]:

@@ -299,6 +299,23 @@ def _collector(path: str) -> Place:
     return Place(path=path, shape=Shape.CONTAINER, lacks=("automountServiceAccountToken", "securityContext"))
 
 
+_NIM_SOURCES = "ngc", "dataStore", "hf"
+
+
+def _nim(path: str) -> Place:
+    """Source: NVIDIA/k8s-nim-operator, api/apps/v1alpha1 and manifests/deployment.yaml: there are no security contexts to set."""
+    pod = "affinity", "nodeSelector", "priorityClassName", "runtimeClassName", "schedulerName", "tolerations"
+    return Place(
+        path=path,
+        shape=Shape.CONTAINER,
+        partial=Partial.POD,
+        main="nim",
+        lists=((("sidecarContainers",), "containers"),),
+        fields={name: name for name in pod},
+        metadata=".",
+    )
+
+
 _TEKTON_POD = (
     *(
         "affinity",
@@ -546,6 +563,16 @@ KINDS: tuple[Kind, ...] = (
     _row("argoproj.io", "AnalysisRun", "analysisruns", *_templates(_ANALYSIS)),
     _row("argoproj.io", "Sensor", "sensors", _argo_events(), *_argo_triggers(), scale=("spec.replicas",)),
     _row("argoproj.io", "EventSource", "eventsources", _argo_events(), scale=("spec.replicas",)),
+    _row("apps.nvidia.com", "NIMService", "nimservices", _nim("spec"), scale=("spec.replicas", "spec.scale")),
+    _row("apps.nvidia.com", "NIMPipeline", "nimpipelines", _nim("spec.services[].spec"), scale=("spec.services[].spec.replicas",)),
+    _row(
+        "apps.nvidia.com",
+        "NIMCache",
+        "nimcaches",
+        replace(_nim("spec"), metadata=""),
+        *(replace(_nim(f"spec.source.{source}"), fields={}, body={"image": "modelPuller"}, metadata="") for source in _NIM_SOURCES),
+    ),
+    _row("apps.nvidia.com", "NIMBuild", "nimbuilds", _nim("spec")),
     _row(
         "agents.x-k8s.io",
         "Sandbox",
