@@ -299,6 +299,8 @@ def _collector(path: str) -> Place:
     return Place(path=path, shape=Shape.CONTAINER, lacks=("automountServiceAccountToken", "securityContext"))
 
 
+_AIBRIX = "orchestration.aibrix.ai"
+_KV_CACHE = "spec.cache", "spec.watcher", "spec.metadata.redis.runtime", "spec.metadata.etcd.runtime"
 _NIM_SOURCES = "ngc", "dataStore", "hf"
 
 
@@ -571,6 +573,33 @@ KINDS: tuple[Kind, ...] = (
     _row("argoproj.io", "AnalysisRun", "analysisruns", *_templates(_ANALYSIS)),
     _row("argoproj.io", "Sensor", "sensors", _argo_events(), *_argo_triggers(), scale=("spec.replicas",)),
     _row("argoproj.io", "EventSource", "eventsources", _argo_events(), scale=("spec.replicas",)),
+    *(
+        _row(
+            _AIBRIX,
+            f"RayCluster{kind}",
+            f"raycluster{kind.lower()}s",
+            *_ray_cluster("spec.template.spec"),
+            scale=("spec.replicas", "spec.paused"),
+        )
+        for kind in ("Fleet", "ReplicaSet")
+    ),
+    _row(
+        _AIBRIX,
+        "StormService",
+        "stormservices",
+        *_templates("spec.template.spec.roles[].template"),
+        scale=("spec.replicas", "spec.paused", "spec.template.spec.roles[].replicas"),
+    ),
+    _row(_AIBRIX, "RoleSet", "rolesets", *_templates("spec.roles[].template"), scale=("spec.roles[].replicas",)),
+    _row(_AIBRIX, "PodSet", "podsets", *_templates("spec.template"), scale=("spec.podGroupSize",)),
+    _row(
+        _AIBRIX,
+        "KVCache",
+        "kvcaches",
+        *_containers(*_KV_CACHE, partial=Partial.POD),
+        *_templates(*(f"{part}.template" for part in _KV_CACHE), partial=Partial.POD),
+        scale=tuple(f"{part}.replicas" for part in _KV_CACHE),
+    ),
     _row("apps.nvidia.com", "NIMService", "nimservices", _nim("spec"), scale=("spec.replicas", "spec.scale")),
     _row("apps.nvidia.com", "NIMPipeline", "nimpipelines", _nim("spec.services[].spec"), scale=("spec.services[].spec.replicas",)),
     _row(
