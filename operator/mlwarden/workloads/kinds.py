@@ -299,6 +299,17 @@ def _collector(path: str) -> Place:
     return Place(path=path, shape=Shape.CONTAINER, lacks=("automountServiceAccountToken", "securityContext"))
 
 
+_OME = Place(path="", shape=Shape.SPEC, partial=Partial.POD, lone=("runner",), main="ome-container", metadata=".")
+"""Source: sgl-project/ome, pkg/apis/ome/v1beta1/inference_service.go: a runtime lies beneath, by container name."""
+
+
+def _ome(spec: str, *parts: str) -> tuple[Place, ...]:
+    below = "leader", "worker"
+    paths = (f"{spec}.{part}{inner}" for part in parts for inner in ("", *(f".{each}" for each in below)))
+    return tuple(replace(_OME, path=path) for path in paths)
+
+
+_OME_RUNTIME = *_specs("spec", "spec.workers", partial=Partial.POD), *_ome("spec", "engineConfig", "decoderConfig", "routerConfig")
 _AIBRIX = "orchestration.aibrix.ai"
 _KV_CACHE = "spec.cache", "spec.watcher", "spec.metadata.redis.runtime", "spec.metadata.etcd.runtime"
 _NIM_SOURCES = "ngc", "dataStore", "hf"
@@ -599,6 +610,30 @@ KINDS: tuple[Kind, ...] = (
         *_containers(*_KV_CACHE, partial=Partial.POD),
         *_templates(*(f"{part}.template" for part in _KV_CACHE), partial=Partial.POD),
         scale=tuple(f"{part}.replicas" for part in _KV_CACHE),
+    ),
+    _row(
+        "ome.io",
+        "InferenceService",
+        "inferenceservices",
+        *_ome("spec", "engine", "decoder", "router"),
+        replace(_OME, path="spec.predictor", lone=("model",)),
+        *_specs("spec.predictor.workerSpec", partial=Partial.POD),
+        scale=tuple(
+            f"spec.{part}.{name}" for part in ("engine", "decoder", "router", "predictor") for name in ("minReplicas", "maxReplicas")
+        ),
+    ),
+    _row("ome.io", "ServingRuntime", "servingruntimes", *_OME_RUNTIME),
+    _row("ome.io", "ClusterServingRuntime", "clusterservingruntimes", *_OME_RUNTIME, namespaced=False),
+    _row(
+        "ome.io",
+        "BenchmarkJob",
+        "benchmarkjobs",
+        Place(
+            path="spec.podOverride",
+            shape=Shape.CONTAINER,
+            partial=Partial.POD,
+            fields={name: name for name in ("affinity", "nodeSelector", "tolerations", "volumes")},
+        ),
     ),
     _row("apps.nvidia.com", "NIMService", "nimservices", _nim("spec"), scale=("spec.replicas", "spec.scale")),
     _row("apps.nvidia.com", "NIMPipeline", "nimpipelines", _nim("spec.services[].spec"), scale=("spec.services[].spec.replicas",)),
