@@ -299,6 +299,14 @@ def _collector(path: str) -> Place:
     return Place(path=path, shape=Shape.CONTAINER, lacks=("automountServiceAccountToken", "securityContext"))
 
 
+def _dynamo(path: str) -> tuple[Place, ...]:
+    """Source: ai-dynamo/dynamo, deploy/operator/api/v1alpha1 (DynamoComponentDeploymentSharedSpec, ExtraPodSpec)."""
+    return (
+        Place(path=path, shape=Shape.CONTAINER, partial=Partial.POD, main="main", body={"env": "envs"}, metadata="."),
+        Place(path=f"{path}.extraPodSpec", shape=Shape.SPEC, partial=Partial.POD, lone=("mainContainer",), main="main"),
+    )
+
+
 _OME = Place(path="", shape=Shape.SPEC, partial=Partial.POD, lone=("runner",), main="ome-container", metadata=".")
 """Source: sgl-project/ome, pkg/apis/ome/v1beta1/inference_service.go: a runtime lies beneath, by container name."""
 
@@ -634,6 +642,23 @@ KINDS: tuple[Kind, ...] = (
             partial=Partial.POD,
             fields={name: name for name in ("affinity", "nodeSelector", "tolerations", "volumes")},
         ),
+    ),
+    _row(
+        "nvidia.com",
+        "DynamoGraphDeployment",
+        "dynamographdeployments",
+        Place(path="spec", shape=Shape.CONTAINER, partial=Partial.POD, main="all", body={"env": "envs"}, metadata="."),
+        *_dynamo("spec.services.*"),
+        *_templates("spec.components[].podTemplate", partial=Partial.POD),
+        scale=("spec.services.*.replicas", "spec.components[].replicas"),
+    ),
+    _row(
+        "nvidia.com",
+        "DynamoComponentDeployment",
+        "dynamocomponentdeployments",
+        *_dynamo("spec"),
+        *_templates("spec.podTemplate", partial=Partial.POD),
+        scale=("spec.replicas",),
     ),
     _row("apps.nvidia.com", "NIMService", "nimservices", _nim("spec"), scale=("spec.replicas", "spec.scale")),
     _row("apps.nvidia.com", "NIMPipeline", "nimpipelines", _nim("spec.services[].spec"), scale=("spec.services[].spec.replicas",)),
