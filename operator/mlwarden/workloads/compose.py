@@ -196,9 +196,10 @@ class _Making:
         if place.shape is Shape.CONTAINER and (place.partial or place.adds or "image" in self.over or "image" in self.has.shared):
             yield self._single(self.path, "", self.over, place.main or self.path.rpartition(".")[2])
         for name in place.lone:
-            body = self.over.get(name)
+            *above, last = name.split(".")
+            body = _held(self.over, (*above, last))
             if isinstance(body, dict):
-                yield self._single(f"{self.path}.{name}", name, body, place.main or name)
+                yield self._single(f"{self.path}.{name}", name, body, place.main or (above or [last])[-1])
 
     def _single(self, path: str, key: str, body: Mapping[str, Json], name: str) -> Container:
         origins = {leaf.removeprefix(f"{key}."): where for leaf, where in self.said.items() if leaf.startswith(f"{key}.")}
@@ -412,10 +413,14 @@ def _labels(sources: list[Mapping[str, Json]]) -> dict[str, Mapping[str, Json]]:
     return found
 
 
-def _at(value: Mapping[str, Json], steps: tuple[str, ...]) -> list[Json]:
-    held: Json = value
+def _held(value: Json, steps: tuple[str, ...]) -> Json:
     for step in steps:
-        held = as_map(held).get(step)
+        value = as_map(value).get(step)
+    return value
+
+
+def _at(value: Mapping[str, Json], steps: tuple[str, ...]) -> list[Json]:
+    held = _held(value, steps)
     return held if isinstance(held, list) else []
 
 

@@ -30,8 +30,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         path: from the root of the object.
         shape: what stands there.
         partial: what of the pod others may still say (a runtime, a preset): of that only what is set here can fail.
-        lone: fields of a pod spec that are one container each, beside its lists (`container` and `script` of an Argo template).
-        main: what the operator calls a lone container that has no name; the field's name where this is `""`.
+        lone: paths below the place of what is one container each, beside its lists (`container` and `script` of an Argo template).
+        main: what the operator calls a lone container that has no name; where this is `""`, the name of the field, or of the one above it.
         lone_partial: a lone container is laid over one of a runtime.
         lists: lists of containers under names of the kind's own: the steps to one below the place → the list of a pod spec it becomes.
         under: name of such a list → field beside it that lies under each of its containers (Tekton's `stepTemplate`).
@@ -297,6 +297,41 @@ def _llm(spec: str) -> tuple[Place, ...]:
 def _collector(path: str) -> Place:
     """Source: kubeflow/katib, pkg/webhook/v1beta1/pod (getMetricsCollectorContainer): a container of the trial's pods."""
     return Place(path=path, shape=Shape.CONTAINER, lacks=("automountServiceAccountToken", "securityContext"))
+
+
+_NUMA_CONTAINERS = "containerTemplate", "initContainerTemplate", "sideInputsContainerTemplate"
+"""What is said of Numaflow's own containers."""
+_VERTEX = Place(
+    path="",
+    shape=Shape.SPEC,
+    lone=(
+        *("udf.container", "source.udsource.container", "source.transformer.container"),
+        *("sink.udsink.container", "sink.fallback.udsink.container", "sink.onSuccess.udsink.container"),
+    ),
+    lists=((("sidecars",), "containers"),),
+    metadata="metadata",
+)
+"""Source: numaproj/numaflow, pkg/apis/numaflow/v1alpha1 (AbstractVertex, AbstractPodTemplate, Vertex.GetPodSpec)."""
+
+
+def _numaflow(spec: str) -> tuple[Place, ...]:
+    vertex, manager = f"{spec}.templates.vertex", f"{spec}.templates.sideInputsManager"
+    inputs = Place(
+        path=f"{spec}.sideInputs[]",
+        shape=Shape.SPEC,
+        lone=("container",),
+        main="udsi",
+        inherits=(manager,),
+        holders=(manager,),
+        labels=(f"{manager}.metadata",),
+    )
+    return (
+        replace(_VERTEX, path=f"{spec}.vertices[]", inherits=(vertex,), labels=(f"{vertex}.metadata",)),
+        inputs,
+        *_containers(*_below(f"{spec}.vertices[]", *_NUMA_CONTAINERS), partial=Partial.POD),
+        *_specs(f"{spec}.templates.*", partial=Partial.POD),
+        *_containers(*_below(f"{spec}.templates.*", *_NUMA_CONTAINERS[:2]), partial=Partial.POD),
+    )
 
 
 def _dynamo(path: str) -> tuple[Place, ...]:
@@ -659,6 +694,39 @@ KINDS: tuple[Kind, ...] = (
         *_dynamo("spec"),
         *_templates("spec.podTemplate", partial=Partial.POD),
         scale=("spec.replicas",),
+    ),
+    _row("numaflow.numaproj.io", "Pipeline", "pipelines", *_numaflow("spec"), scale=("spec.vertices[].scale", "spec.lifecycle")),
+    _row(
+        "numaflow.numaproj.io",
+        "ServingPipeline",
+        "servingpipelines",
+        replace(_VERTEX, path="spec.serving", lone=("store.container",)),
+        *_containers("spec.serving.containerTemplate", partial=Partial.POD),
+        *_numaflow("spec.pipeline"),
+        scale=("spec.serving.replicas", "spec.pipeline.vertices[].scale", "spec.pipeline.lifecycle"),
+    ),
+    *(
+        _row(
+            "numaflow.numaproj.io",
+            kind,
+            plural,
+            replace(_VERTEX, path="spec"),
+            *_containers(*_below("spec", *_NUMA_CONTAINERS), partial=Partial.POD),
+            *_specs("spec.daemonTemplate", partial=Partial.POD),
+            *_containers(*_below("spec.daemonTemplate", *_NUMA_CONTAINERS[:2]), partial=Partial.POD),
+            scale=("spec.replicas", "spec.scale", "spec.lifecycle"),
+        )
+        for kind, plural in (("MonoVertex", "monovertices"), ("Vertex", "vertices"))
+    ),
+    _row(
+        "numaflow.numaproj.io",
+        "InterStepBufferService",
+        "interstepbufferservices",
+        *_specs("spec.jetstream", partial=Partial.POD),
+        *_containers(
+            *_below("spec.jetstream", "containerTemplate", "reloaderContainerTemplate", "metricsContainerTemplate"), partial=Partial.POD
+        ),
+        scale=("spec.jetstream.replicas",),
     ),
     _row("apps.nvidia.com", "NIMService", "nimservices", _nim("spec"), scale=("spec.replicas", "spec.scale")),
     _row("apps.nvidia.com", "NIMPipeline", "nimpipelines", _nim("spec.services[].spec"), scale=("spec.services[].spec.replicas",)),
