@@ -140,13 +140,22 @@ def _shown(element: Element, change: Mapping[str, Any]) -> str:
     """The patch as a sentence about the place where it has to be written: what is inherited or patched is changed there."""
     if element.each is Each.POD and element.pod is not None and element.pod.bare:
         change = change.get("spec", change)
-    written = {_holder(element, ".".join(leaf)) for leaf in patch.leaves(change)}
+    called = {name: _called(element, name) for name in change}
+    written = {_holder(element, leaf, called[leaf[0]]) for leaf in patch.leaves(change)}
+    change = {called[name]: value for name, value in change.items()}
     return patch.instruction(change, written.pop() if len(written) == 1 else element.path)
 
 
-def _holder(element: Element, field: str) -> str:
-    """The JSON path of what holds a field of an element; the element's own where the field has another name there."""
-    place = element.place(field)
+def _called(element: Element, name: str) -> str:
+    """What the kind calls a field of an element."""
+    found = element.place(name).rpartition(".")[2]
+    return found if _NAME.fullmatch(found) else name
+
+
+def _holder(element: Element, leaf: tuple[str, ...], called: str) -> str:
+    """The JSON path of what holds a field of an element; the element's own where that is written in another way there."""
+    place = element.place(".".join(leaf))
+    field = ".".join((called, *leaf[1:]))
     return place.removesuffix(field).removesuffix(".") if place.endswith(field) else element.path
 
 
