@@ -73,9 +73,14 @@ def test_a_kind_that_kubernetes_does_not_have_is_not_understood(run: Run, kind: 
 
 
 @pytest.mark.parametrize(
-    ("version", "kind"), [("v1", "ConfigMap"), ("networking.k8s.io/v1", "NetworkPolicy"), ("mlwarden.io/v1alpha1", "WardenPolicy")]
+    ("version", "kind"),
+    [
+        *(("v1", "ConfigMap"), ("networking.k8s.io/v1", "NetworkPolicy"), ("mlwarden.io/v1alpha1", "WardenPolicy")),
+        *(("mlops.seldon.io/v1alpha1", "Model"), ("kubeflow.org/v1beta1", "Workspace")),
+        ("autoscaling.aibrix.ai/v1alpha1", "PodAutoscaler"),
+    ],
 )
-def test_a_kind_of_kubernetes_that_runs_nothing_is_admitted(run: Run, version: str, kind: str) -> None:
+def test_a_kind_of_kubernetes_or_of_an_operator_that_runs_nothing_is_admitted(run: Run, version: str, kind: str) -> None:
     done = check(run, "--strict", apiVersion=version, kind=kind)
     assert (done.code, done.err) == (0, "")
     assert "1 object: 0 denied, 0 held until there is evidence, 1 admitted" in done.out

@@ -48,6 +48,14 @@ RUNS_NOTHING: Mapping[str, frozenset[str]] = {
 }
 """API group → its kinds, in every version."""
 
+OF_OPERATORS: Mapping[str, frozenset[str]] = {
+    "autoscaling.aibrix.ai": frozenset({"PodAutoscaler"}),
+    "kubeflow.org": frozenset({"Workspace"}),
+    "mlops.seldon.io": frozenset({"Experiment", "Model", "Pipeline"}),
+    "model.aibrix.ai": frozenset({"ModelAdapter", "ModelClaim"}),
+}
+"""Kinds of operators that have no field for a pod or an image: what they name runs in pods that others say."""
+
 CLUSTER_SCOPED: Mapping[str, frozenset[str]] = {
     **{
         group: RUNS_NOTHING[group]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from mlwarden.model.workload import Resource, Workload
-from mlwarden.workloads.builtin import CLUSTER_SCOPED, RUNS_NOTHING
+from mlwarden.workloads.builtin import CLUSTER_SCOPED, OF_OPERATORS, RUNS_NOTHING
 from mlwarden.workloads.kinds import KINDS, Kind
 
 _TABLE: dict[tuple[str, str], Kind] = {(row.group, row.kind): row for row in KINDS}
@@ -19,7 +19,7 @@ class Standing(StrEnum):
 
     Attributes:
         SENT: it asks about the object.
-        NOTHING: it has nothing to ask: a kind of Kubernetes that runs no pods.
+        NOTHING: it has nothing to ask: a kind of Kubernetes, or one of an operator, that has no field for a pod.
         PODS: it asks about the pods that somebody makes of it, never about the object.
         CLUSTER: the same, of a kind of the table that belongs to no namespace.
         UNKNOWN: nobody knows whether anything runs: the kind is not understood.
@@ -46,7 +46,9 @@ def standing(workload: Workload) -> Standing:
         return Standing.SENT if row.namespaced else Standing.CLUSTER
     if workload.resource.kind in RUNS_NOTHING.get(workload.resource.group, ()):
         return Standing.NOTHING
-    return Standing.PODS if workload.pods else Standing.UNKNOWN
+    if workload.pods:
+        return Standing.PODS
+    return Standing.NOTHING if workload.resource.kind in OF_OPERATORS.get(workload.resource.group, ()) else Standing.UNKNOWN
 
 
 def _row(resource: Resource) -> Kind | None:

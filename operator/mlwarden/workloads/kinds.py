@@ -342,6 +342,23 @@ def _dynamo(path: str) -> tuple[Place, ...]:
     )
 
 
+_WORKSPACE_KIND = (
+    Place(
+        path="spec.podTemplate",
+        shape=Shape.CONTAINER,
+        partial=Partial.POD,
+        main="main",
+        fields={"securityContext": "securityContext", "volumes": "extraVolumes"},
+        body={"securityContext": "containerSecurityContext", "env": "extraEnv", "volumeMounts": "extraVolumeMounts"},
+        metadata="podMetadata",
+    ),
+    *_containers(
+        "spec.podTemplate.options.imageConfig.values[].spec", "spec.podTemplate.options.podConfig.values[].spec", partial=Partial.POD
+    ),
+)
+"""Source: kubeflow/notebooks, notebooks-v2, workspaces/controller/api/v1beta1/workspacekind_types.go."""
+
+
 _OME = Place(path="", shape=Shape.SPEC, partial=Partial.POD, lone=("runner",), main="ome-container", metadata=".")
 """Source: sgl-project/ome, pkg/apis/ome/v1beta1/inference_service.go: a runtime lies beneath, by container name."""
 
@@ -456,6 +473,13 @@ KINDS: tuple[Kind, ...] = (
         namespaced=False,
     ),
     _row(
+        "serving.kserve.io",
+        "ClusterStorageContainer",
+        "clusterstoragecontainers",
+        *_containers("spec.container", partial=Partial.POD),
+        namespaced=False,
+    ),
+    _row(
         "serving.kserve.io", "LLMInferenceService", "llminferenceservices", *_llm("spec"), scale=("spec.replicas", "spec.prefill.replicas")
     ),
     _row("serving.kserve.io", "LLMInferenceServiceConfig", "llminferenceserviceconfigs", *_llm("spec")),
@@ -493,6 +517,7 @@ KINDS: tuple[Kind, ...] = (
         scale=_below("spec", "parallelTrialCount", "maxTrialCount", "maxFailedTrialCount"),
     ),
     _row("kubeflow.org", "Trial", "trials", *_objects("spec.runSpec"), _collector("spec.metricsCollector.collector.customCollector")),
+    _row("kubeflow.org", "WorkspaceKind", "workspacekinds", *_WORKSPACE_KIND, namespaced=False),
     _row(
         "kubeflow.org",
         "ScheduledWorkflow",
