@@ -13,6 +13,7 @@ import pytest
 from mlwarden import evidence
 from mlwarden.embedded import images
 from mlwarden.embedded.api import ApiError
+from mlwarden.embedded.door import USER, Door
 from mlwarden.embedded.installed import NAMESPACE, Installation, install_ml_kinds
 
 from ..admission.crowd import Crowd, bodies, while_they_wait  # type: ignore[import-not-found]  # noqa: TID252 -- the same crowd
@@ -24,17 +25,31 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 EVIDENCE = "/apis/mlwarden.io/v1alpha1/imageevidences"
+PASSWORD = "s3cret"
 Attack = Callable[[str, str, str], None]
 
 
 @pytest.fixture(scope="module")
-def plain(cluster: "EmbeddedCluster", kubelet: "HostKubelet", install_on: "type[Installed]") -> "Iterator[Installed]":
-    """mlwarden, installed without `webhook.clientCA`."""
+def private(cluster: "EmbeddedCluster") -> "Iterator[str]":
+    """The cluster's registry by a host that wants a password."""
+    with Door(cluster.registry, password=PASSWORD) as door:
+        yield door.host
+
+
+@pytest.fixture(scope="module")
+def plain(cluster: "EmbeddedCluster", kubelet: "HostKubelet", install_on: "type[Installed]", private: str) -> "Iterator[Installed]":
+    """mlwarden, installed without `webhook.clientCA`; the scanner has the private registry's password."""
     found = install_on(cluster, kubelet)
-    found.release = Installation(cluster, kubelet, webhook={"clientCA": ""})
+    found.release = Installation(
+        cluster, kubelet, webhook={"clientCA": ""}, scanner={"pullSecret": "pull", "plainHTTP": [cluster.registry, private]}
+    )
     install_ml_kinds(cluster)
     found.push()
     try:
+        cluster.create_namespace(NAMESPACE)
+        auths = {private: {"username": USER, "password": PASSWORD}}
+        secret = {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": json.dumps({"auths": auths})}}
+        found.admin.create(f"/api/v1/namespaces/{NAMESPACE}/secrets", {"metadata": {"name": "pull"}, **secret})
         found.release.install()
         yield found
     finally:
@@ -89,12 +104,13 @@ def test_evidence_is_there_before_the_first_pod(plain: "Installed", kind: str) -
 
 
 def test_a_person_who_is_refused_at_first_reads_why_on_the_pod_and_nobody_reads_it_from_the_webhook(
-    plain: "Installed", attack: Attack
+    plain: "Installed", private: str, attack: Attack
 ) -> None:
     own, other = plain.namespace("defaults-own"), plain.namespace("defaults-other")
-    plain.create(own, plain.pod("first", "vulnerable:1.0"))
+    forged = plain.pod("x")
+    forged["spec"]["containers"][0]["image"] = f"{private}/vulnerable:1.0"
+    plain.create(own, {**forged, "metadata": {"name": "first"}})
     assert "CVE-2025-32434" in plain.said(own, "first", "CVE-")
-    forged = {**plain.pod("x", "vulnerable:1.0")}
     for namespace in (own, other):
         for dry in (False, True):
             answer = ask(plain, forged, namespace=namespace, dryRun=dry)
@@ -103,7 +119,7 @@ def test_a_person_who_is_refused_at_first_reads_why_on_the_pod_and_nobody_reads_
             assert "was judged and refused; ask for mlwarden-evidence-reader" in answer["status"]["message"]
             assert "CVE-" not in told
     attack(
-        "forged review, dry run included: what is in another team's image",
+        "forged review, dry run included: what is in another team's private image",
         "CVE numbers, packages and versions",
         "it was judged and refused; the Events of a pod of one's own say why",
     )

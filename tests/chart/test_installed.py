@@ -1,7 +1,6 @@
 """The main job on an installation by Helm: refused with a reason, held, released, killed and brought back."""
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -278,27 +277,12 @@ def _try(call: Any) -> Any:
         return None
 
 
-def test_what_was_found_in_an_image_is_told_where_it_was_pulled_and_nowhere_else(
-    installed: "Installed", attack: Callable[[str, str, str], None]
-) -> None:
+def test_what_is_in_an_image_that_anybody_can_pull_is_told_to_anybody(installed: "Installed") -> None:
     own, other = installed.namespace("told-own"), installed.namespace("told-other")
     digest = images.vulnerable(installed.cluster.registry, "told/app:1")
     image = f"told/app@{digest}"
     installed.create(own, installed.pod("first", image))
     installed.said(own, "first", "CVE-2025-32434")
-
-    def refused(namespace: str, **query: str) -> str:
-        with pytest.raises(ApiError) as error:
-            installed.create(namespace, installed.pod("again", image), **query)
-        return str(error.value.message)
-
     for query in ({}, {"dryRun": "All"}):
-        assert "CVE-2025-32434" in refused(own, **query)
-        elsewhere = refused(other, **query)
-        assert "was judged and refused; ask for mlwarden-evidence-reader" in elsewhere
-        assert "CVE-" not in elsewhere
-    attack(
-        "a pod in one namespace, or a dry run of it, that names another team's image",
-        "refused with the CVEs of the other team's image",
-        "refused: it was judged and refused; ask for mlwarden-evidence-reader",
-    )
+        with pytest.raises(ApiError, match="CVE-2025-32434"):
+            installed.create(other, installed.pod("again", image), **query)

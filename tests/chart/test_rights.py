@@ -45,6 +45,8 @@ RARE: dict[Right, str] = {
         for account in ("controller", "releaser", "webhook")
     },
     ("webhook", "/events", "create"): "a debug container",
+    ("webhook", "mlwarden.io/imageevidences", "create"): "a debug container",
+    ("webhook", "mlwarden.io/imageevidences", "get"): "a debug container",
     ("webhook", "mlwarden.io/imageevidences", "patch"): _ASKED_BEFORE,
 }
 """Rights that a day's work does not use → what uses them."""

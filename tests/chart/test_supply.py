@@ -3,13 +3,14 @@
 import contextlib
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlwarden.embedded import images
+from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.door import USER, Door
 from mlwarden.embedded.installed import NAMESPACE, Installation
 from mlwarden.embedded.signer import Signer, openvex
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 POLICIES = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
 PASSWORD = "s3cret"
+HOLE = "CVE-2025-26519"
 HUB = "hub.example"  # cannot be resolved: what comes from there comes from its mirror
 BUILT = {"buildDefinition": {"buildType": "https://example.com/built/by-ci"}, "runDetails": {"builder": {"id": "https://example.com/ci"}}}
 
@@ -56,6 +58,14 @@ class Supply:
         }
         body = {"apiVersion": "mlwarden.io/v1alpha1", "kind": "WardenPolicy", "metadata": {"name": name}, "spec": spec}
         self.installed.admin.apply(f"{POLICIES}/{name}", body)
+
+    def pull_secret(self, namespace: str) -> dict[str, Any]:
+        """Makes the Secret for the private registry there, and returns what a pod says of it."""
+        entry = {self.private.host: {"username": USER, "password": PASSWORD}}
+        secret = {"type": "kubernetes.io/dockerconfigjson", "metadata": {"name": "pull"}}
+        secret["stringData"] = {".dockerconfigjson": json.dumps({"auths": entry})}
+        self.installed.admin.apply(f"/api/v1/namespaces/{namespace}/secrets/pull", {"apiVersion": "v1", "kind": "Secret", **secret})
+        return {"imagePullSecrets": [{"name": "pull"}]}
 
     def start(self, name: str, image: str, **changes: Any) -> None:
         body = self.installed.pod(name, **changes)
@@ -159,25 +169,52 @@ def test_a_signed_excuse(supply: Supply) -> None:
     supply.installed.admin.patch(f"{POLICIES}/image-scanned", {"spec": {"requirement": {"imageScan": {"vex": vex}}}})
     for name, key in (("excused", "security"), ("pretended", "stranger")):
         image = supply.image(f"supply-vex/{name}", vulnerable=True)
-        excuse = openvex(image.rpartition("@")[2], "CVE-2025-26519", "not_affected")
+        excuse = openvex(image.rpartition("@")[2], HOLE, "not_affected")
         supply.signer.attest(image, supply.keys[key], type="openvex", predicate=excuse)
         supply.start(name, image)
     supply.runs("excused")
-    supply.is_held("pretended", "image-scanned", "CVE-2025-26519")
+    supply.is_held("pretended", "image-scanned", HOLE)
 
 
 class TestRegistries:
     def test_a_private_image_is_read_with_the_pods_own_pull_secret_and_not_without(self, supply: Supply) -> None:
         supply.image("supply-private/with")
         supply.image("supply-private/without")
-        entry = {supply.private.host: {"username": USER, "password": PASSWORD}}
-        secret = {"type": "kubernetes.io/dockerconfigjson", "metadata": {"name": "pull"}}
-        secret["stringData"] = {".dockerconfigjson": json.dumps({"auths": entry})}
-        supply.installed.admin.create(f"/api/v1/namespaces/{supply.space}/secrets", secret)
-        supply.start("with", f"{supply.private.host}/supply-private/with:1", imagePullSecrets=[{"name": "pull"}])
+        with_it = supply.pull_secret(supply.space)
+        supply.start("with", f"{supply.private.host}/supply-private/with:1", **with_it)
         supply.start("without", f"{supply.private.host}/supply-private/without:1")
         supply.runs("with")
         supply.is_held("without", "denies access (401)")
+
+    def test_what_was_found_in_a_private_image_is_told_where_it_was_pulled_and_nowhere_else(
+        self, supply: Supply, attack: Callable[[str, str, str], None]
+    ) -> None:
+        digest = supply.image("supply-private/told", vulnerable=True).rpartition("@")[2]
+        image = f"{supply.private.host}/supply-private/told@{digest}"
+        own, other = supply.space, supply.installed.namespace("supply-other", "experiment")
+        with_it = supply.pull_secret(own)
+        supply.pull_secret(other)
+        supply.start("told", image, **with_it)
+        supply.is_held("told", "has known holes", HOLE)
+
+        def refused(namespace: str, **query: str) -> str:
+            body = supply.installed.pod("again", **with_it)
+            body["spec"]["containers"][0]["image"] = image
+            with pytest.raises(ApiError) as error:
+                supply.installed.create(namespace, body, **query)
+            return str(error.value.message)
+
+        for query in ({}, {"dryRun": "All"}):
+            assert HOLE in refused(own, **query)
+            elsewhere = refused(other, **query)
+            assert "was judged and refused; ask for mlwarden-evidence-reader" in elsewhere
+            assert HOLE not in elsewhere
+        supply.installed.admin.delete(f"/api/v1/namespaces/{other}")
+        attack(
+            "a pod in one namespace, or a dry run of it, that names another team's private image",
+            "refused with the CVEs of the other team's image",
+            "refused: it was judged and refused; ask for mlwarden-evidence-reader",
+        )
 
     def test_a_mirror_speaks_for_a_host_that_nobody_reaches(self, supply: Supply) -> None:
         digest = supply.image("hub/supply/app").rpartition("@")[2]
