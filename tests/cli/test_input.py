@@ -174,6 +174,13 @@ class TestATemplate:
         write(pod=GOOD.replace("a:1", "{{inputs.image}}").replace("kind: Pod", "kind: Gadget"))
         assert "template" not in run("pod.yaml").err
 
+    @pytest.mark.parametrize("value", ["'{{inputs.a}}'", "a-{{inputs.a}}"])
+    def test_is_not_a_workflow_with_another_fault(self, run: Run, value: str) -> None:
+        write(flow=f"apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata:\n  name: x\n  name: {value}\n")
+        done = run("flow.yaml")
+        assert done.code == 2
+        assert done.err.startswith("flow.yaml: the key 'name' stands twice")
+
 
 class TestWhatIsNoManifest:
     def test_is_counted_and_no_error(self, run: Run) -> None:

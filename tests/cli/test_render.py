@@ -70,7 +70,6 @@ REMOTE = [
     "gh:example/repo",
     "example.org/repo.git",
     "/etc/passwd",
-    "not-here.yaml",
 ]
 
 
@@ -103,6 +102,13 @@ def test_nothing_else_is_fetched_either(text: str, tmp_path: Path, monkeypatch: 
     (tmp_path / "kustomization.yml").write_text(text)
     with pytest.raises(InputError, match="remote bases are not fetched"):
         render.kustomize(tmp_path)
+
+
+def test_what_is_not_there_is_said_to_be_missing(run: Run) -> None:
+    write(all__base__kustomization_y="resources: [gone.yaml]\n", all__prod__kustomization_y="resources: [../base]\n")
+    done = run("all/prod")
+    assert done.code == 2
+    assert "all/prod: all/base/kustomization.yaml refers to 'gone.yaml', which is not here" in done.err
 
 
 def test_a_local_folder_that_git_would_be_asked_for_first_is_refused(tmp_path: Path) -> None:
@@ -191,10 +197,25 @@ class TestWhoUsesWhat:
         write(all__prod__kustomization_y="resources: [../base]\n")
         assert "all/base: Pod trainer" in run("all", "--ignore", "prod/").out
 
-    def test_a_broken_overlay_is_an_error_although_its_base_is_not_built(self, run: Run) -> None:
+    @pytest.mark.parametrize("wrong", ["noSuchField: 1", "components: ['https://example.org/x']", "helmCharts: [{name: a}]"])
+    def test_what_only_a_broken_overlay_uses_is_judged_by_itself(self, run: Run, wrong: str) -> None:
+        write(all__base__kustomization_y="resources: [pod.yaml]\nnamePrefix: base-\n", all__base__pod_y=POD)
+        write(all__prod__kustomization_y=f"resources: [../base, own.yaml]\npatches: [{{path: patch.yaml}}]\n{wrong}\n")
+        write(all__prod__own_y=POD.replace("trainer", "own"), all__prod__patch_y=POD.replace("trainer", "patch"))
+        done = run("all")
+        assert done.code == 2
+        assert "read by itself, because what uses it cannot be built: all/base, all/prod/own.yaml" in done.err
+        assert "Pod base-trainer is refused" in done.out
+        assert "Pod own is refused" in done.out
+        assert "2 objects: 2 denied" in done.out
+
+    def test_what_another_overlay_uses_too_is_judged_through_that_one_alone(self, run: Run) -> None:
         write(all__base__kustomization_y="resources: [pod.yaml]\n", all__base__pod_y=POD)
-        write(all__prod__kustomization_y="resources: [../base]\nnoSuchField: 1\n")
-        assert run("all").code == 2
+        write(all__a__kustomization_y="resources: [../base]\nnoSuchField: 1\n", all__b__kustomization_y="resources: [../base]\n")
+        done = run("all")
+        assert done.code == 2
+        assert "1 object: 1 denied" in done.out
+        assert "by itself" not in done.err
 
     def test_each_folder_is_built_once(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         built = []

@@ -2,11 +2,13 @@
 
 A folder is looked through before anything in it is read, because who uses what decides: a base or a Component is judged through the
 overlays that use it, a file that a kustomization uses through that kustomization. What uses each other in a circle is built all the same,
-so that kustomize says so: nothing drops out because something claims to use it.
+so that kustomize says so, and what is used by nothing but kustomizations that cannot be built is read by itself: nothing drops out because
+something claims to use it.
 """
 
 import stat
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -38,11 +40,12 @@ class Why(StrEnum):
     HIDDEN = "hidden"
     IGNORED = "ignored"
     LINK = "a symbolic link out of the folder"
+    ALONE = "read by itself, because what uses it cannot be built"
 
     @property
     def is_strict(self) -> bool:
         """Whether somebody who wants everything read (`--strict-input`) is told by the exit code."""
-        return self not in {Why.IGNORED, Why.HIDDEN, Why.LIBRARY}
+        return self not in {Why.IGNORED, Why.HIDDEN, Why.LIBRARY, Why.ALONE}
 
 
 class Aside(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,12 +86,14 @@ class _Found:
     """Without links → as it is called here."""
 
 
-def look(path: Path, patterns: Sequence[ignore.Pattern] = ()) -> Iterator[Item | Aside | Problem]:
+def look(path: Path, patterns: Sequence[ignore.Pattern] = (), failed: AbstractSet[Path] = frozenset()) -> Iterator[Item | Aside | Problem]:
     """Yields what is to be read of a path that somebody named, what is not, and what cannot be.
 
     Args:
         path: a file or a folder.
         patterns: what is left out of folders.
+        failed: the kustomize folders that could not be built, as far as the caller knows by the time the last item was read: what only
+            they use comes after everything else.
     """
     try:
         is_folder = path.is_dir()
@@ -100,9 +105,23 @@ def look(path: Path, patterns: Sequence[ignore.Pattern] = ()) -> Iterator[Item |
         return
     found = _Found()
     _walk(path, path, [*patterns], found)
-    used, unused = _uses(found, path)
+    graph = _uses(found, path)
+    reached = graph.reached()
+    used = reached - graph.roots
+    unused = {folder for folder in graph.components - reached if found.kustomizations[folder] != path}
+    done: set[Path] = set()
     for entry in found.entries:
-        yield from _settled(entry, path, found, used, unused)
+        for settled in _settled(entry, path, found, used, unused):
+            if isinstance(settled, Item):
+                done.add(settled.path.resolve())
+            yield settled
+    places = {entry.path.resolve(): entry for entry in found.entries if isinstance(entry, Item)}
+    while fallen := graph.fallen({folder.resolve() for folder in failed}) & places.keys() - done:
+        done |= fallen
+        graph.roots |= fallen & graph.uses.keys()
+        for place in sorted(fallen):
+            yield Aside(source=str(places[place].path), why=Why.ALONE)
+            yield places[place]
 
 
 def unreadable(source: Path | str, error: OSError | ValueError) -> Problem:
@@ -177,30 +196,58 @@ def _entry(entry: Path, top: Path, patterns: list[ignore.Pattern]) -> Iterator[t
         yield Item(path=entry, tool=Tool.NONE)
 
 
-def _uses(found: _Found, top: Path) -> tuple[set[Path], set[Path]]:
-    """What kustomizations use: files and folders that are judged through them, and Components that nobody uses."""
+@dataclass
+class _Uses:
+    """Which kustomization uses what: all of it as absolute paths without links.
+
+    Attributes:
+        uses: kustomize folder → the files and folders that it names.
+        components: those that are no deployment by themselves.
+        roots: what is built.
+    """
+
+    uses: dict[Path, set[Path]]
+    components: set[Path]
+    roots: set[Path]
+
+    def reached(self, failed: AbstractSet[Path] = frozenset()) -> set[Path]:
+        """Returns every file and folder that is judged through a root, the roots among them, without those that failed."""
+        folders = self._folders(self.roots - failed)
+        return folders.union(*(self.uses[folder] for folder in folders))
+
+    def fallen(self, failed: AbstractSet[Path]) -> set[Path]:
+        """Returns the resources of what failed that are judged through nothing else."""
+        resources = {place for folder in failed for place in render.resources(folder)}
+        return resources - self.reached(failed) - self.components
+
+    def close(self) -> None:
+        """Makes roots of what uses each other in a circle: whoever comes first is built, and kustomize says what is wrong."""
+        reached = self._folders(self.roots)
+        for folder in sorted(self.uses.keys() - self.components):
+            if folder not in reached:
+                self.roots.add(folder)
+                reached |= self._folders({folder})
+
+    def _folders(self, roots: AbstractSet[Path]) -> set[Path]:
+        reached: set[Path] = set()
+        stack = list(roots)
+        while stack:
+            folder = stack.pop()
+            if folder not in reached and folder in self.uses:
+                reached.add(folder)
+                stack += self.uses[folder]
+        return reached
+
+
+def _uses(found: _Found, top: Path) -> _Uses:
+    """What kustomizations use; what nobody uses is a root, and so is what was named."""
     uses = {folder: set(render.uses(folder)) for folder in found.kustomizations}
     components = {folder for folder in uses if render.is_component(folder)}
     referred = set().union(*(others - {folder} for folder, others in uses.items())) if uses else set()
     roots = {folder for folder in uses if folder not in components and (folder not in referred or found.kustomizations[folder] == top)}
-    reached = _reached(roots, uses)
-    for folder in sorted(set(uses) - components - reached):
-        if folder not in reached:  # a circle: whoever comes first is built, and kustomize says what is wrong
-            roots.add(folder)
-            reached |= _reached({folder}, uses)
-    files = set().union(*(uses[folder] for folder in reached)) if reached else set()
-    return (files | reached) - roots, {folder for folder in components - reached if found.kustomizations[folder] != top}
-
-
-def _reached(roots: set[Path], uses: dict[Path, set[Path]]) -> set[Path]:
-    reached: set[Path] = set()
-    stack = list(roots)
-    while stack:
-        folder = stack.pop()
-        if folder not in reached and folder in uses:
-            reached.add(folder)
-            stack += uses[folder]
-    return reached
+    graph = _Uses(uses=uses, components=components, roots=roots)
+    graph.close()
+    return graph
 
 
 def _settled(

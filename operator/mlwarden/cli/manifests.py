@@ -22,7 +22,8 @@ from mlwarden.model.workload import Json
 
 STDIN = "-"
 _STDIN = "standard input"
-_TEMPLATE = re.compile(rb"\{\{|\{%|<%")
+_TEMPLATE = re.compile(rb"^[ \t]*(?:-[ \t]+)*(?:\{[{%]|<%)|:[ \t]+\{[{%]|<%", re.MULTILINE)
+"""What a template has where YAML cannot; in a text or behind a word it is a word like others, and Argo's own."""
 _CHART_SOURCE = re.compile(rb"^# Source: [^/\n]+/([^\n]+?)\r?$", re.MULTILINE)
 """Helm's comment on each document: the chart's name and the file in it."""
 
@@ -89,8 +90,9 @@ def read(paths: Sequence[str], *, stdin: IO[bytes] | None, options: Options | No
         if path == STDIN:
             yield from _stdin(stdin)
             continue
-        for found in folders.look(Path(path), [*_here(Path(path)), *ignore.parse(how.ignore, Path(path))]):
-            yield from _item(found, path, how) if isinstance(found, Item) else [found]
+        failed: set[Path] = set()
+        for found in folders.look(Path(path), [*_here(Path(path)), *ignore.parse(how.ignore, Path(path))], failed):
+            yield from _item(found, path, how, failed) if isinstance(found, Item) else [found]
 
 
 def _here(path: Path) -> Iterator[ignore.Pattern]:
@@ -111,7 +113,8 @@ def _stdin(stdin: IO[bytes] | None) -> Iterator[Manifest | Problem | Aside]:
     yield from _Reader(file=_STDIN, named=STDIN, explicit=True).objects(stream)
 
 
-def _item(item: Item, named: str, how: Options) -> Iterator[Manifest | Problem | Aside]:
+def _item(item: Item, named: str, how: Options, failed: set[Path]) -> Iterator[Manifest | Problem | Aside]:
+    """What is in a file, or in what its tool renders; a kustomize folder that cannot be built is added to `failed`."""
     source = str(item.path)
     try:
         if item.tool is Tool.HELM:
@@ -119,7 +122,9 @@ def _item(item: Item, named: str, how: Options) -> Iterator[Manifest | Problem |
                 yield from _Reader(file=source, named=named, tool=item.tool, explicit=True).objects(stream)
         elif item.tool is Tool.KUSTOMIZE:
             file = str(render.kustomization(item.path) or item.path)
+            failed.add(item.path)
             with render.kustomize(item.path) as stream:
+                failed.remove(item.path)
                 yield from _Reader(file=file, label=source, named=named, tool=item.tool, explicit=True).objects(stream)
         else:
             explicit = source == str(Path(named))

@@ -27,7 +27,8 @@ _LOOKS = 0.05
 _LARGEST_FILE = 16 * 1024 * 1024
 
 # Fields of a kustomization that name files or folders: of resources first, then of everything else that is loaded (kustomize/api/types).
-_FOLDERS = ("resources", "bases", "components")
+_RESOURCES = ("resources", "bases")
+_FOLDERS = (*_RESOURCES, "components")
 _FILES = ("crds", "configurations", "generators", "transformers", "validators", "patchesStrategicMerge")
 _WITH_PATH = ("patches", "patchesJson6902", "replacements")
 _CHARTS = ("helmCharts", "helmChartInflationGenerator")
@@ -48,12 +49,21 @@ def is_component(folder: Path) -> bool:
 
 def uses(folder: Path) -> Iterator[Path]:
     """Yields the files and folders that a kustomization uses, as absolute paths without links; nothing where it cannot be read."""
-    for document in _documents(folder):
-        for entry in _entries(document):
-            try:
-                yield (folder / entry).resolve()
-            except (OSError, ValueError, RuntimeError):
-                continue  # told when it is built
+    yield from _places(folder, (entry for document in _documents(folder) for entry in _entries(document)))
+
+
+def resources(folder: Path) -> Iterator[Path]:
+    """Yields those of them that hold manifests: its resources."""
+    named = (entry for document in _documents(folder) for field in _RESOURCES for entry in _list(document.get(field)))
+    yield from _places(folder, (entry for entry in named if isinstance(entry, str)))
+
+
+def _places(folder: Path, entries: Iterator[str]) -> Iterator[Path]:
+    for entry in entries:
+        try:
+            yield (folder / entry).resolve()
+        except (OSError, ValueError, RuntimeError):
+            continue  # told when it is built
 
 
 def is_library(chart: Path) -> bool:
@@ -74,8 +84,11 @@ def kustomize(folder: Path) -> IO[bytes]:
     if is_component(folder):
         raise InputError("a Component, which is no deployment by itself", hint="name an overlay that uses it")
     for where, entry in _remote(folder.resolve(), frozenset()):
+        named = f"{_as_called(where)} refers to {entry!r}"
+        if not _is_remote(entry):
+            raise InputError(f"{named}, which is not here")
         raise InputError(
-            f"{where} refers to {entry!r}, which is not a file or folder here: remote bases are not fetched",
+            f"{named}, which is not a file or folder here: remote bases are not fetched",
             hint="vendor it into the repository, or check what kustomize renders: kubectl kustomize FOLDER | mlwarden check -",
         )
     if binary := shutil.which("kubectl"):
@@ -152,7 +165,17 @@ def _wait(process: "subprocess.Popen[bytes]", name: str, files: Sequence[IO[byte
             return
 
 
-def _remote(folder: Path, seen: frozenset[Path]) -> Iterator[tuple[str, str]]:
+def _is_remote(entry: str) -> bool:
+    return bool(_REMOTE.search(entry)) or Path(entry).is_absolute()
+
+
+def _as_called(file: Path) -> str:
+    """A path from the current folder, where it is below it."""
+    here = Path.cwd().resolve()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+
+
+def _remote(folder: Path, seen: frozenset[Path]) -> Iterator[tuple[Path, str]]:
     """Yields what a kustomization, or one below it, would fetch or does not find: the file and the entry."""
     file = kustomization(folder)
     if file is None or folder in seen:
@@ -161,20 +184,20 @@ def _remote(folder: Path, seen: frozenset[Path]) -> Iterator[tuple[str, str]]:
         parsed = yaml_loads(_read(file))
     except (Error, OSError, ValueError) as error:
         why = error.message if isinstance(error, Error) else reason(error)
-        raise InputError(f"{file} cannot be read: {why}") from error
+        raise InputError(f"{_as_called(file)} cannot be read: {why}") from error
     for document in parsed:
         if not isinstance(document, Mapping):
             continue
         for field in _CHARTS:
             if document.get(field):
                 raise InputError(
-                    f"{file} has {field}, for which kustomize fetches Helm charts: that is not done here",
+                    f"{_as_called(file)} has {field}, for which kustomize fetches Helm charts: that is not done here",
                     hint="render it with helm (kustomize build --enable-helm FOLDER | mlwarden check -), or name the rendered file",
                 )
         for entry in _entries(document):
             place = folder / entry
-            if _REMOTE.search(entry) or Path(entry).is_absolute() or not place.exists():
-                yield str(file), entry
+            if _is_remote(entry) or not place.exists():
+                yield file, entry
             elif place.is_dir():
                 yield from _remote(place.resolve(), seen | {folder})
 
