@@ -114,9 +114,16 @@ class Templates:
         for row in workloads.sent():
             if row.kind != "Pod":
                 groups.setdefault(row.group, {})[row.resource] = row.kind
+        try:
+            preferred = await self._preferred()
+        except ApiError as error:
+            LOG.warning("which kinds there are cannot be found out: %s", error)
+            return []
         for group, resources in sorted(groups.items()):
+            if group not in preferred:
+                continue
+            version = preferred[group]
             try:
-                version = await self._preferred(group)
                 listed = await self._read(f"/apis/{group}/{version}" if group else f"/api/{version}")
             except NotFoundError:
                 continue
@@ -130,11 +137,10 @@ class Templates:
             ]
         return found
 
-    async def _preferred(self, group: str) -> str:
-        if not group:
-            return "v1"
-        found = await self._read(f"/apis/{group}")
-        return str((found.get("preferredVersion") or {}).get("version") or "v1")
+    async def _preferred(self) -> dict[str, str]:
+        """Which version of each API group the server prefers: one question for all of them."""
+        groups = (await self._read("/apis")).get("groups") or ()
+        return {"": "v1"} | {each["name"]: str((each.get("preferredVersion") or {}).get("version") or "v1") for each in groups}
 
     async def _read(self, path: str) -> dict[str, Any]:
         return decode.whole(await self._client.request("GET", path))
