@@ -359,6 +359,14 @@ _WORKSPACE_KIND = (
 """Source: kubeflow/notebooks, notebooks-v2, workspaces/controller/api/v1beta1/workspacekind_types.go."""
 
 
+_VLLM = "production-stack.vllm.ai"
+
+
+def _vllm() -> Place:
+    """Source: vllm-project/production-stack, operator/api/v1alpha1: there are no security contexts to set."""
+    return Place(path="spec", shape=Shape.CONTAINER, partial=Partial.POD, main="main", fields={"serviceAccountName": "serviceAccountName"})
+
+
 _OME = Place(path="", shape=Shape.SPEC, partial=Partial.POD, lone=("runner",), main="ome-container", metadata=".")
 """Source: sgl-project/ome, pkg/apis/ome/v1beta1/inference_service.go: a runtime lies beneath, by container name."""
 
@@ -628,6 +636,15 @@ KINDS: tuple[Kind, ...] = (
             named=_below("spec", "computeResources", "stepSpecs", "sidecarSpecs", "stepOverrides", "sidecarOverrides"),
         ),
     ),
+    _row("triggers.tekton.dev", "TriggerTemplate", "triggertemplates", *_objects("spec.resourcetemplates[]")),
+    _row("workload.codeflare.dev", "AppWrapper", "appwrappers", *_objects("spec.components[].template"), scale=("spec.suspend",)),
+    _row(
+        "keda.sh",
+        "ScaledJob",
+        "scaledjobs",
+        *_templates("spec.jobTargetRef.template"),
+        scale=("spec.minReplicaCount", "spec.maxReplicaCount"),
+    ),
     _row("tekton.dev", "Pipeline", "pipelines", *_tekton("spec.tasks[].taskSpec", "spec.finally[].taskSpec")),
     _row(
         "tekton.dev",
@@ -753,6 +770,15 @@ KINDS: tuple[Kind, ...] = (
         ),
         scale=("spec.jetstream.replicas",),
     ),
+    _row(
+        _VLLM,
+        "VLLMRuntime",
+        "vllmruntimes",
+        *_containers("spec.deploymentConfig", "spec.deploymentConfig.sidecarConfig", "spec.vllmConfig", partial=Partial.POD),
+        scale=("spec.deploymentConfig.replicas", "spec.autoscalingConfig"),
+    ),
+    _row(_VLLM, "VLLMRouter", "vllmrouters", _vllm(), scale=("spec.replicas",)),
+    _row(_VLLM, "CacheServer", "cacheservers", _vllm(), scale=("spec.replicas",)),
     _row("apps.nvidia.com", "NIMService", "nimservices", _nim("spec"), scale=("spec.replicas", "spec.scale")),
     _row("apps.nvidia.com", "NIMPipeline", "nimpipelines", _nim("spec.services[].spec"), scale=("spec.services[].spec.replicas",)),
     _row(

@@ -116,10 +116,10 @@ def images_of(containers: tuple[Container, ...], volumes: Json, where: str | Pod
 
 
 def reference(image: Json) -> str:
-    """Returns an image as it is written, or put together of `repository` and `tag`, as many operators have it."""
+    """Returns an image as it is written, or put together of `registry`, `repository` or `name`, and `tag`, as many operators have it."""
     if isinstance(image, dict):
-        repository, tag, digest = (as_text(image.get(key)) for key in ("repository", "tag", "digest"))
-        registry = as_text(image.get("registry"))
+        repository, tag, digest, registry = (as_text(image.get(key)) for key in ("repository", "tag", "digest", "registry"))
+        repository = repository or as_text(image.get("name"))
         name = f"{registry}/{repository}" if registry and repository else repository
         return f"{name}@{digest}" if name and digest else f"{name}:{tag}" if name and tag else name
     return as_text(image)
