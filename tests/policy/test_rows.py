@@ -3,7 +3,6 @@
 Each file of `rows/` has good objects, with the containers of every pod that is predicted of them, and changes that make one of them bad.
 """
 
-import copy
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,8 +14,10 @@ import yaml
 
 from mlwarden import workloads
 from mlwarden.checks import Answer
+from mlwarden.embedded import tables
 from mlwarden.model.finding import Outcome
 from mlwarden.policy import CompiledPolicy
+from mlwarden.workloads.placeholders import is_placeholder
 
 Judge = Callable[[CompiledPolicy, Any], Iterable[Answer]]
 Asked = Callable[[Mapping[str, Any]], list[tuple[str, Answer]]]
@@ -45,18 +46,17 @@ def steps(path: str) -> Iterator[str | int]:
         yield name or json.loads(inside)
 
 
-def changed(obj: Mapping[str, Any], path: str, change: Callable[[Any], Any]) -> dict[str, Any]:
-    """The object with another value at a path, whose parents are made where there are none."""
-    result: Any = copy.deepcopy(obj)
-    *parents, last = steps(path)
-    held = result
-    for step in parents:
-        held = held[step] if isinstance(held, list) else held.setdefault(step, {})
-    if isinstance(held, list):
-        held[last] = change(held[last])
-    else:
-        held[last] = change(held.get(last))
-    return dict(result)
+def changed(value: Any, path: list[str | int], new: Any) -> Any:
+    """The value with another one laid over what is at a path, whose parents are made where there are none; a patch stays text."""
+    if not path:
+        return over(value, new)
+    if isinstance(value, str):
+        return json.dumps(changed(yaml.safe_load(value), path, new))
+    step, *rest = path
+    if isinstance(value, list):
+        return [changed(each, rest, new) if index == step else each for index, each in enumerate(value)]
+    held = value or {}
+    return {**held, step: changed(held.get(step), rest, new)}
 
 
 def over(below: Any, patch: Any) -> Any:
@@ -74,13 +74,16 @@ def test_what_the_documentation_writes_hardened_is_admitted_and_its_pods_are_kno
     assert found == sample["pods"]
     assert sample.get("images") in (None, [image.reference for image in workload.images])
     assert [(name, answer.path) for name, answer in asked(sample["object"])] == []
+    for pod in workload.pods:
+        silent = pod.partial or pod.lacks or any(each.partial or is_placeholder(str(each.body.get("image"))) for each in pod.containers)
+        assert silent or [(name, answer.path) for name, answer in asked(workloads.template_as_pod(workload, pod))] == []
 
 
 @pytest.mark.parametrize(("good", "sample"), BAD)
 def test_what_is_bad_is_refused_where_it_is_written_and_its_fix_helps(good: Any, sample: Mapping[str, Any], asked: Asked) -> None:
     obj = good[sample.get("of", 0)]["object"]
     for path, value in sample["set"].items():
-        obj = changed(obj, path, lambda _, value=value: value)
+        obj = changed(changed(obj, [*steps(path)], None), [*steps(path)], value)
     answers = asked(obj)
     first = next(iter(sample["set"]))
     wanted = {(name, path or first) for name, paths in sample["fails"].items() for path in (paths if isinstance(paths, list) else [paths])}
@@ -88,5 +91,14 @@ def test_what_is_bad_is_refused_where_it_is_written_and_its_fix_helps(good: Any,
     for name, answer in answers:
         if shown := INSTRUCTION.fullmatch(answer.fix):
             patch = yaml.safe_load("{" + shown["patch"] + "}")
-            mended = changed(obj, shown["where"], lambda below, patch=patch: over(below, patch))
+            mended = changed(obj, [*steps(shown["where"])], patch)
             assert (name, answer.path) not in {(other, each.path) for other, each in asked(mended)}
+
+
+def test_every_kind_of_the_table_has_an_object_here() -> None:
+    shown = {(each["object"]["apiVersion"].rpartition("/")[0], each["object"]["kind"]) for found in ROWS.values() for each in found["good"]}
+    assert {(row.group, row.kind) for row in workloads.KINDS} == shown
+
+
+def test_the_document_has_every_kind() -> None:
+    assert tables.document().read_text() == tables.kinds(), "python -m mlwarden.embedded.tables"
