@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from .conftest import Installed  # type: ignore[import-not-found]
 
-EVIDENCE = "/apis/mlwarden.io/v1alpha1/imageevidences"
-
 
 @pytest.fixture(scope="module")
 def prod(installed: "Installed") -> str:
@@ -32,20 +30,22 @@ def run_pinned(installed: "Installed", namespace: str, app: str, number: int) ->
 def test_a_deployment_with_weights_by_a_tag_starts_by_itself_and_so_does_the_replica_of_an_hour_later(
     installed: "Installed", prod: str, attack: "Callable[[str, str, str], None]"
 ) -> None:
-    template = installed.pod("x")["spec"]
-    reference = f"{installed.cluster.registry}/clean:1.0"
-    template["volumes"] = [{"name": "weights", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}]
+    volumes = [{"name": "weights", "image": {"reference": f"{installed.cluster.registry}/clean:1.0", "pullPolicy": "IfNotPresent"}}]
     labels = {"app": "ranker"}
-    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": template}}
+    template = {"metadata": {"labels": labels}, "spec": installed.pod("x", volumes=volumes)["spec"]}
     path = f"/apis/apps/v1/namespaces/{prod}/deployments"
+    spec = {"replicas": 3, "selector": {"matchLabels": labels}, "template": template}
     installed.cluster.api("alice").create(path, {"metadata": {"name": "ranker"}, "spec": spec})
-    installed.until(lambda: run_pinned(installed, prod, "ranker", 1))
-    for number in (2, 3):
-        for each in installed.admin.get(EVIDENCE)["items"]:  # as if nobody had asked about the tag for an hour
-            if each["spec"]["references"] == [reference]:
-                installed.admin.delete(f"{EVIDENCE}/{each['metadata']['name']}")
-        installed.cluster.api("alice").patch(f"{path}/ranker", {"spec": {"replicas": number}})
-        installed.until(lambda number=number: run_pinned(installed, prod, "ranker", number))
+    installed.until(lambda: run_pinned(installed, prod, "ranker", 3), seconds=150)
+
+    def is_long_ago() -> bool:
+        """Nobody has asked about the tag for so long that a pod which comes now is not pinned."""
+        probe = installed.create(prod, installed.pod("probe", volumes=volumes), dryRun="All")
+        return "@" not in probe["spec"]["volumes"][0]["image"]["reference"]
+
+    installed.until(is_long_ago, seconds=150)
+    installed.cluster.api("alice").patch(f"{path}/ranker", {"spec": {"replicas": 4}})
+    installed.until(lambda: run_pinned(installed, prod, "ranker", 4), seconds=150)
     attack("a replica with an image volume by tag, made at night", "held until somebody deleted it", "made anew by itself, pinned, runs")
 
 

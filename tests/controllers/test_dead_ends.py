@@ -163,59 +163,148 @@ class TestTheBounds:
 
 
 class TestRounds:
-    """The bounds in time, against a real API server."""
+    """The bounds in time, against a real API server; no webhook pins what is made anew."""
 
     @pytest.fixture
     async def clock(self) -> list[datetime]:
         return [datetime(2026, 11, 30, 3, tzinfo=UTC)]
 
     @pytest.fixture
-    async def recreation(self, client: Client, clock: list[datetime]) -> Recreation:
-        return Recreation(client, component="test", now=lambda: clock[0])
+    async def replica(self, client: Client, clock: list[datetime]) -> Callable[[], Recreation]:
+        """A process of the releaser, which knows what is stored."""
+        return lambda: Recreation(client, component="mlwarden-test", now=lambda: clock[0])
 
-    async def pod(self, client: Client, namespace: str, owner: str = "w", image: str = "m:1") -> dict[str, Any]:
-        """A pod of a ReplicaSet as the scheduler leaves it, which does not start."""
+    @pytest.fixture
+    async def recreation(self, replica: Callable[[], Recreation]) -> Recreation:
+        return replica()
+
+    async def pods(self, client: Client, namespace: str, owner: str = "w", number: int = 1) -> list[dict[str, Any]]:
+        """The pods of a ReplicaSet as the scheduler leaves them, which do not start."""
         labels = {"app": owner}
-        volumes = [{"name": "m", "image": {"reference": image}}]
+        volumes = [{"name": "m", "image": {"reference": "m:1"}}]
         gates = [{"name": "example.com/never"}]
         template = {"containers": [{"name": "main", "image": "a:1"}], "volumes": volumes, "schedulingGates": gates}
-        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": template}}
+        spec = {"replicas": number, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": template}}
         with contextlib.suppress(ConflictError):
             await client.create(REPLICA_SET, {"metadata": {"name": owner}, "spec": spec}, namespace=namespace)
         async with asyncio.timeout(30):
             while True:
-                for pod in await client.list(POD, namespace=namespace, labelSelector=f"app={owner}"):
-                    if pod["status"].get("conditions") and "deletionTimestamp" not in pod["metadata"]:
-                        return {**pod, "apiVersion": "v1", "kind": "Pod"}
+                listed = await client.list(POD, namespace=namespace, labelSelector=f"app={owner}")
+                found = [pod for pod in listed if pod["status"].get("conditions") and "deletionTimestamp" not in pod["metadata"]]
+                if len(found) == number:
+                    return [{**pod, "apiVersion": "v1", "kind": "Pod"} for pod in found]
                 await asyncio.sleep(0.05)
 
-    async def test_one_a_minute_and_three_for_one_template(
-        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime], kubectl: Any
-    ) -> None:
-        for number in range(1, 4):
-            outcome = await recreation.recreate(await self.pod(client, namespace), "why")
-            assert outcome.deleted
-            assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted  # of the same round
-            clock[0] += timedelta(seconds=40)
-            if number < 3:
-                waits = await recreation.recreate(await self.pod(client, namespace), "why")
-                assert (waits.deleted, waits.again) == (False, 20)
-            clock[0] += timedelta(seconds=21)
-        outcome = await recreation.recreate(await self.pod(client, namespace), "why")
-        assert not outcome.deleted
-        assert "made anew 3 times already and came back by its tag" in outcome.reason
-        said = kubectl("get", "events", "-n", namespace, "-o", "jsonpath={.items[?(@.reason=='MadeAnew')].count}")
-        assert said == "3"
-        assert (await recreation.recreate(await self.pod(client, namespace, owner="other"), "why")).deleted
-        assert (await recreation.recreate(await self.pod(client, namespace, owner="w2", image="m:2"), "why")).deleted
+    async def pod(self, client: Client, namespace: str, owner: str = "w", template: str = "") -> dict[str, Any]:
+        (pod,) = await self.pods(client, namespace, owner)
+        if template:
+            pod["metadata"]["labels"]["pod-template-hash"] = template
+        return pod
 
-    async def test_another_leader_goes_on_from_there(
+    def counted(self, kubectl: Any, namespace: str) -> tuple[str, str]:
+        path = "jsonpath={.items[?(@.reason=='MadeAnew')].count} {.items[?(@.reason=='MadeAnew')].lastTimestamp}"
+        count, at = kubectl("get", "events", "-n", namespace, "-o", path).split()
+        return count, at
+
+    async def give_up(self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime]) -> None:
+        for _ in range(3):
+            assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
+            clock[0] += timedelta(minutes=1)
+
+    async def test_one_a_minute(self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime], kubectl: Any) -> None:
+        for number in range(1, 4):
+            assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
+            for seconds, left in ((0, 60), (40, 20), (19, 1)):
+                clock[0] += timedelta(seconds=seconds)
+                outcome = await recreation.recreate(await self.pod(client, namespace), "another reason")
+                assert (outcome.deleted, outcome.again, outcome.reason) == (False, left, "")
+            assert self.counted(kubectl, namespace)[0] == str(number)
+            clock[0] += timedelta(seconds=1)
+
+    async def test_three_for_one_template_and_then_it_is_said_what_to_do(
+        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime], attack: Callable[..., None]
+    ) -> None:
+        await self.give_up(client, namespace, recreation, clock)
+        outcome = await recreation.recreate(await self.pod(client, namespace), "why")
+        assert (outcome.deleted, outcome.again) == (False, 0)
+        assert "made anew 3 times already and came back by its tag" in outcome.reason
+        assert "fix: name the image by its digest in the template of ReplicaSet w" in outcome.reason
+        assert (await recreation.recreate(await self.pod(client, namespace, owner="other"), "why")).deleted
+        assert (await recreation.recreate(await self.pod(client, namespace, template="next"), "why")).deleted
+        seen = "3 deletions, a minute apart; then an Event says it, and what to do"
+        attack("no webhook pins what takes a stuck pod's place", "deleted as often as it was made, for 15 s, three times", seen)
+
+    async def test_one_a_minute_whatever_the_template(
         self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime]
     ) -> None:
+        assert (await recreation.recreate(await self.pod(client, namespace, template="one"), "why")).deleted
+        clock[0] += timedelta(seconds=50)
+        assert (await recreation.recreate(await self.pod(client, namespace, template="two"), "why")).again == 10
+
+    async def test_what_a_webhook_adds_to_pods_makes_no_other_template_of_it(
+        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime]
+    ) -> None:
+        for number in range(4):
+            pod = await self.pod(client, namespace)
+            pod["spec"]["volumes"].append({"name": "added", "image": {"reference": f"sidecar:{number}"}})
+            assert (await recreation.recreate(pod, "why")).deleted is (number < 3)
+            clock[0] += timedelta(minutes=2)
+
+    async def test_another_leader_goes_on_from_there(
+        self, client: Client, namespace: str, replica: Callable[[], Recreation], clock: list[datetime]
+    ) -> None:
+        for _ in range(3):
+            assert (await replica().recreate(await self.pod(client, namespace), "why")).deleted
+            clock[0] += timedelta(seconds=30)
+            assert (await replica().recreate(await self.pod(client, namespace), "why")).again == 30
+            clock[0] += timedelta(seconds=30)
+        assert "3 times already" in (await replica().recreate(await self.pod(client, namespace), "why")).reason
+
+    async def test_two_that_think_they_lead_count_one(
+        self, client: Client, namespace: str, replica: Callable[[], Recreation], clock: list[datetime], kubectl: Any
+    ) -> None:
+        one, other = replica(), replica()
+        await one.recreate(await self.pod(client, namespace), "why")
+        await other.recreate(await self.pod(client, namespace), "why")
+        clock[0] += timedelta(minutes=1)
+        assert (await one.recreate(await self.pod(client, namespace), "why")).deleted
+        assert (await other.recreate(await self.pod(client, namespace), "why")).again == 1  # not as it was read
+        assert (await other.recreate(await self.pod(client, namespace), "why")).again == 60
+        assert self.counted(kubectl, namespace)[0] == "2"
+
+    async def test_many_at_once_count_one(self, client: Client, namespace: str, recreation: Recreation, kubectl: Any) -> None:
+        outcomes = await asyncio.gather(*(recreation.recreate(pod, "why") for pod in await self.pods(client, namespace, number=5)))
+        assert sorted((each.deleted, each.again) for each in outcomes) == [(False, 60)] * 4 + [(True, 0)]
+        assert self.counted(kubectl, namespace)[0] == "1"
+
+    async def test_the_count_stands_while_a_pod_is_left_and_an_hour_longer(
+        self, client: Client, namespace: str, replica: Callable[[], Recreation], clock: list[datetime], kubectl: Any
+    ) -> None:
+        """The API server keeps an Event for an hour after it was written last."""
+        recreation = replica()
+        await self.give_up(client, namespace, recreation, clock)
+        for _ in range(20):
+            assert "3 times already" in (await recreation.recreate(await self.pod(client, namespace), "why")).reason
+            clock[0] += timedelta(minutes=9)
+        count, at = self.counted(kubectl, namespace)
+        assert count == "3"
+        assert clock[0] - datetime.fromisoformat(at) < timedelta(minutes=30)
+        assert "3 times already" in (await replica().recreate(await self.pod(client, namespace), "why")).reason
+        clock[0] += timedelta(hours=1)
         assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
-        clock[0] += timedelta(seconds=30)
-        other = Recreation(client, component="test", now=lambda: clock[0])
-        assert (await other.recreate(await self.pod(client, namespace), "why")).again == 30
+
+    async def test_an_event_that_has_expired_is_written_anew(
+        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime], kubectl: Any
+    ) -> None:
+        assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
+        kubectl("delete", "events", "-n", namespace, "--all")
+        clock[0] += timedelta(minutes=1)
+        assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
+        assert self.counted(kubectl, namespace)[0] == "2"
+
+    def pinned(self, pod: dict[str, Any]) -> dict[str, Any]:
+        volumes = [{"name": "m", "image": {"reference": f"docker.io/library/m:1@{DIGEST}"}}]
+        return {**pod, "spec": {**pod["spec"], "volumes": volumes}}
 
     async def test_what_came_back_pinned_counts_for_nothing(
         self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime]
@@ -223,18 +312,49 @@ class TestRounds:
         """The nightly replica of a year: each time one is deleted, and the next one starts."""
         for _ in range(6):
             assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted
-            pod = await self.pod(client, namespace)
-            pod["spec"]["volumes"][0]["image"]["reference"] = f"docker.io/library/m:1@{DIGEST}"
-            recreation.helped(pod)
+            recreation.helped(self.pinned(await self.pod(client, namespace)))
             clock[0] += timedelta(minutes=2)
 
-    async def test_a_pod_that_has_changed_is_left(self, client: Client, namespace: str, recreation: Recreation) -> None:
+    async def test_all_that_waited_are_made_anew_once_one_came_back_pinned(
+        self, client: Client, namespace: str, recreation: Recreation
+    ) -> None:
+        stuck = await self.pods(client, namespace, number=4)
+        assert (await recreation.recreate(stuck[0], "why")).deleted
+        for pod in stuck[1:]:
+            assert not (await recreation.recreate(pod, "why")).deleted
+        came_back = next(pod for pod in await self.pods(client, namespace, number=4) if pod["metadata"]["uid"] not in map(_uid, stuck))
+        assert recreation.helped(came_back) == ()  # by its tag
+        assert not (await recreation.recreate(stuck[1], "why")).deleted
+        assert sorted(recreation.helped(self.pinned(came_back))) == sorted((namespace, pod["metadata"]["name"]) for pod in stuck[1:])
+        for pod in stuck[1:]:
+            assert (await recreation.recreate(pod, "why")).deleted
+        for pod in await self.pods(client, namespace, number=4):  # and none of them twice
+            assert (await recreation.recreate(pod, "why")).again == 60
+
+    async def test_a_pinned_pod_from_before_counts_nothing_anew(
+        self, client: Client, namespace: str, recreation: Recreation, clock: list[datetime]
+    ) -> None:
+        before = self.pinned(await self.pod(client, namespace))
+        before["metadata"] = {**before["metadata"], "creationTimestamp": (clock[0] - timedelta(days=1)).isoformat()}
+        for number in range(4):
+            assert (await recreation.recreate(await self.pod(client, namespace), "why")).deleted is (number < 3)
+            assert recreation.helped(before) == ()
+            clock[0] += timedelta(minutes=2)
+
+    async def test_a_pod_that_has_changed_is_left_until_it_was_judged_again(
+        self, client: Client, namespace: str, recreation: Recreation
+    ) -> None:
         pod = await self.pod(client, namespace)
         name = pod["metadata"]["name"]
-        await client.patch(POD, name, {"metadata": {"labels": {"a": "b"}}}, namespace=namespace)
+        changed = await client.patch(POD, name, {"metadata": {"labels": {"a": "b"}}}, namespace=namespace)
         outcome = await recreation.recreate(pod, "why")
         assert (outcome.deleted, outcome.again) == (False, 1)
         assert "deletionTimestamp" not in (await client.get(POD, name, namespace=namespace))["metadata"]
+        assert (await recreation.recreate({**changed, "apiVersion": "v1", "kind": "Pod"}, "why")).deleted  # counted already
+
+
+def _uid(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["uid"])
 
 
 class TestTheConditionOfMany:

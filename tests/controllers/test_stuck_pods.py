@@ -51,15 +51,18 @@ class TestTheReleaser:
         running.answer(model, digest=model_digest)
         running.answer(f"{model.removesuffix(':1')}@{model_digest}", scan=CLEAN)
 
-        def anew() -> bool:
-            return not first & {pod["metadata"]["uid"] for pod in running.held.pods(space)} and len(running.held.pods(space)) == 2
+        def those() -> set[str]:
+            return {pod["metadata"]["uid"] for pod in running.held.pods(space)}
 
-        running.held.until(anew)
+        running.held.until(lambda: len(those()) == 2 and len(those() & first) == 1)
+        says = "its controller makes another, which is pinned at its creation"
+        running.held.until(lambda: any(says in each for each in events(running, space, "Held")))  # the other is left: none came back pinned
+        assert len(those() & first) == 1
         assert all(map(is_gated, running.held.pods(space)))
         path = f"/api/v1/namespaces/{space}/events"
         told = [each for each in running.admin.get(path)["items"] if each["reason"] == "MadeAnew"]
         assert [(each["involvedObject"]["kind"], each["count"]) for each in told] == [("ReplicaSet", 1)]
-        attack("an image volume by a tag that was not resolved lately", "held for ever", "made anew, and pinned at its creation")
+        attack("an image volume by a tag that was not resolved lately", "held for ever", "made anew, one of its owner's first")
 
     @pytest.mark.parametrize("bare", [True, False])
     def test_says_at_once_of_one_that_nobody_would_make_anew_that_it_never_starts(

@@ -5,33 +5,36 @@ it, and the pod would be held for ever: the replica that an autoscaler makes at 
 and its tags have just been resolved, it is deleted; the one that takes its place is pinned at its creation.
 
 Bounds: only on the leader; only pods with a controller of `MAKERS`, with our gate, without a node, with uid and resource version as
-preconditions (the API server holds us to it: the chart's policy `mlwarden-accounts-pods`); one round per owner and minute; at most three
-rounds for one owner and template, counted anew when a pod of it was pinned as hoped. How many rounds there were is kept in an Event on the
-owner, written before anything is deleted: another leader goes on from there.
+preconditions (the API server holds us to it: the chart's policy `mlwarden-accounts-pods`); one pod per owner and minute, and the others of
+the owner that waited then only after one came back pinned; three for one owner and template, counted anew when one came back pinned. The
+count is kept in an Event on the owner, written before anything is deleted and with its resource version as precondition: another leader
+goes on from there, and one that hung cannot count past it. While a pod is left for it, the Event is written again before it expires.
 
 Rejected: refreshing the tags of all templates every minute, so that the webhook could always pin (a registry and the API server would be
 asked a thousand times a day for a pod that may come at night); pinning by an older resolution (what starts would not be what the tag says);
-deleting what belongs to a Job (it counts a deleted pod as a failure), to a workflow (it ends), or to a kind we do not know.
+deleting what belongs to a Job (it counts a deleted pod as a failure), to a workflow (it ends), or to a kind we do not know; deleting all
+stuck pods of an owner at once (where no webhook answers, each of a thousand would be made anew three times for nothing).
 """
 
-import contextlib
+import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 from prometheus_client import Counter
 
 from mlwarden import workloads
+from mlwarden.cluster import clock
 from mlwarden.cluster.client import Client
-from mlwarden.cluster.errors import ConflictError, NotFoundError
-from mlwarden.cluster.events import Subject, event
+from mlwarden.cluster.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from mlwarden.cluster.events import AGAIN, Subject, event
+from mlwarden.cluster.informer import Key
 from mlwarden.cluster.kinds import EVENT, POD
 from mlwarden.controllers.owners import controller_of
-from mlwarden.errors import Error
-from mlwarden.model import reference as references
 from mlwarden.model.workload import Json, Role
 
 LOG = logging.getLogger(__name__)
@@ -45,22 +48,39 @@ MAKERS: Mapping[tuple[str, str], str] = {
 """Controllers of which is known that they make another pod in the place of a deleted one, and count it against nothing."""
 ROUNDS = 3
 REASON = "MadeAnew"
+_TEMPLATE = "mlwarden.io/template"
+"""Annotation of the Event that counts: for which template."""
 _MINUTE = timedelta(minutes=1)
-_ROUND = timedelta(seconds=15)
-"""For so long after the first pod of a round its others are deleted, too."""
+_FORGOTTEN = timedelta(hours=1)
+"""How long the count stands after the last pod that it was about: as long as an API server keeps an Event."""
 _REMEMBERED = 4096
 
 
-class Rounds(msgspec.Struct, kw_only=True):
-    """How often pods of one owner and template were made anew.
+@dataclass(kw_only=True)
+class Rounds:
+    """How often a pod of one owner was made anew.
 
     Attributes:
-        count: rounds since the last that helped.
-        began: when the last one began; None where there was none.
+        template: of which template of the owner's.
+        count: how often since one came back pinned.
+        began: when the last one was, None where there was none.
+        written: when the Event said so last.
+        version: the Event's resource version; `""` where there is none.
+        waiting: the pods that wait for their turn, by uid.
+        free: uids of the pods that may be deleted in the minute since `began`.
+        is_read: the Event was looked for.
+        lock: one at a time reads and counts.
     """
 
+    template: str = ""
     count: int = 0
     began: datetime | None = None
+    written: datetime | None = None
+    version: str = ""
+    waiting: dict[str, Key] = field(default_factory=dict)
+    free: set[str] = field(default_factory=set)
+    is_read: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +119,7 @@ class Recreation:
         now: the clock.
     """
 
-    def __init__(self, client: Client, *, component: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, client: Client, *, component: str, now: Callable[[], datetime] = clock.now) -> None:
         self._client, self._component, self._now = client, component, now
         self._rounds: OrderedDict[str, Rounds] = OrderedDict()
 
@@ -113,16 +133,60 @@ class Recreation:
         Raises:
             ApiError: the API server did not answer, or refused.
         """
-        name, owner = _ledger(pod)
-        rounds, now = await self._known(name, pod), self._now()
-        since = now - rounds.began if rounds.began is not None else None
-        if since is None or since > _ROUND:
-            if rounds.count >= ROUNDS:
-                again = f"it was made anew {rounds.count} times already and came back by its tag each time"
-                return Outcome(reason=f"{again}: does mlwarden's webhook answer? kubectl describe mutatingwebhookconfiguration mlwarden")
-            if since is not None and since < _MINUTE:
-                return Outcome(again=(_MINUTE - since).total_seconds())
-            await self._begin(name, owner, rounds, pod, f"{why}; it is deleted so that {owner.kind} {owner.name} makes another")
+        owner = _owner(pod)
+        rounds = self._rounds.setdefault(owner.uid, Rounds())
+        self._rounds.move_to_end(owner.uid)
+        while len(self._rounds) > _REMEMBERED:
+            self._rounds.popitem(last=False)
+        try:
+            async with rounds.lock:
+                outcome = await self._turn(pod, owner, rounds, why)
+        except ConflictError:  # another replica wrote the Event: what it counted counts
+            self._rounds.pop(owner.uid, None)
+            return Outcome(again=1.0)
+        return outcome if outcome is not None else await self._delete(pod, rounds, why)
+
+    def helped(self, pod: Json) -> tuple[Key, ...]:
+        """Notes a pod that came back pinned: its owner's are counted anew, and those that waited for that need wait no more.
+
+        Returns:
+            Which waited.
+        """
+        rounds = self._rounds.get(str((controller_of(pod) or {}).get("uid", "")))
+        if rounds is None or rounds.began is None or not rounds.count or not _came_back_pinned(pod, rounds.began):
+            return ()
+        waited = tuple(rounds.waiting.values())
+        rounds.count = 0
+        rounds.free.update(rounds.waiting)
+        rounds.waiting.clear()
+        return waited
+
+    async def _turn(self, pod: Json, owner: Subject, rounds: Rounds, why: str) -> Outcome | None:
+        """None where this pod may be deleted now, which is counted then."""
+        now, uid = self._now(), pod["metadata"]["uid"]
+        if not rounds.is_read:
+            await self._read(owner, rounds)
+        if rounds.template != (template := _template(pod)):
+            rounds.template, rounds.count = template, 0
+        if rounds.written is not None and now - rounds.written >= _FORGOTTEN:
+            rounds.count = 0
+        since = now - rounds.began if rounds.began is not None else _MINUTE
+        if since < _MINUTE:
+            if uid in rounds.free:
+                return None
+            rounds.waiting[uid] = (pod["metadata"]["namespace"], pod["metadata"]["name"])
+            return Outcome(again=min((_MINUTE - since).total_seconds(), _MINUTE.total_seconds()))
+        if rounds.count >= ROUNDS:
+            if rounds.written is None or now - rounds.written >= AGAIN:
+                await self._write(owner, rounds, rounds.count, now, why)
+            return Outcome(reason=_in_vain(owner, rounds.count))
+        await self._write(owner, rounds, rounds.count + 1, now, why)
+        rounds.count, rounds.began = rounds.count + 1, now
+        rounds.waiting.clear()
+        rounds.free = {uid}
+        return None
+
+    async def _delete(self, pod: Json, rounds: Rounds, why: str) -> Outcome:
         metadata = pod["metadata"]
         try:
             await self._client.delete(
@@ -132,74 +196,95 @@ class Recreation:
             return Outcome(again=1.0)
         except NotFoundError:
             return Outcome(deleted=True)
+        except (ForbiddenError, InvalidError):  # so it did not come back by its tag
+            rounds.count = max(rounds.count - 1, 0)
+            rounds.free.discard(metadata["uid"])
+            raise
+        rounds.free.discard(metadata["uid"])
         RECREATED.inc()
         LOG.info("pod %s/%s is deleted, so that another is made: %s", metadata["namespace"], metadata["name"], why)
         return Outcome(deleted=True)
 
-    def helped(self, pod: Json) -> None:
-        """A pod of this owner was released: what came back was pinned, and the rounds count anew."""
-        if self._rounds and kept(pod) == "" and (known := self._rounds.get(_ledger(pod)[0])) is not None:
-            known.count = 0
-
-    async def _known(self, name: str, pod: Json) -> Rounds:
-        known = self._rounds.get(name)
-        if known is None:
-            known = Rounds()
-            try:
-                known = _read(await self._client.get(EVENT, name, namespace=pod["metadata"]["namespace"]))
-            except NotFoundError:
-                LOG.debug("no pod of it was made anew: %s", name)
-            self._rounds[name] = known
-            while len(self._rounds) > _REMEMBERED:
-                self._rounds.popitem(last=False)
-        self._rounds.move_to_end(name)
-        return known
-
-    async def _begin(self, name: str, owner: Subject, rounds: Rounds, pod: Json, message: str) -> None:
-        """Writes the Event that counts, then counts."""
-        now, namespace = self._now(), pod["metadata"]["namespace"]
-        made = event(owner, component=self._component, reason=REASON, message=message, warning=False, now=now)
-        made["metadata"]["name"] = name
-        made["count"] = rounds.count + 1
+    async def _read(self, owner: Subject, rounds: Rounds) -> None:
+        """What the Event says; who may write Events there could as well delete the pods that it is about."""
         try:
-            await self._client.create(EVENT, made, namespace=namespace)
-        except ConflictError:
-            await self._client.patch(EVENT, name, {key: made[key] for key in ("count", "lastTimestamp", "message")}, namespace=namespace)
-        rounds.count, rounds.began = rounds.count + 1, now
+            known = await self._client.get(EVENT, _name(owner), namespace=owner.namespace)
+        except NotFoundError:
+            rounds.is_read = True
+            return
+        rounds.version = known["metadata"]["resourceVersion"]
+        rounds.template = (known["metadata"].get("annotations") or {}).get(_TEMPLATE, "")
+        rounds.count, rounds.is_read = max(int(known.get("count") or 0), 0), True
+        try:
+            said = datetime.fromisoformat(str(known.get("lastTimestamp")))
+        except ValueError:
+            said = self._now()
+        rounds.began = rounds.written = said if said.tzinfo else said.replace(tzinfo=UTC)
+
+    async def _write(self, owner: Subject, rounds: Rounds, count: int, now: datetime, why: str) -> None:
+        """Writes the Event that counts.
+
+        Raises:
+            ConflictError: it is not as it was read.
+        """
+        says = f"{why}; it is deleted so that {owner.kind} {owner.name} makes another"
+        made = event(owner, component=self._component, reason=REASON, message=says, warning=False, now=now)
+        annotations = {_TEMPLATE: rounds.template}
+        stored = None
+        if rounds.version:  # of one that is there the message stays: an Event that counts one more says the same
+            metadata = {"resourceVersion": rounds.version, "annotations": annotations}
+            change = {"metadata": metadata, "count": count, "lastTimestamp": made["lastTimestamp"]}
+            try:
+                stored = await self._client.patch(EVENT, _name(owner), change, namespace=owner.namespace)
+            except NotFoundError:
+                LOG.debug("the Event %s has expired", _name(owner))
+        if stored is None:
+            made["metadata"] |= {"name": _name(owner), "annotations": annotations}
+            stored = await self._client.create(EVENT, {**made, "count": count}, namespace=owner.namespace)
+        rounds.version, rounds.written = stored["metadata"]["resourceVersion"], now
 
 
-def _ledger(pod: Json) -> tuple[str, Subject]:
-    """The name of the Event that counts for a pod's owner and template, and the owner."""
-    metadata, owner = pod["metadata"], controller_of(pod) or {}
-    subject = Subject(
+def _in_vain(owner: Subject, times: int) -> str:
+    """What is said of a pod that is left."""
+    return (
+        f"it was made anew {times} times already and came back by its tag each time, so mlwarden's webhook did not pin it; fix: name the"
+        f" image by its digest in the template of {owner.kind} {owner.name}, or look why the webhook does not answer (kubectl describe"
+        " mutatingwebhookconfiguration mlwarden) and delete the pod then"
+    )
+
+
+def _came_back_pinned(pod: Json, began: datetime) -> bool:
+    """Whether a pod was made since, and with digests in its image volumes; the API server says the second."""
+    try:
+        created = datetime.fromisoformat(str(pod["metadata"].get("creationTimestamp")))
+    except ValueError:
+        return False
+    workload = workloads.extract(pod)
+    volumes = any(image.role is Role.VOLUME for image in workload.images)
+    return created >= began.replace(microsecond=0) and volumes and not any(workloads.tagged_volumes(workload))
+
+
+def _owner(pod: Json) -> Subject:
+    owner = controller_of(pod) or {}
+    return Subject(
         api_version=str(owner.get("apiVersion", "")),
         kind=str(owner.get("kind", "")),
-        namespace=metadata["namespace"],
+        namespace=pod["metadata"]["namespace"],
         name=str(owner.get("name", "")),
         uid=str(owner.get("uid", "")),
     )
-    labels = metadata.get("labels") or {}
-    template = labels.get("pod-template-hash") or labels.get("controller-revision-hash") or ""
-    volumes = sorted(_references(pod))
-    said = hashlib.sha256(msgspec.json.encode([subject.uid, subject.kind, str(template), volumes])).hexdigest()[:16]
-    return f"{subject.name[:200].rstrip('.-')}.anew-{said}", subject
 
 
-def _references(pod: Json) -> list[str]:
-    """The images in volumes by name and tag, without digests: what comes back pinned is of the same template."""
-    named = []
-    for image in workloads.extract(pod).images:
-        if image.role is Role.VOLUME:
-            with contextlib.suppress(Error):
-                parsed = references.parse(image.reference)
-                named.append(f"{parsed.name}:{parsed.tag}")
-    return named
+def _name(owner: Subject) -> str:
+    """The name of the Event that counts for an owner."""
+    said = hashlib.sha256(msgspec.json.encode([owner.uid, owner.kind])).hexdigest()[:16]
+    return f"{owner.name[:200].rstrip('.-')}.anew-{said}"
 
 
-def _read(known: Json) -> Rounds:
-    """What an Event says; somebody who may write Events can only keep mlwarden from deleting his own pods."""
-    try:
-        began = datetime.fromisoformat(str(known.get("lastTimestamp")))
-        return Rounds(count=int(known.get("count") or 0), began=began if began.tzinfo else began.replace(tzinfo=UTC))
-    except ValueError:
-        return Rounds(count=ROUNDS)
+def _template(pod: Json) -> str:
+    """Which template of its owner's a pod is of, as the controller says; `""` where it says nothing (a ReplicaSet of no Deployment).
+
+    Not what is in the pod: other webhooks add to it, and each time something else.
+    """
+    labels = pod["metadata"].get("labels") or {}
+    return str(labels.get("pod-template-hash") or labels.get("controller-revision-hash") or "")

@@ -214,6 +214,7 @@ class Releaser:
         await self._decide(key, pod, snapshot, seen=packed["seen"] if packed is not None else math.inf)
 
     async def _decide(self, key: Key, pod: Json, snapshot: Snapshot, *, seen: float) -> None:
+        self._enqueue(self._recreation.helped(pod))
         judgement = self._judge(key, pod, snapshot)
         if judgement.patch is not None or judgement.recreate:  # by what was known a moment ago: once more, by what is at least as new
             snapshot = await self._fresh.snapshot(key[0], _about(pod, snapshot), since=seen)
@@ -267,7 +268,6 @@ class Releaser:
         self._refusals.forget(key)
         RELEASED.inc()
         self._conditions.released(key, pod)
-        self._recreation.helped(pod)
         age = _age(pod, self._now())
         if age is not None:
             RELEASE_SECONDS.observe(age)
