@@ -5,6 +5,9 @@ A fact that is neither predicted from the object nor in this list fails a test: 
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
+
+from mlwarden.workloads.paths import expand
 
 from .facts import Fact  # type: ignore[import-not-found]
 
@@ -16,6 +19,8 @@ ADDED: Mapping[str, tuple[Fact, ...]] = {
     "kuberay": (
         ("volume", "shared-mem", "emptyDir"),
         ("containers", "*", "mount", "shared-mem", "/dev/shm"),
+        ("volume", "ray-logs", "emptyDir"),
+        ("containers", "*", "mount", "ray-logs", "/tmp/ray"),
     ),
 }
 """Facts as they stand."""
@@ -26,6 +31,17 @@ COPIES: Mapping[str, tuple[Fact, ...]] = {
     "kuberay": (("initContainers", "wait-gcs-ready"),),
 }
 """Containers with the image, the security context and the mounts of the pod's first one."""
+
+ACCOUNTS: Mapping[str, tuple[str, ...]] = {"kuberay": ("spec.enableInTreeAutoscaling",)}
+"""Paths of what has the operator make an account of the object's own name, for a pod that names none."""
+
+
+def as_written(found: frozenset[Fact], obj: Mapping[str, Any], *operators: str) -> frozenset[Fact]:
+    """The facts of a pod with the account that the object gave it, where the operator made one instead."""
+    flags = [path for operator in operators for path in ACCOUNTS.get(operator, ())]
+    own = ("account", obj["metadata"]["name"])
+    made = own in found and any(value is True for path in flags for _, value in expand(dict(obj), path, ""))
+    return found - {own} | {("account", "default")} if made else found
 
 
 def unexplained(found: Iterable[Fact], predicted: frozenset[Fact], *operators: str) -> list[Fact]:

@@ -1,4 +1,4 @@
-"""A RayCluster's pods, as KubeRay makes them."""
+"""The pods of a RayCluster, and those of a RayJob, as KubeRay makes them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +28,12 @@ def raycluster(name: str, head: dict[str, Any], *workers: dict[str, Any], replic
     return {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": name}, "spec": body}
 
 
+def rayjob(name: str, head: dict[str, Any], worker: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    cluster = raycluster(name, head, worker)["spec"]
+    body = {"entrypoint": "python train.py", "rayClusterSpec": cluster, **spec}
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": name}, "spec": body}
+
+
 @pytest.fixture(name="platform")
 def platform_fixture(beside: Callable[..., Any]) -> Any:
     return beside("kuberay")
@@ -47,8 +53,39 @@ def test_its_pods_are_those_that_were_predicted_and_it_is_ready(platform: Any, g
     assert len(made) == 3
     assert {each["name"] for pod in made for each in pod["spec"].get("initContainers") or ()} == {"wait-gcs-ready"}
     as_predicted(body, made, "kuberay")
-    assert added.unseen((fact for pod in made for fact in facts.of_pod(pod["spec"])), "kuberay") == []
     platform.until(lambda: platform.admin.get(f"{PLURAL.format(team)}/train").get("status", {}).get("state") == "ready")
+
+
+def test_one_that_scales_by_itself_has_an_autoscaler_in_its_head(platform: Any, good: tuple[dict[str, Any], ...]) -> None:
+    team = platform.team()
+    context = good[0]["containers"][0]["securityContext"]
+    body = raycluster("scales", *good, enableInTreeAutoscaling=True, autoscalerOptions={"securityContext": context})
+    platform.apply(body, team)
+    made = platform.ran(team, 2)
+    as_predicted(body, made, "kuberay", joined={"spec.autoscalerOptions": "spec.headGroupSpec.template"})
+    assert added.unseen((fact for pod in made for fact in facts.of_pod(pod["spec"])), "kuberay") == []
+    # KubeRay gives its autoscaler no security context: without one here the head's pod could never be admitted.
+    refused = raycluster("unsaid", *good, enableInTreeAutoscaling=True)
+    platform.refused(refused, team, "spec.autoscalerOptions.securityContext")
+
+
+def test_the_pods_of_a_rayjob_are_those_that_were_predicted_its_submitter_too(platform: Any, good: tuple[dict[str, Any], ...]) -> None:
+    team = platform.team()
+    submitter = {"spec": pod_spec(container(platform.image("ranking:2.3"), "submit"), restartPolicy="Never")}
+    body = rayjob("submits", *good, submitterPodTemplate=submitter)
+    platform.apply(body, team)
+    as_predicted(body, platform.ran(team, 3), "kuberay")
+
+
+def test_a_submitter_that_the_rayjob_does_not_describe_is_refused_and_its_author_told(
+    platform: Any, good: tuple[dict[str, Any], ...]
+) -> None:
+    """KubeRay gives it no security context. That is not predicted: the RayJob itself is admitted."""
+    team = platform.team()
+    platform.apply(rayjob("plain", *good), team)
+    told = platform.said(team, "plain", "Failed to create new Kubernetes Job")
+    assert f"Job {team}/plain is refused by privilege-escalation (high): container ray-job-submitter" in told
+    assert {pod["spec"]["containers"][0]["name"] for pod in platform.pods(team)} == {"ray-head", "ray-worker"}
 
 
 def test_one_with_a_privileged_worker_never_gets_that_far(platform: Any, good: tuple[dict[str, Any], ...]) -> None:

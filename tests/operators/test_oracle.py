@@ -61,6 +61,26 @@ def test_a_copy_of_the_first_container_is_kuberays_own() -> None:
         as_predicted(DEPLOYMENT, [made(initContainers=[container("r.example/b:1", "fetch"), copy])], "jobset")
 
 
+def test_an_account_of_its_own_is_kuberays_only_where_it_scales_by_itself() -> None:
+    head = pod_spec(container("r.example/a:1", "head"))
+    obj = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": "r"},
+        "spec": {"headGroupSpec": {"template": {"spec": head}}},
+    }
+    scaled = {**obj, "spec": {**obj["spec"], "enableInTreeAutoscaling": True, "autoscalerOptions": {}}}
+    autoscaler = {"name": "autoscaler", "image": "r.example/a:1"}
+    pod = {"metadata": {"name": "r-head"}, "spec": {**head, "serviceAccountName": "r"}}
+    both = {**pod, "spec": {**pod["spec"], "containers": [*head["containers"], autoscaler]}}
+    joined = {"spec.autoscalerOptions": "spec.headGroupSpec.template"}
+    as_predicted(scaled, [both], "kuberay", joined=joined)
+    with pytest.raises(AssertionError, match="nobody predicted"):
+        as_predicted(scaled, [{**both, "spec": {**both["spec"], "serviceAccountName": "admin"}}], "kuberay", joined=joined)
+    with pytest.raises(AssertionError, match="nobody predicted"):
+        as_predicted(obj, [pod], "kuberay")
+
+
 def test_what_is_listed_and_not_seen_is_said() -> None:
     shared = ("volume", "shared-mem", "emptyDir")
     assert shared not in added.unseen([shared], "kuberay")
@@ -68,7 +88,7 @@ def test_what_is_listed_and_not_seen_is_said() -> None:
 
 
 def test_a_predicted_pod_that_is_not_made_is_missed() -> None:
-    two = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "spec": {}}
+    two = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": "two"}, "spec": {}}
     head, worker = ({"template": {"spec": pod_spec(container(f"r.example/{name}:1"))}} for name in ("a", "b"))
     two["spec"] = {"headGroupSpec": head, "workerGroupSpecs": [worker]}
     with pytest.raises(AssertionError, match="never made"):

@@ -271,6 +271,25 @@ def test_rays_autoscaler_is_a_container_of_the_head(failing: Failing) -> None:
     }
 
 
+@pytest.mark.parametrize("options", [{}, {"autoscalerOptions": {}}, {"autoscalerOptions": {"idleTimeoutSeconds": 60}}])
+def test_rays_autoscaler_is_asked_for_what_its_pod_is_asked_for(
+    options: Mapping[str, Any], failing: Failing, attack: Callable[..., None]
+) -> None:
+    """KubeRay adds it where the cluster scales by itself, with the head's image and no security context of its own."""
+    head = {**HARDENED, "containers": [{**CONTAINER, "name": "head"}]}
+    assert failing(ray(head, enableInTreeAutoscaling=True, **options)) == {
+        ("privilege-escalation", "spec.autoscalerOptions.securityContext.allowPrivilegeEscalation"),
+        ("capabilities-dropped", "spec.autoscalerOptions.securityContext.capabilities"),
+    }
+    assert failing(ray(head, enableInTreeAutoscaling=False)) == failing(ray(head)) == set()
+    if not options:
+        attack(
+            "KubeRay: enableInTreeAutoscaling, and nothing said of the autoscaler",
+            "the RayCluster admitted, its head pod refused for ever",
+            "refused with a fix: autoscalerOptions.securityContext",
+        )
+
+
 @pytest.mark.parametrize("kind", ["SparkApplication", "ScheduledSparkApplication"])
 def test_a_spark_applications_driver_and_executors_are_pods(kind: str, failing: Failing, attack: Callable[..., None]) -> None:
     """The kind has no field for the token, and says resources in words of its own: neither is asked for."""

@@ -10,6 +10,8 @@ Rejected: a recursive walk (an object nested a thousand deep must not end in an 
 
 from collections.abc import Iterator, Mapping
 
+from msgspec.structs import replace
+
 from mlwarden.model.workload import Json, Partial, Pod, Resource, Workload
 from mlwarden.workloads import compose, podspec
 from mlwarden.workloads.kinds import KINDS, SCALE, Kind, Place, Shape
@@ -84,6 +86,8 @@ def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
     closed = row is not None and row.group in _CLOSED
     for place, whole, start in _places(obj, row, base):
         values = expand(whole, place.path, start)
+        if place.flag:
+            place, values = _flagged(whole, place, start, values)  # noqa: PLW2901 -- the same place, as this object has it
         if not values:
             continue
         has = compose.given(whole, place, start, len(values)) if place.composed else compose.NOTHING
@@ -110,6 +114,14 @@ def _places(obj: Json, row: Kind | None, base: str) -> Iterator[tuple[Place, Jso
         for path, inner in expand(obj, place.path, base):
             made = _TABLE.get(_identity(inner))
             yield from ((each, inner, path) for each in (made.places if made else ()) if each.shape is not Shape.OBJECT)
+
+
+def _flagged(obj: Json, place: Place, base: str, values: list[tuple[str, Json]]) -> tuple[Place, list[tuple[str, Json]]]:
+    """A place whose pod is made when the object says so, even of nothing; where it does not, only what is set there can fail."""
+    if not any(value is True for _, value in expand(obj, place.flag, base)):
+        return replace(place, partial=Partial.POD), values
+    written = [(path, value) for path, value in values if isinstance(value, dict)]
+    return place, written or [(f"{base}.{place.path}" if base else place.path, {})]
 
 
 def _consumed(pod: Pod, place: Place) -> Iterator[str]:

@@ -30,6 +30,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         path: from the root of the object.
         shape: what stands there.
         partial: what of the pod others may still say (a runtime, a preset): of that only what is set here can fail.
+        flag: path of what says that the operator makes this pod, whether or not anything is written here; without it nobody knows.
         lone: paths below the place of what is one container each, beside its lists (`container` and `script` of an Argo template).
         main: what the operator calls a lone container that has no name; where this is `""`, the name of the field, or of the one above it.
         lone_partial: a lone container is laid over one of a runtime.
@@ -59,6 +60,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     shape: Shape
     partial: Partial = Partial.NOTHING
+    flag: str = ""
     lone: tuple[str, ...] = ()
     main: str = ""
     lone_partial: bool = False
@@ -225,7 +227,9 @@ def _ray_autoscaler(base: str) -> Place:
     return Place(
         path=f"{base}.autoscalerOptions",
         shape=Shape.CONTAINER,
+        flag=f"{base}.enableInTreeAutoscaling",
         main="autoscaler",
+        shared=(("image", f"{base}.headGroupSpec.template.spec.containers[].image"),),
         adds={"resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}},
         inherits=(f"{base}.headGroupSpec.template.spec",),
     )
