@@ -16,7 +16,7 @@ from mlwarden.checks.answer import Answer
 from mlwarden.checks.text import clean, fill
 from mlwarden.checks.view import LISTS, Element, View
 from mlwarden.model.evidence import Facts
-from mlwarden.model.finding import Outcome
+from mlwarden.model.finding import Edit, Outcome
 from mlwarden.model.policy import Each, Expression, Fix, PolicySpec
 from mlwarden.model.workload import Json, Role
 from mlwarden.policy import CompiledPolicy
@@ -60,7 +60,7 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
         if answer.path not in failed:  # what several pods inherit is written once
             failed.add(answer.path)
             better = _debugged(element, view, spec, tried) if tried else ""
-            yield msgspec.structs.replace(answer, fix=better) if better else answer
+            yield msgspec.structs.replace(answer, fix=better, edit=None) if better else answer
 
 
 def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: cel.Program | None) -> Answer:
@@ -72,12 +72,14 @@ def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: 
     def filled(template: str) -> str:
         return fill(template, name=element.name, value=value, image=element.image, path=path)
 
+    edit = _edit(element, change) if change else None
     return Answer(
         outcome=Outcome.FAIL,
         element=element.path,
         path=path,
         message=filled(spec.message),
-        fix=_shown(element, change) if change else filled(spec.fix.text),
+        fix=patch.instruction(edit.patch, edit.path) if edit else filled(spec.fix.text),
+        edit=edit,
     )
 
 
@@ -136,14 +138,14 @@ def _unlimited(element: Element) -> Answer:
     )
 
 
-def _shown(element: Element, change: Mapping[str, Any]) -> str:
-    """The patch as a sentence about the place where it has to be written: what is inherited or patched is changed there."""
+def _edit(element: Element, change: Mapping[str, Any]) -> Edit:
+    """The patch at the place where it has to be written: what is inherited or patched is changed there."""
     if element.each is Each.POD and element.pod is not None and element.pod.bare:
         change = change.get("spec", change)
     called = {name: _called(element, name) for name in change}
     written = {_holder(element, leaf, called[leaf[0]]) for leaf in patch.leaves(change)}
     change = {called[name]: value for name, value in change.items()}
-    return patch.instruction(change, written.pop() if len(written) == 1 else element.path)
+    return Edit(path=written.pop() if len(written) == 1 else element.path, patch=change)
 
 
 def _called(element: Element, name: str) -> str:

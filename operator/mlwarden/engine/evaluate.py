@@ -22,7 +22,7 @@ from mlwarden.engine.waits import waits
 from mlwarden.errors import Error
 from mlwarden.model import reference as references
 from mlwarden.model.evidence import Facts
-from mlwarden.model.finding import Action, Finding, OnUnknown, Outcome, Severity, Verdict
+from mlwarden.model.finding import Action, Edit, Finding, OnUnknown, Outcome, Severity, Verdict
 from mlwarden.model.nodes import Nodes
 from mlwarden.model.policy import PROFILE_LABEL, Each, Settings
 from mlwarden.model.workload import Resource, Workload
@@ -70,6 +70,7 @@ def evaluate(
     findings += _not_in_force(workload, facts, settings, situation, broken or {})
     wanted = dict.fromkeys(unresolved)
     kept: list[Nodes] = []
+    edits: list[Edit] = []
     for compiled in policies:
         on_fail = compiled.action(facts.profile)
         if on_fail is None:
@@ -84,7 +85,9 @@ def evaluate(
                 continue
             if answer.wanted:
                 wanted[answer.wanted] = None
-            findings.append(_found(compiled, answer, workload.resource, on_fail, situation, platforms=platforms))
+            finding, edit = _found(compiled, answer, workload.resource, on_fail, situation, platforms=platforms)
+            findings.append(finding)
+            edits += [edit] if edit else ()
     findings += _predicted(workload, platforms, policies, facts, situation)
     pins = _pins(workload, facts, before)
     findings += waits(workload, facts, settings, pins) if holdable is None else ()
@@ -95,6 +98,7 @@ def evaluate(
         findings=tuple(findings),
         wanted=tuple(sorted(wanted)),
         pins=pins,
+        edits=tuple(edits),
         nodes=_kept_to(workload, facts, kept),
     )
 
@@ -111,17 +115,22 @@ def _predicted(
                 continue
             for answer in _answers(compiled, pod, facts, view):
                 if answer.outcome is Outcome.FAIL:
-                    finding = _found(compiled, answer, workload.resource, on_fail, situation, platforms=added)
+                    finding, _ = _found(compiled, answer, workload.resource, on_fail, situation, platforms=added)
                     yield msgspec.structs.replace(finding, path=path)
 
 
 def _found(
     compiled: CompiledPolicy, answer: Answer, resource: Resource, on_fail: Action, situation: Situation, *, platforms: Platforms
-) -> Finding:
-    """Returns the finding for an answer that is no Pass, by whose container it is about."""
+) -> tuple[Finding, Edit | None]:
+    """Returns the finding for an answer that is no Pass, by whose container it is about, and what a program could write about a refusal.
+
+    Nothing where the container may be the platform's: no author edits that.
+    """
     said, done = platforms.judged(compiled, answer, on_fail, situation)
     finding = _finding(compiled, said, resource, on_fail, situation)
-    return msgspec.structs.replace(finding, action=done) if done else finding
+    if done:
+        finding = msgspec.structs.replace(finding, action=done)
+    return finding, answer.edit if said is answer and finding.action == Action.DENY.value else None
 
 
 def _only_on(compiled: CompiledPolicy, answer: Answer, on_fail: Action, situation: Situation) -> tuple[Nodes, ...]:

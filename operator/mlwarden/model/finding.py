@@ -1,6 +1,8 @@
 """What one policy says about one place, and what all of them make together."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -92,6 +94,18 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     exception: str
 
 
+class Edit(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program could write to put one finding right; `fix` of the finding says the same in words.
+
+    Attributes:
+        path: JSON path of the mapping that is changed, from the root of the object; `""` for the object itself. It need not exist yet.
+        patch: an RFC 7386 merge patch.
+    """
+
+    path: str
+    patch: Mapping[str, Any]
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """All findings of a request and the decision they make.
 
@@ -101,6 +115,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         wanted: what evidence is missing, for the scanner's queue: a reference exactly as written, `name@digest` once resolved, or
             `signatures of name@digest`.
         pins: JSON path of an image string → its pinned form `name:tag@sha256:…`, for pods only.
+        edits: what a program could write about what is refused; each was tried on its element alone.
         nodes: where a new pod is to be kept, because elsewhere it would run what was not judged; None for anywhere, or where it is already.
     """
 
@@ -108,6 +123,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     wanted: tuple[str, ...] = ()
     pins: dict[str, str] = {}
+    edits: tuple[Edit, ...] = ()
     nodes: Nodes | None = None
 
     @property
