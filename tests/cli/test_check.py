@@ -91,13 +91,49 @@ def test_strict_makes_missing_evidence_a_failure(run: Run) -> None:
 def test_the_json_contract_has_exactly_these_fields(run: Run) -> None:
     write(pod=POD)
     done = run("pod.yaml", "--profile", "production", "--output", "json")
-    assert list(done.report) == ["verdict", "findings"]
+    assert list(done.report) == ["verdict", "findings", "notes", "objects", "unread", "leftOut", "totals"]
     assert done.report["verdict"] == "Deny"
+    place = ["file", "line"]
     for finding in done.report["findings"]:
-        assert list(finding) == ["policy", "outcome", "action", "severity", "resource", "path", "message", "why", "fix", "exception"]
+        assert list(finding) == [
+            "policy",
+            "outcome",
+            "action",
+            "severity",
+            "resource",
+            "path",
+            "message",
+            "why",
+            "fix",
+            "exception",
+            *place,
+        ]
         assert finding["resource"] == {"apiVersion": "v1", "kind": "Pod", "namespace": "team", "name": "trainer"}
         assert finding["outcome"] in {"Pass", "Fail", "Unknown", "Excepted"}
         assert finding["action"] in {"Deny", "Hold", "Warn", "Audit"}
+        assert (finding["file"], finding["line"]) == ("pod.yaml", 2)
+    (one,) = done.report["objects"]
+    assert one == {
+        "file": "pod.yaml",
+        "line": 2,
+        "rendered": "",
+        "resource": {"apiVersion": "v1", "kind": "Pod", "namespace": "team", "name": "trainer"},
+        "standing": "sent",
+        "verdict": "Deny",
+    }
+    assert list(done.report["totals"]) == [
+        "objects",
+        "denied",
+        "held",
+        "admitted",
+        "warned",
+        "judgedByPods",
+        "withoutNamespace",
+        "notUnderstood",
+        "neverGoverned",
+        "unread",
+        "leftOut",
+    ]
 
 
 def test_json_says_hold_where_evidence_is_missing(run: Run) -> None:
@@ -218,7 +254,7 @@ def test_standard_input_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{POD}---\n{GOOD}".encode())))
     done = run("-", "--profile", "production")
     assert "2 objects: " in done.out
-    assert "standard input (document 1): Pod team/trainer" in done.out
+    assert "  denied   standard input:2: Pod team/trainer: " in done.out
 
 
 def test_lists_are_their_items(run: Run) -> None:

@@ -53,7 +53,7 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
         f"{{apiVersion: v1, kind: Pod, metadata: {{name: p{n}}}, spec: {{hostPID: true, containers: [{{}}]}}}}" for n in range(500)
     )
     (tmp_path / "pods.yaml").write_text(pods)
-    command = [sys.executable, "-m", "mlwarden.cli.main", "check", str(tmp_path / "pods.yaml")]
+    command = [sys.executable, "-m", "mlwarden.cli.main", "check", "--verbose", str(tmp_path / "pods.yaml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -52,7 +52,7 @@ def test_a_base_is_judged_through_the_overlays_that_use_it(run: Run) -> None:
     write(all__base__kustomization_y="resources: [pod.yaml]\n", all__base__pod_y=POD)
     write(all__prod__kustomization_y="resources: [../base]\nnamespace: prod\n")
     write(all__test__kustomization_y="resources: [../base]\nnamespace: test\n")
-    done = run("all")
+    done = run("all", "--verbose")
     assert "2 objects: 2 denied" in done.out
     assert "Pod prod/trainer is refused" in done.out
     assert "Pod test/trainer is refused" in done.out
@@ -177,7 +177,7 @@ class TestWhoUsesWhat:
         )
         write(all__unused_y=POD.replace("trainer", "unused"), all__more__other_y=POD.replace("trainer", "other"))
         write(all__sub__kustomization_y="resources: [pod.yaml]\nnamePrefix: sub-\n", all__sub__pod_y=POD)
-        done = run("all")
+        done = run("all", "--verbose")
         assert "not read, beside a kustomization that does not use it: all/unused.yaml" in done.err
         for name in ("trainer", "two", "other", "sub-trainer"):
             assert f"Pod {name} is refused" in done.out
@@ -202,7 +202,7 @@ class TestWhoUsesWhat:
         write(all__base__kustomization_y="resources: [pod.yaml]\nnamePrefix: base-\n", all__base__pod_y=POD)
         write(all__prod__kustomization_y=f"resources: [../base, own.yaml]\npatches: [{{path: patch.yaml}}]\n{wrong}\n")
         write(all__prod__own_y=POD.replace("trainer", "own"), all__prod__patch_y=POD.replace("trainer", "patch"))
-        done = run("all")
+        done = run("all", "--verbose")
         assert done.code == 2
         assert "read by itself, because what uses it cannot be built: all/base, all/prod/own.yaml" in done.err
         assert "Pod base-trainer is refused" in done.out

@@ -10,20 +10,23 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlwarden import policy
-from mlwarden.cli import exits, manifests, online, printing, render, rules, terminal
+from mlwarden.cli import exits, jsonstream, junit, manifests, online, printing, render, report, rules, sarif, terminal
 from mlwarden.cli.folders import Problem
 from mlwarden.cli.judging import Input, Judge, Judged, Tally
 from mlwarden.cli.online import Collection
 from mlwarden.cli.rules import Policies
 from mlwarden.cli.spill import Spill
+from mlwarden.cli.summary import Summary
+from mlwarden.errors import InputError
 from mlwarden.model.policy import Settings
 from mlwarden.policy.images import demanded, excuses
 
+_VERBOSE = "--verbose says of each where, why and what helps"
 _UNDECIDED = "which registries are trusted is not decided here: --trusted-registry PREFIX, or --policies with those of the cluster"
 
 
@@ -43,23 +46,59 @@ def main(argv: Sequence[str]) -> int:
 
 def _told(given: Input, judged: Spill[Judged], compiled: Policies, options: argparse.Namespace) -> int:
     """Prints everything and returns the exit code."""
+    if not judged and not given.problems:
+        given.take([Problem(source="input", error=InputError(f"nothing to check in {', '.join(options.paths)}"))])
     tally = Tally()
     tally.count_input(given)
-    for item in judged:
-        tally.count(item)
-    printing.complaints(given.problems)
-    printing.left_out(given.asides)
-    if not tally.total and not tally.problems:
-        terminal.say(f"nothing to check in {', '.join(options.paths)}", to=sys.stderr)
-        return exits.UNREADABLE
-    if options.output == "json":
-        terminal.say_json(printing.report(judged))
-    else:
-        if any(each.name == policy.TRUSTED_REGISTRIES and policy.not_compiled(each.policy) for each in compiled.compiled):
-            terminal.say(_UNDECIDED)
-        printing.told(judged)
-        printing.totals(tally)
+    with contextlib.closing(Summary(everything=options.verbose)) as summary, contextlib.ExitStack() as kept:
+        for item in judged:
+            tally.count(item)
+            summary.add(item)
+        printing.complaints(given.problems)
+        printing.left_out(given.asides)
+        unread = kept.enter_context(contextlib.closing(_unread(given, strict=options.strict_input)))
+        match options.output:
+            case "json":
+                _write(jsonstream.chunks(report.report(judged, given.problems, given.asides, tally)))
+            case "sarif":
+                _write(jsonstream.chunks(sarif.sarif(judged, unread, given.asides)))
+            case "junit":
+                _write(junit.junit(judged, unread))
+            case _:
+                _text(judged, summary, compiled, verbose=options.verbose)
+                printing.totals(tally)
     return exits.code(tally, strict=options.strict, strict_input=options.strict_input)
+
+
+def _text(judged: Spill[Judged], summary: Summary, compiled: Policies, *, verbose: bool) -> None:
+    """Prints the summary, and what the cluster would say: of everything, or where that is about one object alone."""
+    if any(each.name == policy.TRUSTED_REGISTRIES and policy.not_compiled(each.policy) for each in compiled.compiled):
+        terminal.say(_UNDECIDED)
+    printing.summed_up(summary)
+    if verbose:
+        printing.told(judged)
+    elif summary.only:
+        printing.told([summary.only])
+    elif summary.told:
+        terminal.say(_VERBOSE)
+
+
+def _unread(given: Input, *, strict: bool) -> Spill[Problem]:
+    """What a program is told that was not read: with `--strict-input` also what is no manifest, because the exit code says the same."""
+    if not strict:
+        return given.problems
+    unread: Spill[Problem] = Spill()
+    for problem in given.problems:
+        unread.append(problem)
+    for aside in given.asides:
+        if aside.why.is_strict:
+            unread.append(Problem(source=aside.source, line=aside.line, within=aside.within, error=InputError(aside.why.value)))
+    return unread
+
+
+def _write(chunks: Iterable[str]) -> None:
+    sys.stdout.writelines(chunks)
+    sys.stdout.flush()
 
 
 async def _judged(given: Input, compiled: Policies, options: argparse.Namespace) -> Spill[Judged]:
@@ -126,7 +165,13 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         metavar="GLOB",
         help="leave this out of folders, written as in .gitignore and as the lines of .mlwardenignore; may be repeated",
     )
-    parser.add_argument("--output", choices=["text", "json"], default="text", help="text (default) or json, a stable contract")
+    parser.add_argument(
+        "--output",
+        choices=["text", "json", "sarif", "junit"],
+        default="text",
+        help="text (default), json (a stable contract), sarif (2.1.0) or junit (XML)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="after the summary, all that the cluster would say of each object")
     online.add_options(parser)
     parser.add_argument(
         "--trusted-registry",

@@ -54,6 +54,12 @@ class Aside(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     why: Why
     line: int = 0
+    within: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file, as somebody would open it."""
+        return self.within or self.source
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,11 +69,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         source: where, as it is shown.
         error: why.
         line: the line of the document in its file, from 1; 0 for the whole.
+        within: the file, where `source` is a part of one.
     """
 
     source: str
     error: Error
     line: int = 0
+    within: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file, as somebody would open it."""
+        return self.within or self.source
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,9 +18,10 @@ from mlwarden.cli.folders import Aside, Problem
 from mlwarden.cli.manifests import Manifest, Origin
 from mlwarden.cli.rules import Policies
 from mlwarden.cli.spill import Spill
+from mlwarden.engine import messages
 from mlwarden.evidence import Known
 from mlwarden.model.evidence import Facts
-from mlwarden.model.finding import Decision, Outcome, Verdict
+from mlwarden.model.finding import Decision, Finding, Outcome, Verdict
 from mlwarden.model.limits import Defaults
 from mlwarden.model.policy import PROFILE_LABEL, Each, Settings
 from mlwarden.model.workload import Json, Resource, Workload
@@ -51,6 +52,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     def decision(self) -> Decision | None:
         """What the cluster would do with it or, where it judges the pods alone, with them; None where that is not known or not asked."""
         return self.verdict.decision if self.verdict and self.standing not in {Standing.CLUSTER, Standing.EXEMPT} else None
+
+    @property
+    def told(self) -> list[Finding]:
+        """What a person should know, each finding once, the worst first: not what is good, nor what is only recorded."""
+        found = messages.told(self.verdict) if self.verdict else []
+        return list({(each.policy, each.path, each.message): each for each in reversed(found)}.values())[::-1]
 
 
 @dataclass(kw_only=True)
@@ -133,6 +140,16 @@ class Tally:
     def standing(self, standing: Standing) -> int:
         """Returns of how many objects the cluster does this."""
         return sum(count for (each, _), count in self.objects.items() if each is standing)
+
+    @property
+    def not_understood(self) -> int:
+        """Of how many objects nobody knows whether they run anything."""
+        return self.objects[Standing.UNKNOWN, None] + self.objects[Standing.UNKNOWN, Decision.ADMIT]
+
+    @property
+    def worst(self) -> Decision:
+        """What is said of the worst object."""
+        return next((each for each in (Decision.DENY, Decision.HOLD) if any(said is each for _, said in self.objects)), Decision.ADMIT)
 
     @property
     def total(self) -> int:

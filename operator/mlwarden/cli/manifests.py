@@ -197,7 +197,7 @@ class _Reader:
                 raise part.error
             found = documents.read(part.text(), first=part.line, keep=_packed)
         except InputError as error:
-            yield Problem(source=self._where(part, label, part.line), error=_template(part, error), line=part.line)
+            yield Problem(source=self._where(part, label, part.line), error=_template(part, error), line=part.line, within=self._file)
             return
         span = (0, 0) if self._tool else (part.start, part.end)
         for index, (line, document) in enumerate(found, 1):
@@ -230,7 +230,7 @@ class _Reader:
         items = document.get("items")
         if not isinstance(items, list):
             if kind == "List" and items is not None:
-                yield Problem(source=origin.label, error=InputError("items of a List is not a list"), line=origin.line)
+                yield Problem(source=origin.label, error=InputError("items of a List is not a list"), line=origin.line, within=origin.file)
             elif kind != "List" or version != "v1":
                 yield Manifest(origin=origin, object=document, size=size)
             return
@@ -249,7 +249,7 @@ class _Reader:
         """What stands in a list of objects has to be an object."""
         for found in self._flat(origin, item, size):
             if isinstance(found, Aside):
-                yield Problem(source=origin.label, error=_not_an_object(item), line=origin.line)
+                yield Problem(source=origin.label, error=_not_an_object(item), line=origin.line, within=origin.file)
             else:
                 yield found
 
@@ -258,8 +258,8 @@ class _Reader:
         said = [isinstance(document, dict) and isinstance(document.get(field), str) for field in ("apiVersion", "kind")]
         halves = any(said) and not all(said)
         if self._explicit or halves:
-            return Problem(source=origin.label, error=_not_an_object(document), line=origin.line)
-        return Aside(source=origin.label, why=Why.NO_MANIFEST, line=origin.line)
+            return Problem(source=origin.label, error=_not_an_object(document), line=origin.line, within=origin.file)
+        return Aside(source=origin.label, why=Why.NO_MANIFEST, line=origin.line, within=origin.file)
 
 
 def _not_an_object(document: Json) -> InputError:

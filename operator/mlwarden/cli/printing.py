@@ -1,52 +1,42 @@
 """What `mlwarden check` prints about what it judged."""
 
-import os
 import sys
 from collections.abc import Iterable
-
-import msgspec
 
 from mlwarden import engine
 from mlwarden.checks.text import clean
 from mlwarden.cli import terminal
 from mlwarden.cli.folders import Aside, Problem, Why
 from mlwarden.cli.judging import CLUSTER_PROFILE, Judged, Tally
+from mlwarden.cli.summary import State, Summary
 from mlwarden.engine import messages
+from mlwarden.engine.actions import HOLD
 from mlwarden.model.finding import Decision, Finding, Verdict
 from mlwarden.workloads import Standing
 
 _RED, _YELLOW, _GREEN, _DIM = "\033[31m", "\033[33m", "\033[32m", "\033[2m"
-_WORST = (Decision.ADMIT, Decision.HOLD, Decision.DENY)
+_STATES = {State.DENIED: _RED, State.HELD: _YELLOW, State.UNKNOWN: _YELLOW, State.NOTED: _DIM}
 _OF_ITS_PODS = "the cluster judges the pods of this object, not the object; its answer to them:"
 _NAMED = 5
 """Paths that are named of those that were left out for one reason."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON contract of `--output json`."""
-
-    verdict: Decision
-    findings: tuple[Finding, ...]
-
-
-def report(judged: Iterable[Judged]) -> Report:
-    """Returns the verdict over everything and all findings, in the order of the input, each object's worst first."""
-    worst = Decision.ADMIT
-    findings: list[Finding] = []
-    for item in judged:
-        if item.verdict is not None and item.decision is not None:
-            worst = max(worst, item.decision, key=_WORST.index)
-            findings += item.verdict.findings
-    return Report(verdict=worst, findings=tuple(findings))
+def summed_up(summary: Summary) -> None:
+    """Prints the summary, and a blank line after it."""
+    lines = 0
+    for lines, line in enumerate(summary.lines(), 1):  # noqa: B007 -- how many there were
+        terminal.say(line.text, tint=_STATES.get(line.state, "") if line.state and terminal.coloured() else "")
+    if lines:
+        terminal.say("")
 
 
 def text(item: Judged) -> str:
-    """Returns what the cluster would answer about one object: the refusal, or its warnings as kubectl prints them."""
+    """Returns what the cluster would answer about one object: the refusal, or its warnings as kubectl prints them; each finding once."""
     name = messages.named(item.resource)
     if item.standing is Standing.EXEMPT:
         return f"{name} is not judged: its namespace is never governed"
     if item.standing is Standing.CLUSTER:
-        lines = messages.every(item.verdict) if item.verdict else []
+        lines = messages.every(item.told)
         found = f"; {CLUSTER_PROFILE} finds in them:" if lines else ""
         return "\n".join(
             [f"{name} has no namespace and is not judged: its pods are, where they are made{found}", *(f"  {line}" for line in lines)]
@@ -62,8 +52,8 @@ def told(judged: Iterable[Judged]) -> None:
     for item in judged:
         if said := text(item):
             tint = {Decision.DENY: _RED, Decision.HOLD: _YELLOW}.get(item.decision, _DIM) if item.decision else _DIM
-            terminal.say(f"{clean(item.origin.label)}: {messages.named(item.resource)}", tint=tint if _colour() else "")
-            terminal.say("\n".join((said, *(f"  {line}" for line in _more(item)), "")))
+            terminal.say(f"{clean(item.origin.label)}: {messages.named(item.resource)}", tint=tint if terminal.coloured() else "")
+            terminal.say("\n".join((said, *(f"  {line}" for line in _others(item)), "")))
 
 
 def totals(tally: Tally) -> None:
@@ -78,13 +68,13 @@ def totals(tally: Tally) -> None:
         (tally.standing(Standing.EXEMPT), "in namespaces that are never governed"),
         (tally.by_pods, "judged by their pods alone"),
         (tally.standing(Standing.CLUSTER), "without a namespace, judged where their pods are made"),
-        (tally.objects[Standing.UNKNOWN, None] + tally.objects[Standing.UNKNOWN, Decision.ADMIT], "of kinds that are not understood"),
+        (tally.not_understood, "of kinds that are not understood"),
         (tally.problems, "not read"),
     ):
         if count:
             parts.append(f"{count} {what}")
     tint = _RED if denied or tally.problems else _GREEN
-    terminal.say(f"{tally.total} object{'' if tally.total == 1 else 's'}: {', '.join(parts)}", tint=tint if _colour() else "")
+    terminal.say(f"{tally.total} object{'' if tally.total == 1 else 's'}: {', '.join(parts)}", tint=tint if terminal.coloured() else "")
 
 
 def complaints(problems: Iterable[Problem]) -> None:
@@ -110,17 +100,18 @@ def left_out(asides: Iterable[Aside]) -> None:
 def _answer(item: Judged, verdict: Verdict) -> str:
     if verdict.decision is Decision.DENY:
         return engine.refusal(verdict, item.resource)
-    return "\n".join(f"Warning: {line}" for line in engine.warnings(verdict))
+    return "\n".join(line for finding in item.told for line in _warning(finding))
 
 
-def _more(item: Judged) -> list[str]:
-    """What the cluster's answer only counts: every finding, where there is more than the one that a refusal shows."""
-    lines = messages.every(item.verdict) if item.verdict and item.decision is not None else []
-    refused = item.decision is Decision.DENY
-    if not lines or (refused and sum(not line.startswith(" ") for line in lines) == 1):
-        return []
-    return ["every finding, and what helps:", *(f"  {line}" for line in lines)]
+def _others(item: Judged) -> list[str]:
+    """What a refusal only counts: every finding but the one that it shows."""
+    found = item.told[1:] if item.decision is Decision.DENY else []
+    return ["all others, and what helps:", *(f"  {line}" for line in messages.every(found))] if found else []
 
 
-def _colour() -> bool:
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+def _warning(finding: Finding) -> list[str]:
+    """As kubectl prints it, but whole, and what helps."""
+    held = "held, " if finding.action == HOLD else ""
+    where = f" ({clean(finding.path, 200)})" if finding.path else ""
+    helps = [f"  fix: {clean(finding.fix)}"] if finding.fix else []
+    return [f"Warning: {held}{finding.policy}: {clean(finding.message)}{where}", *helps]

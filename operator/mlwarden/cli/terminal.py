@@ -4,6 +4,7 @@ What is foreign is bounded and stripped of passwords where it is put into a sent
 here nothing leaves that a terminal would obey: escapes and other controls, changes of direction, invisible characters, lone surrogates.
 """
 
+import os
 import sys
 from typing import Any, TextIO
 
@@ -31,9 +32,19 @@ def complain(where: str, error: Error) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Prints the value as JSON that a terminal shows and a program reads: what is unprintable can only be in strings, and is escaped."""
+    """Prints the value as JSON that a terminal shows and a program reads."""
+    sys.stdout.write(f"{json_text(value)}\n")
+
+
+def json_text(value: Any) -> str:
+    """Returns the value as JSON of several lines; what is unprintable can only be in strings, and is escaped."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    sys.stdout.write("\n".join("".join(map(_json_escape, line)) for line in text.split("\n")) + "\n")
+    return "\n".join(line if line.isprintable() else "".join(map(_json_escape, line)) for line in text.split("\n"))
+
+
+def coloured() -> bool:
+    """Whether standard output is a terminal whose user wants colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _json_escape(char: str) -> str:

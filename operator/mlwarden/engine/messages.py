@@ -26,6 +26,11 @@ _TOLD = frozenset({Action.DENY.value, HOLD, Action.WARN.value})
 _GOOD = frozenset({Outcome.PASS, Outcome.EXCEPTED})
 
 
+def told(verdict: Verdict) -> list[Finding]:
+    """Returns what a person should know: not what is good, nor what is only recorded."""
+    return [finding for finding in verdict.findings if finding.action in _TOLD and finding.outcome not in _GOOD]
+
+
 def refusal(verdict: Verdict, resource: Resource, *, again: str = "") -> str:
     """Returns the teaching text: the worst finding in at most six lines, then one line that counts the rest.
 
@@ -34,10 +39,10 @@ def refusal(verdict: Verdict, resource: Resource, *, again: str = "") -> str:
         resource: what was judged.
         again: when it is worth trying again, where it is.
     """
-    told = _told(verdict)
-    if not told:
+    found = told(verdict)
+    if not found:
         return f"{named(resource)} is admitted"
-    worst, *rest = told
+    worst, *rest = found
     lines = [
         f"{named(resource)} is {_DONE[verdict.decision]} by {worst.policy} ({worst.severity.value}): {clean(worst.message)}",
         f"  where:     {clean(worst.path, 300) or 'the object as a whole'}",
@@ -55,7 +60,7 @@ def refusal(verdict: Verdict, resource: Resource, *, again: str = "") -> str:
 def warnings(verdict: Verdict) -> list[str]:
     """Returns what the person is told although nothing is refused: one line each, the worst first, at most `WARNINGS` of them."""
     places: dict[str, list[str]] = {}
-    for finding in _told(verdict):
+    for finding in told(verdict):
         if finding.action != Action.DENY.value:
             line = f"{'held, ' if finding.action == HOLD else ''}{finding.policy}: {clean(finding.message)}"
             places.setdefault(line, []).append(clean(finding.path, 100))
@@ -66,10 +71,10 @@ def warnings(verdict: Verdict) -> list[str]:
     return shown
 
 
-def every(verdict: Verdict) -> list[str]:
-    """Returns two lines for every finding that is told: what and where, and what helps. For a reader with a screen, not for a refusal."""
+def every(findings: Iterable[Finding]) -> list[str]:
+    """Returns two lines for every finding: what and where, and what helps. For a reader with a screen, not for a refusal."""
     lines = []
-    for finding in _told(verdict):
+    for finding in findings:
         where = f" ({clean(finding.path, 200)})" if finding.path else ""
         lines.append(f"{_WHAT[finding.action]} {finding.policy}: {clean(finding.message)}{where}")
         if finding.fix:
@@ -79,10 +84,10 @@ def every(verdict: Verdict) -> list[str]:
 
 def held(verdict: Verdict, *, refused: str = "Not released") -> str:
     """Returns one line for an Event: why a pod waits, or why it will not be released (or what is said of it instead)."""
-    told = [finding for finding in _told(verdict) if finding.action in (Action.DENY.value, HOLD)]
-    if not told:
+    found = [finding for finding in told(verdict) if finding.action in (Action.DENY.value, HOLD)]
+    if not found:
         return "nothing holds it"
-    worst, *rest = told
+    worst, *rest = found
     what = refused if worst.action == Action.DENY.value else "Held"
     where = f" ({clean(worst.path, 200)})" if worst.path else ""
     more = f"; {_counted(rest)}" if rest else ""
@@ -108,10 +113,6 @@ def audit(verdict: Verdict) -> dict[str, str]:
 def named(resource: Resource) -> str:
     """Returns `Pod team/trainer`, safe to print."""
     return clean(str(resource), 400)
-
-
-def _told(verdict: Verdict) -> list[Finding]:
-    return [finding for finding in verdict.findings if finding.action in _TOLD and finding.outcome not in _GOOD]
 
 
 def _counted(rest: Sequence[Finding]) -> str:
