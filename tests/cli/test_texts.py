@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlwarden.cli import texts
@@ -20,6 +20,7 @@ PIECES = [
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(raw=b"---# only a comment\n", block=1)
 @given(raw=st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join), block=st.sampled_from([1, 2, 3, 7, 1000]))
 def test_documents_apart_are_the_documents_of_the_whole(raw: bytes, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "_BLOCK", block)

@@ -23,7 +23,8 @@ LARGEST_DOCUMENT = 64 * 1024 * 1024
 
 _BLOCK = 256 * 1024
 _BOUNDARY = re.compile(rb"^---(?=[ \t\r\n])|^\.\.\.[ \t]*(?:#[^\n]*)?\r?\n", re.MULTILINE)
-_NOTHING = re.compile(rb"(?:(?:---|\.\.\.)?[ \t\r]*(?:#[^\n]*)?\n|%[^\n]*\n)*(?:---|\.\.\.)?[ \t\r]*(?:#[^\n]*)?")
+_BARE = rb"(?:(?:---|\.\.\.)(?=[ \t\r\n]|\Z))?[ \t\r]*(?:#[^\n]*)?"  # ---# is a word
+_NOTHING = re.compile(rb"(?:%s\n|%%[^\n]*\n)*%s" % (_BARE, _BARE))
 """Comments, markers and directives, which kubectl does not read either."""
 _BOM = b"\xef\xbb\xbf"
 _MARKER = 8
