@@ -190,6 +190,22 @@ class TestWhatIsNoManifest:
         assert "not read, no manifest: all/package.json, all/patch.yaml, all/values.yaml" in done.err
         assert "1 object: " in done.out
 
+    @pytest.mark.parametrize("text", ["site: !ENV NAME\n", "a: 1\na: 2\n", "- !Ref x\n", "a: {kind: 1, kind: 2}\n"])
+    def test_is_what_says_neither_apiversion_nor_kind_whatever_else_it_says(self, run: Run, text: str) -> None:
+        write(all__pod=GOOD, all__site=text)
+        done = run("all")
+        assert done.code == 0
+        assert "not read, no manifest: all/site.yaml" in done.err
+        assert run("all/site.yaml").code == 2
+
+    @pytest.mark.parametrize(
+        "key",
+        ["kind", '"k\\x69nd"', "!!str kind", "? kind\n", "<<: *a\nx", "&a *b", "apiVersion", "? {kind: Pod}\n", "? [kind]\n", "*kind "],
+    )
+    def test_is_not_what_may_say_one_of_them(self, run: Run, key: str) -> None:
+        write(all__pod=GOOD, all__hidden=f"x: !no {{}}\n{key}: Pod\n")
+        assert run("all").code == 2
+
     def test_is_an_error_with_strict_input(self, run: Run) -> None:
         write(all__pod=GOOD, all__values="replicas: 3\n")
         assert run("all", "--strict-input").code == 2

@@ -18,6 +18,7 @@ from mlwarden.cli import folders, ignore, render, texts
 from mlwarden.cli.folders import Aside, Item, Problem, Tool, Why
 from mlwarden.errors import Error, InputError
 from mlwarden.model import documents
+from mlwarden.model.outline import may_be_object
 from mlwarden.model.workload import Json
 
 STDIN = "-"
@@ -192,12 +193,17 @@ class _Reader:
     def _part(self, part: texts.Part, number: int) -> Iterator[Manifest | Problem | Aside]:
         """One document; `number` counts from 1, and is 0 for one that is alone."""
         label = f"{self._label} (document {number})" if number else self._label
+        text = ""
         try:
             if part.error is not None:
                 raise part.error
-            found = documents.read(part.text(), first=part.line, keep=_packed)
+            text = part.text()
+            found = documents.read(text, first=part.line, keep=_packed)
         except InputError as error:
-            yield Problem(source=self._where(part, label, part.line), error=_template(part, error), line=part.line, within=self._file)
+            if text and not self._explicit and not may_be_object(text):
+                yield Aside(source=label, why=Why.NO_MANIFEST, line=part.line, within=self._file)
+            else:
+                yield Problem(source=self._where(part, label, part.line), error=_template(part, error), line=part.line, within=self._file)
             return
         span = (0, 0) if self._tool else (part.start, part.end)
         for index, (line, document) in enumerate(found, 1):
