@@ -206,6 +206,13 @@ class TestWhatIsNoManifest:
         write(all__pod=GOOD, all__hidden=f"x: !no {{}}\n{key}: Pod\n")
         assert run("all").code == 2
 
+    @pytest.mark.parametrize(
+        "half", ["kind: discovery#restDescription\n", "kind: 3\n", "apiVersion: latest\n", "kind: ''\napiVersion: ''\n"]
+    )
+    def test_is_what_has_a_word_of_that_name_for_something_else(self, run: Run, half: str) -> None:
+        write(all__pod=GOOD, all__half=half)
+        assert run("all").code == 0
+
     def test_is_an_error_with_strict_input(self, run: Run) -> None:
         write(all__pod=GOOD, all__values="replicas: 3\n")
         assert run("all", "--strict-input").code == 2

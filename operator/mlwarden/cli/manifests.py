@@ -25,6 +25,8 @@ STDIN = "-"
 _STDIN = "standard input"
 _TEMPLATE = re.compile(rb"^[ \t]*(?:-[ \t]+)*(?:\{[{%]|<%)|:[ \t]+\{[{%]|<%", re.MULTILINE)
 """What a template has where YAML cannot; in a text or behind a word it is a word like others, and Argo's own."""
+_HALVES = {"apiVersion": re.compile(r"([a-z0-9.-]+/)?v[0-9]\w*"), "kind": re.compile(r"[A-Z][A-Za-z0-9]*")}
+"""What they look like in a manifest; `kind: discovery#restDescription` is of something else."""
 _CHART_SOURCE = re.compile(rb"^# Source: [^/\n]+/([^\n]+?)\r?$", re.MULTILINE)
 """Helm's comment on each document: the chart's name and the file in it."""
 
@@ -261,11 +263,14 @@ class _Reader:
 
     def _no_manifest(self, origin: Origin, document: Json) -> Problem | Aside:
         """Something that no cluster would take: an error where a manifest was to be, or where it half is one."""
-        said = [isinstance(document, dict) and isinstance(document.get(field), str) for field in ("apiVersion", "kind")]
-        halves = any(said) and not all(said)
-        if self._explicit or halves:
+        said = [isinstance(document, dict) and _says(document.get(field), how) for field, how in _HALVES.items()]
+        if self._explicit or any(said):
             return Problem(source=origin.label, error=_not_an_object(document), line=origin.line, within=origin.file)
         return Aside(source=origin.label, why=Why.NO_MANIFEST, line=origin.line, within=origin.file)
+
+
+def _says(value: Json, how: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and bool(how.fullmatch(value))
 
 
 def _not_an_object(document: Json) -> InputError:
