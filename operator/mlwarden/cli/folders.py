@@ -47,6 +47,11 @@ class Why(StrEnum):
         """Whether somebody who wants everything read (`--strict-input`) is told by the exit code."""
         return self not in {Why.IGNORED, Why.HIDDEN, Why.LIBRARY, Why.ALONE}
 
+    @property
+    def said(self) -> str:
+        """The same as a sentence about a path."""
+        return self.value if self is Why.ALONE else f"not read, {self.value}"
+
 
 class Aside(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was not read, or not as manifests, and is no error: counted and said."""

@@ -93,8 +93,7 @@ def left_out(asides: Iterable[Aside]) -> None:
             named.setdefault(aside.why, []).append(clean(aside.source, 200))
     for why, paths in named.items():
         more = f" and {counts[why] - len(paths)} more" if counts[why] > len(paths) else ""
-        said = why.value if why is Why.ALONE else f"not read, {why.value}"
-        terminal.say(f"{said}: {', '.join(paths)}{more}", to=sys.stderr)
+        terminal.say(f"{why.said}: {', '.join(paths)}{more}", to=sys.stderr)
 
 
 def _answer(item: Judged, verdict: Verdict) -> str:

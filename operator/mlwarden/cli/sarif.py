@@ -39,7 +39,7 @@ def sarif(judged: Iterable[Judged], problems: Spill[Problem], asides: Iterable[A
     index = {name: number for number, name in enumerate(rules)}
     unread = chain(
         (_notification("error", each.file, each.line, each.error.message) for each in problems),
-        (_notification("note", each.file, each.line, f"not read: {each.why.value}") for each in asides),
+        (_notification("note", each.file, each.line, each.why.said) for each in asides),
     )
     run = {
         "tool": {"driver": {"name": "mlwarden", "version": __version__, "rules": map(_rule, rules.values())}},
