@@ -641,6 +641,13 @@ KINDS: tuple[Kind, ...] = (
         ),
     ),
     _row("triggers.tekton.dev", "TriggerTemplate", "triggertemplates", *_objects("spec.resourcetemplates[]")),
+    _row(
+        "triggers.tekton.dev",
+        "EventListener",
+        "eventlisteners",
+        *_templates("spec.resources.kubernetesResource.spec.template", partial=Partial.POD),  # the controller says the image
+        scale=("spec.resources.kubernetesResource.replicas",),
+    ),
     _row("workload.codeflare.dev", "AppWrapper", "appwrappers", *_objects("spec.components[].template"), scale=("spec.suspend",)),
     _row(
         "keda.sh",
@@ -666,6 +673,13 @@ KINDS: tuple[Kind, ...] = (
     _row("argoproj.io", "WorkflowTemplate", "workflowtemplates", *_argo("spec")),
     _row("argoproj.io", "ClusterWorkflowTemplate", "clusterworkflowtemplates", *_argo("spec"), namespaced=False),
     _row("argoproj.io", "CronWorkflow", "cronworkflows", *_argo("spec.workflowSpec"), scale=("spec.suspend",)),
+    _row(
+        "disaggregatedset.x-k8s.io",
+        "DisaggregatedSet",
+        "disaggregatedsets",
+        *_templates(*_below("spec.roles[].spec.leaderWorkerTemplate", "leaderTemplate", "workerTemplate")),
+        scale=("spec.slices", "spec.roles[].scaling", "spec.roles[].spec.replicas"),
+    ),
     _row("argoproj.io", "Rollout", "rollouts", *_templates("spec.template"), scale=("spec.replicas", "spec.paused", "spec.restartAt")),
     _row("argoproj.io", "Experiment", "experiments", *_templates("spec.templates[].template"), scale=("spec.templates[].replicas",)),
     _row("argoproj.io", "AnalysisTemplate", "analysistemplates", *_templates(_ANALYSIS)),
@@ -783,6 +797,10 @@ KINDS: tuple[Kind, ...] = (
     ),
     _row(_VLLM, "VLLMRouter", "vllmrouters", _vllm(), scale=("spec.replicas",)),
     _row(_VLLM, "CacheServer", "cacheservers", _vllm(), scale=("spec.replicas",)),
+    *(
+        _row("apps.nvidia.com", f"Nemo{kind}", f"nemo{kind.lower()}s", _nim("spec"), scale=("spec.replicas", "spec.scale"))
+        for kind in ("Customizer", "Datastore", "Entitystore", "Evaluator", "Guardrail")
+    ),
     _row("apps.nvidia.com", "NIMService", "nimservices", _nim("spec"), scale=("spec.replicas", "spec.scale")),
     _row("apps.nvidia.com", "NIMPipeline", "nimpipelines", _nim("spec.services[].spec"), scale=("spec.services[].spec.replicas",)),
     _row(
