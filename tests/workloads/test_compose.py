@@ -47,6 +47,15 @@ def test_each_field_is_where_it_is_written() -> None:
     assert pod.spec["containers"] == [main.body, log.body, metrics.body]
 
 
+def test_argo_calls_a_steps_container_main_whatever_it_is_called() -> None:
+    """workflowpod.go: only the containers of a container set keep their names, and a patch is merged by these."""
+    named = {"name": "t", "container": {"name": "mine", "image": IMAGE}, "podSpecPatch": "containers: [{name: main, tty: true}]"}
+    listed = {"name": "s", "containerSet": {"containers": [{"name": "mine", "image": IMAGE}]}}
+    one, other = (pod.containers for pod in pods({"templates": [named, listed]}))
+    assert [(each.name, each.body) for each in one] == [("main", {"name": "main", "image": IMAGE, "tty": True})]
+    assert [each.name for each in other] == ["mine"]
+
+
 @pytest.mark.parametrize("count", [10, 3000])
 def test_what_many_templates_inherit_is_merged_within_a_budget_and_left_to_the_pods_beyond_it(count: int) -> None:
     patch = {"containers": [{"name": f"more-{index}", "image": "docker.io/miner/x:1"} for index in range(100)], "hostPID": True}

@@ -212,9 +212,10 @@ class _Making:
         if self.place.adds:
             body = merge.laid(self.place.adds, body)
         imageless = bool(self.place.adds) and "image" not in body
-        return Container(
-            path=path, name=as_text(body.get("name")) or name, role=Role.CONTAINER, body=body, partial=imageless, origins=origins
-        )
+        own = as_text(body.get("name"))
+        if own and own != name and self.place.main in self.place.operators:  # Argo calls it `main`, whatever it is called here
+            own, body = name, {**body, "name": name}
+        return Container(path=path, name=own or name, role=Role.CONTAINER, body=body, partial=imageless, origins=origins)
 
     def _listed(self) -> Iterator[Container]:
         for name in NAMES:
