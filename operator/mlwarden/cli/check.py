@@ -10,20 +10,24 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlwarden import policy
-from mlwarden.cli import exits, jsonstream, junit, manifests, online, printing, render, report, rules, sarif, terminal
+from mlwarden.checks.text import clean
+from mlwarden.cli import exits, jsonstream, junit, manifests, online, printing, render, repair, report, rules, sarif, terminal
 from mlwarden.cli.folders import Problem
 from mlwarden.cli.judging import Input, Judge, Judged, Tally
+from mlwarden.cli.manifests import Manifest, Origin
 from mlwarden.cli.online import Collection
 from mlwarden.cli.rules import Policies
 from mlwarden.cli.spill import Spill
 from mlwarden.cli.summary import Summary
 from mlwarden.errors import InputError
+from mlwarden.model.finding import Verdict
 from mlwarden.model.policy import Settings
+from mlwarden.model.workload import Json
 from mlwarden.policy.images import demanded, excuses
 
 _VERBOSE = "--verbose says of each where, why and what helps"
@@ -33,15 +37,55 @@ _UNDECIDED = "which registries are trusted is not decided here: --trusted-regist
 def main(argv: Sequence[str]) -> int:
     """Runs the command; the exit code is 0, 1 (denied) or 2 (input or a policy that cannot be read)."""
     options = _options(argv)
-    with contextlib.closing(Input()) as given, contextlib.ExitStack() as kept:
-        problems: list[Problem] = []
-        compiled = rules.load(options.policies, options.trusted_registry, problems)
-        given.take(problems)
-        how = manifests.Options(values=options.values, kube_version=options.kube_version, ignore=options.ignore)
-        given.take(manifests.read(options.paths, stdin=sys.stdin.buffer if sys.stdin else None, options=how))
-        judged = asyncio.run(_judged(given, compiled, options))
+    problems: list[Problem] = []
+    compiled = rules.load(options.policies, options.trusted_registry, problems)
+    file = Path(options.evidence) if options.evidence else None
+    collection = Collection(online.read(file) if file and (not options.online or file.exists()) else ())
+    with contextlib.closing(_read(problems, options)) as given, contextlib.ExitStack() as kept:
+        judged = asyncio.run(_judged(given, compiled, collection, options))
+        kept.callback(judged.close)
+        if not (options.fix or options.diff):
+            return _told(given, judged, compiled, options)
+        judge = Judge(compiled, Settings(), profile=options.profile, given=given)
+        if not _fixed(judged, judge, collection, write=not options.diff):
+            return _told(given, judged, compiled, options)
+    with contextlib.closing(_read(problems, options)) as given, contextlib.ExitStack() as kept:  # the state after
+        judged = asyncio.run(_judged(given, compiled, collection, options))
         kept.callback(judged.close)
         return _told(given, judged, compiled, options)
+
+
+def _read(problems: Sequence[Problem], options: argparse.Namespace) -> Input:
+    """Everything that the paths lead to."""
+    given = Input()
+    given.take(problems)
+    how = manifests.Options(values=options.values, kube_version=options.kube_version, ignore=options.ignore)
+    given.take(manifests.read(options.paths, stdin=sys.stdin.buffer if sys.stdin else None, options=how))
+    return given
+
+
+def _fixed(judged: Spill[Judged], judge: Judge, collection: Collection, *, write: bool) -> bool:
+    """Writes the fixes into their files, or prints them; whether anything was written."""
+    now = datetime.now(UTC)
+    known = collection.known(now)
+
+    def again(body: Mapping[str, Json]) -> Verdict | None:
+        item = judge.one(Manifest(origin=Origin(file="", label=""), object=dict(body)), now, known)
+        return item.verdict if item.decision is not None else None
+
+    written = False
+    for each in repair.repaired(judged, again):
+        left = each.left
+        if each.fixes and not write:
+            repair.show(each)
+        elif each.fixes and (why := repair.write(each)):
+            left = (*left, why)
+        elif each.fixes:
+            written = True
+            terminal.say(f"fixed: {clean(each.file)}: {each.fixes} {'fix' if each.fixes == 1 else 'fixes'} written", to=sys.stderr)
+        for why in left:
+            terminal.say(f"not fixed: {clean(each.file)}: {clean(why)}", to=sys.stderr)
+    return written
 
 
 def _told(given: Input, judged: Spill[Judged], compiled: Policies, options: argparse.Namespace) -> int:
@@ -64,23 +108,27 @@ def _told(given: Input, judged: Spill[Judged], compiled: Policies, options: argp
                 _write(jsonstream.chunks(sarif.sarif(judged, unread, given.asides)))
             case "junit":
                 _write(junit.junit(judged, unread))
+            case _ if options.diff:
+                printing.totals(tally, to=sys.stderr)  # on standard output is the difference alone
             case _:
-                _text(judged, summary, compiled, verbose=options.verbose)
+                _text(judged, summary, compiled, options)
                 printing.totals(tally)
     return exits.code(tally, strict=options.strict, strict_input=options.strict_input)
 
 
-def _text(judged: Spill[Judged], summary: Summary, compiled: Policies, *, verbose: bool) -> None:
+def _text(judged: Spill[Judged], summary: Summary, compiled: Policies, options: argparse.Namespace) -> None:
     """Prints the summary, and what the cluster would say: of everything, or where that is about one object alone."""
     if any(each.name == policy.TRUSTED_REGISTRIES and policy.not_compiled(each.policy) for each in compiled.compiled):
         terminal.say(_UNDECIDED)
     printing.summed_up(summary)
-    if verbose:
+    if options.verbose:
         printing.told(judged)
     elif summary.only:
         printing.told([summary.only])
     elif summary.told:
         terminal.say(_VERBOSE)
+    if summary.edits and not options.fix:
+        terminal.say(f"--fix writes {summary.edits} of the fixes into their files, --diff shows them")
 
 
 def _unread(given: Input, *, strict: bool) -> Spill[Problem]:
@@ -101,10 +149,8 @@ def _write(chunks: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-async def _judged(given: Input, compiled: Policies, options: argparse.Namespace) -> Spill[Judged]:
+async def _judged(given: Input, compiled: Policies, collection: Collection, options: argparse.Namespace) -> Spill[Judged]:
     """With evidence as the command was told: none, a file's, or gathered until nothing more is missing."""
-    file = Path(options.evidence) if options.evidence else None
-    collection = Collection(online.read(file) if file and (not options.online or await asyncio.to_thread(file.exists)) else ())
     judge = Judge(compiled, Settings(), profile=options.profile, given=given)
 
     def again() -> Spill[Judged]:
@@ -123,8 +169,8 @@ async def _judged(given: Input, compiled: Policies, options: argparse.Namespace)
             await collection.gather(wanted, sources, lambda names: demanded(compiled.compiled, names), online.told)
             judged.close()
             judged = again()
-    if file:
-        await asyncio.to_thread(online.write, file, collection.objects.values())
+    if options.evidence:
+        await asyncio.to_thread(online.write, Path(options.evidence), collection.objects.values())
     return judged
 
 
@@ -180,11 +226,17 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         metavar="PREFIX",
         help="a registry, or a folder of one, whose images are trusted, as trustedRegistries of the chart; may be repeated",
     )
+    parser.add_argument("--fix", action="store_true", help="write the fixes that can be written into YAML files; then says what is left")
+    parser.add_argument("--diff", action="store_true", help="print what --fix would write, and write nothing")
     parser.add_argument("--strict", action="store_true", help="exit 1 also where something is not known, or a kind is not understood")
     parser.add_argument("--strict-input", action="store_true", help="exit 2 also where a file is no manifest, or was not read")
     options = parser.parse_args(argv)
     if options.policies and options.trusted_registry:
         parser.error("--trusted-registry is for the shipped policies: those of --policies say themselves what is trusted")
+    if options.fix and manifests.STDIN in options.paths:
+        parser.error("--fix writes into files: standard input is none")
+    if options.diff and options.output != "text":
+        parser.error(f"--diff is text: leave out --output {options.output}")
     if options.kube_version and not render.KUBE_VERSION.fullmatch(options.kube_version):
         parser.error(f"--kube-version is a version as v1.34.0, not {options.kube_version!r}")
     return options

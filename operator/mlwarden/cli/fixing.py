@@ -2,8 +2,8 @@
 
 An edit is kept only where the whole object, judged again, is refused for less and for nothing new, and where the text that was written
 reads back as exactly the object that was meant: an anchor that two containers share, or a number that two YAML versions read differently,
-would otherwise change what nobody asked for. What cannot be written so is left, and said. Rejected: dumping every document again,
-which makes a diff of the whole file out of one field.
+would otherwise change what nobody asked for. What cannot be written so is left, and said. Rejected: writing what the library dumps, which
+makes a diff of the whole file out of one field wherever somebody writes YAML in a way of their own.
 """
 
 import difflib
@@ -13,7 +13,7 @@ import re
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from itertools import pairwise
@@ -31,13 +31,18 @@ from mlwarden.model.documents import yaml_loads
 from mlwarden.model.finding import Action, Edit, Outcome, Verdict
 from mlwarden.model.workload import Json
 
+LARGEST_DOCUMENT = 1024 * 1024
+"""Characters of a document; with everything that has to be kept, each of them takes a hundred bytes."""
 Judge = Callable[[Mapping[str, Json]], Verdict | None]
 """An object → what the policies say of it; None where nobody judges it."""
 
 _MARK = re.compile(r"^---(?=[ \t\n]|\Z)", re.MULTILINE)  # at the beginning of a line it ends a document, inside a block scalar, too
 _OTHER_MARKS = re.compile(r"^(?:%|\.\.\.(?:[ \t\n]|\Z))", re.MULTILINE)
 _STEP = re.compile(r"([A-Za-z0-9_-]+)((?:\[\d+\])*)")
+_COMMENT = re.compile(r"(?:^|\s)(#.*)")
 _OURS = "mlwarden.io/"
+_MANY = 2000
+"""Lines from which on two texts are compared less exactly."""
 _BOM = "\ufeff"
 
 
@@ -83,8 +88,8 @@ def fixed(text: str, judge: Judge) -> Fixed:
 
 
 def diff(name: str, before: str, after: str) -> str:
-    """Returns a unified diff, `""` where nothing changed."""
-    lines = difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}")
+    """Returns a unified diff, `""` where nothing changed. Only a line feed ends a line, as for `patch` and git."""
+    lines = difflib.unified_diff(_lines(before), _lines(after), f"a/{name}", f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
@@ -115,8 +120,15 @@ def rewrite(path: Path, before: bytes, after: bytes) -> None:
             Path(name).unlink()
 
 
+def _lines(text: str) -> list[str]:
+    *whole, rest = text.split("\n")
+    return [*(f"{line}\n" for line in whole), *([rest] if rest else [])]
+
+
 def _document(text: str, judge: Judge) -> tuple[str, int, str]:
     """The text of one document with its fixes, how many, and why not."""
+    if len(text) > LARGEST_DOCUMENT:
+        return text, 0, f"longer than {LARGEST_DOCUMENT // 1024} KiB"
     try:
         found = yaml_loads(text)
     except (Error, RecursionError):
@@ -126,55 +138,66 @@ def _document(text: str, judge: Judge) -> tuple[str, int, str]:
     edits, meant = _edits(found[0], judge)
     if not edits:
         return text, 0, ""
+    if text.removeprefix("---").lstrip().startswith("{"):
+        return text, 0, "it is written as JSON, or in braces as a whole"
     try:
-        written = _written(text, edits)
-        read = yaml_loads(written)
-    except (Error, YAMLError, RecursionError, ValueError) as error:
+        for written in _written(text, edits):
+            if _reads_as(written, meant) and _comments(text) <= _comments(written):
+                return written, len(edits), ""
+    except (YAMLError, RecursionError, ValueError) as error:
         return text, 0, f"its fixes cannot be written: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    if read != [meant]:
-        return text, 0, "its fixes would change something else, too (an anchor that is used twice, or YAML that is read in two ways)"
-    return written, len(edits), ""
+    return text, 0, "its fixes would change something else, too (an anchor that is used twice, a comment, YAML that is read in two ways)"
+
+
+def _reads_as(text: str, meant: Json) -> bool:
+    try:
+        return yaml_loads(text) == [meant]
+    except (Error, RecursionError):
+        return False
 
 
 def _edits(document: Mapping[str, Json], judge: Judge) -> tuple[list[Edit], Json]:
     """What to write into a document (of a list: into its items), and what it is then."""
-    items = document.get("items")
-    if document.get("kind") != "List" or not isinstance(items, list):
+    items, kind = document.get("items"), document.get("kind")
+    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list):
         return _helping(document, judge)
+    said = {"apiVersion": document.get("apiVersion"), "kind": kind.removesuffix("List")} if kind != "List" else {}
     found: list[Edit] = []
-    meant = []
+    meant: list[Json] = []
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             meant.append(item)
             continue
-        edits, better = _edits(item, judge)
+        edits, better = _edits({**said, **item}, judge)  # items of a typed list may leave out what the list says
         found += [msgspec.structs.replace(edit, path=f"items[{index}]{'.' if edit.path else ''}{edit.path}") for edit in edits]
-        meant.append(better)
+        meant.append({key: value for key, value in better.items() if key in item or key not in said})
     return found, {**document, "items": meant}
 
 
 def _helping(body: Mapping[str, Json], judge: Judge) -> tuple[list[Edit], Json]:
-    """Takes one edit after the other that helps, until none does: of many elements a policy tries only the first."""
+    """Takes the edits that help, all at once where each does and else one by one, until none does: a policy tries only some elements."""
     kept: list[Edit] = []
     verdict = judge(body)
     progress = True
     while verdict is not None and progress:
         progress = False
-        for edit in verdict.edits:
-            better = _applied(body, edit)
-            if better is None or not _is_ours_to_change(body, better, edit):
+        for edits in ((verdict.edits,) if len(verdict.edits) > 1 else ()) + tuple((edit,) for edit in verdict.edits):
+            better = _applied(body, edits)
+            if better is None or not _is_ours_to_change(body, better, edits):
                 continue
             again = judge(better)
-            if again is not None and _is_better(verdict, again):
+            if again is not None and _is_better(verdict, again, len(edits)):
                 body, verdict, progress = better, again, True
-                kept.append(edit)
+                kept += edits
+                if len(edits) > 1:
+                    break
     return kept, body
 
 
-def _is_better(before: Verdict, after: Verdict) -> bool:
-    """Whether it is refused for less, and for nothing that it was not refused, warned or unsure about before."""
+def _is_better(before: Verdict, after: Verdict, least: int) -> bool:
+    """Whether it is refused for so much less, and for nothing that it was not refused, warned or unsure about before."""
     told, now = (Counter(_known(verdict)) for verdict in (before, after))
-    return _refusals(after) < _refusals(before) and now <= told
+    return _refusals(after) <= _refusals(before) - least and now <= told
 
 
 def _known(verdict: Verdict) -> list[tuple[str, str, str]]:
@@ -186,23 +209,24 @@ def _refusals(verdict: Verdict) -> int:
     return sum(each.outcome is Outcome.FAIL and each.action == Action.DENY.value for each in verdict.findings)
 
 
-def _is_ours_to_change(before: Mapping[str, Json], after: Mapping[str, Json], edit: Edit) -> bool:
+def _is_ours_to_change(before: Mapping[str, Json], after: Mapping[str, Json], edits: Sequence[Edit]) -> bool:
     """Never an exception or a profile, an image, or which containers there are, whatever a policy's patch says."""
-    if any(_OURS in step for leaf in patch.leaves(edit.patch) for step in leaf):
+    if any(_OURS in step for edit in edits for leaf in patch.leaves(edit.patch) for step in leaf):
         return False
     one, other = workloads.extract(before), workloads.extract(after)
     containers = [[(each.path, each.name, each.role) for pod in it.pods for each in pod.containers] for it in (one, other)]
     return one.resource == other.resource and one.images == other.images and containers[0] == containers[1]
 
 
-def _applied(body: Mapping[str, Json], edit: Edit) -> Mapping[str, Json] | None:
+def _applied(body: Mapping[str, Json], edits: Sequence[Edit]) -> Mapping[str, Json] | None:
     copy: Mapping[str, Json] = deepcopy(dict(body))
-    holder = _holder(copy, edit.path, dict)
-    if holder is None:
-        return None
-    better = patch.merged(holder, edit.patch)
-    holder.clear()
-    holder.update(better)
+    for edit in edits:
+        holder = _holder(copy, edit.path, dict)
+        if holder is None:
+            return None
+        better = patch.merged(holder, edit.patch)
+        holder.clear()
+        holder.update(better)
     return copy
 
 
@@ -223,24 +247,89 @@ def _holder(body: Any, path: str, empty: Callable[[], Any]) -> Any:
     return body if isinstance(body, dict) else None
 
 
-def _written(text: str, edits: list[Edit]) -> str:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 1 << 20  # lines stay as long as they are
-    yaml.indent(**_indents(text))
+def _written(text: str, edits: list[Edit]) -> Iterator[str]:
+    """Yields the text with the edits: first with every other line as it was, then as a whole the way that ruamel.yaml writes it."""
     marked = text.startswith("---")
     head, body = (text.split("\n", 1) if "\n" in text else (text, "")) if marked else ("", text)
     if marked and head[3:].strip() and not head[3:].lstrip().startswith("#"):
         raise ValueError("it begins on the line of its document mark")
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1 << 20  # lines stay as long as they are
+    yaml.indent(**_indents(text))
     tree = yaml.load(body)
+    same = _dumped(yaml, tree)
     for edit in edits:
         holder = _holder(tree, edit.path, dict)
         if holder is None:
             raise ValueError(f"there is no mapping at {edit.path}")
         _merge(holder, edit.patch)
+    changed = _dumped(yaml, tree)
+    start = f"{head}\n" if marked else ""
+    yield start + _kept(body, same, changed)
+    yield start + changed
+
+
+def _dumped(yaml: YAML, tree: Any) -> str:
     out = io.StringIO()
     yaml.dump(tree, out)
-    return (f"{head}\n" if marked else "") + out.getvalue()
+    return out.getvalue()
+
+
+def _kept(ours: str, same: str, changed: str) -> str:
+    """Returns what changed from `same` to `changed` in our own text, line by line (diff3); where both differ, as it was changed.
+
+    The comment of a line that goes stays in a line of its own.
+    """
+    base, mine, theirs = same.split("\n"), ours.split("\n"), changed.split("\n")
+    here, there = _matches(base, mine), _matches(base, theirs)
+    merged: list[str] = []
+    last = [-1, -1, -1]
+    for at in (*(line for line in range(len(base)) if line in here and line in there), len(base)):
+        now = [at, here.get(at, len(mine)), there.get(at, len(theirs))]
+        old, my, their = (lines[start + 1 : end] for lines, start, end in zip((base, mine, theirs), last, now, strict=True))
+        if their and not my and not old:
+            place = _end_of_block(merged, their)
+            merged[place:place] = their
+        else:
+            merged += my if their == old else [*_orphaned(my, their), *their]
+        merged += [base[at]] if at < len(base) else []
+        last = now
+    return "\n".join(merged)
+
+
+def _end_of_block(before: list[str], new: list[str]) -> int:
+    """Where lines belong that are new after others: before comments and blank lines that are about what follows further out."""
+    depth = _indent(new[0])
+    at = len(before)
+    while at and (not before[at - 1].strip() or (before[at - 1].lstrip().startswith("#") and _indent(before[at - 1]) < depth)):
+        at -= 1
+    return at
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _orphaned(before: list[str], after: list[str]) -> Iterator[str]:
+    """Yields comments of lines that are not in others, indented as those lines."""
+    known = _comments("\n".join(after))
+    for line in before:
+        for comment in _comments(line):
+            if known[comment] <= 0:
+                yield f"{' ' * _indent(line)}{comment}"
+            known[comment] -= 1
+
+
+def _matches(base: list[str], other: list[str]) -> dict[int, int]:
+    """Line of `base` → the same line of the other text."""
+    blocks = difflib.SequenceMatcher(None, base, other, autojunk=len(base) > _MANY).get_matching_blocks()
+    return {block.a + step: block.b + step for block in blocks for step in range(block.size)}
+
+
+def _comments(text: str) -> Counter[str]:
+    """What may be comments, of each line, in a text."""
+    return Counter(found[1].rstrip() for line in text.split("\n") if (found := _COMMENT.search(line)))
 
 
 def _merge(target: Any, change: Mapping[str, Any]) -> None:

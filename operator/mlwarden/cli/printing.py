@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from mlwarden import engine
 from mlwarden.checks.text import clean
@@ -56,8 +57,8 @@ def told(judged: Iterable[Judged]) -> None:
             terminal.say("\n".join((said, *(f"  {line}" for line in _others(item)), "")))
 
 
-def totals(tally: Tally) -> None:
-    """Prints one line of numbers."""
+def totals(tally: Tally, *, to: TextIO | None = None) -> None:
+    """Prints one line of numbers, on standard output or `to`."""
     denied, admitted = tally.decided(Decision.DENY), tally.decided(Decision.ADMIT)
     parts = [
         f"{denied} denied",
@@ -74,7 +75,11 @@ def totals(tally: Tally) -> None:
         if count:
             parts.append(f"{count} {what}")
     tint = _RED if denied or tally.problems else _GREEN
-    terminal.say(f"{tally.total} object{'' if tally.total == 1 else 's'}: {', '.join(parts)}", tint=tint if terminal.coloured() else "")
+    terminal.say(
+        f"{tally.total} object{'' if tally.total == 1 else 's'}: {', '.join(parts)}",
+        tint=tint if terminal.coloured() and to is None else "",
+        to=to,
+    )
 
 
 def complaints(problems: Iterable[Problem]) -> None:

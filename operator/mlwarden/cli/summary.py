@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from mlwarden.checks.text import clean
+from mlwarden.cli import repair
 from mlwarden.cli.judging import Judged
 from mlwarden.cli.spill import Spill
 from mlwarden.model.finding import Decision, Finding
@@ -17,7 +18,7 @@ from mlwarden.workloads import Standing
 
 OBJECTS = 100
 """Lines of objects; the others are counted."""
-_MESSAGE = 160
+_MESSAGE = 100
 _ACTIONS = {"Deny": "denied", "Hold": "held", "Warn": "warned"}
 
 
@@ -66,7 +67,7 @@ class Summary:
         # a policy counts an object once, as the worst that it says of it
         for name, said in _worst(found).items():
             self._policies[name]["Noted" if state is State.NOTED else said] += 1
-        if state is State.DENIED and item.verdict and not item.origin.rendered:
+        if state is State.DENIED and item.verdict and not repair.reason(item.origin):
             self.edits += len(item.verdict.edits)
 
     @property
