@@ -264,3 +264,20 @@ def test_what_looks_like_a_container_is_none_inside_of_one(version: str, kind: s
     spec = {"workerGroupSpecs": [{"template": {"spec": {"containers": [inside]}}}], "beside": {"image": "c:1", "env": []}}
     workload = workloads.extract({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": spec})
     assert sorted(image.reference for image in workload.images) == ["a:1", "c:1"]
+
+
+@pytest.mark.parametrize("field", ["securityContext", "affinity", "volumes", "tolerations"])
+@pytest.mark.parametrize("shape", [{"image": "b:1", "securityContext": None}, {"containers": [{"name": "b", "image": "b:1"}]}])
+def test_what_looks_like_a_container_is_none_in_the_settings_of_a_pod_spec(field: str, shape: dict[str, Any]) -> None:
+    spec = {
+        "containers": [{"name": "a", "image": "a:1"}],
+        field: [shape] if field in {"volumes", "tolerations"} else shape,
+        "beside": shape,
+    }
+    for version, kind, whole in (
+        ("serving.kserve.io/v1beta1", "InferenceService", {"predictor": spec}),
+        ("example.org/v1", "UnheardOf", {"template": {"spec": spec}, field: {"image": "c:1", "env": []}}),
+    ):
+        workload = workloads.extract({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": whole})
+        found = [image.reference for image in workload.images]
+        assert sorted(found) == ["a:1", "b:1", *(["c:1"] if kind == "UnheardOf" else [])]

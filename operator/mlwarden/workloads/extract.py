@@ -23,6 +23,8 @@ _CLOSED = {"", "apps", "batch"}
 """Groups whose kinds the API server prunes to its own schema: what the table does not name cannot be there."""
 _PATCH = Place(path="", shape=Shape.SPEC, partial=Partial.POD, patch="podSpecPatch")
 """A patch of a pod where the table does not expect one."""
+_SETTINGS = podspec.KNOWN - {"resources"}
+"""Fields of a pod spec in which no pod and no container stands; operators call other things resources."""
 _LONE = Place(path="", shape=Shape.CONTAINER, partial=Partial.POD, metadata="metadata")
 """A container outside of any pod spec, where the table does not expect one: nobody knows what its operator adds."""
 
@@ -135,7 +137,8 @@ def _consumed(pod: Pod, place: Place) -> Iterator[str]:
 def _walk(obj: Json, base: str, seen: set[str], bodies: dict[str, bool]) -> Iterator[Pod]:
     """Everything else that has the shape of a pod spec or of a container, wherever it stands.
 
-    Kubernetes' own container has no containers in it: whatever stands in one that is known, in its `resources` say, is none.
+    Kubernetes' own container has no containers in it: whatever stands in one that is known, in its `resources` say, is none. A pod spec has
+    them in its lists alone: nothing in its `volumes` or its `securityContext` is one.
 
     Args:
         obj: the object.
@@ -150,7 +153,9 @@ def _walk(obj: Json, base: str, seen: set[str], bodies: dict[str, bool]) -> Iter
         if isinstance(value, list):
             stack.extend((f"{path}[{index}]", element, inside) for index, element in enumerate(value) if isinstance(element, dict | list))
         elif isinstance(value, dict):
-            if path not in seen and podspec.runs(value):
+            is_spec = path in seen
+            if not is_spec and podspec.runs(value):
+                is_spec = True
                 pod = podspec.of_spec(path, value, bare=True)
                 bodies.update(dict.fromkeys((container.path for container in pod.containers), True))
                 yield pod
@@ -161,7 +166,11 @@ def _walk(obj: Json, base: str, seen: set[str], bodies: dict[str, bool]) -> Iter
                 if found is not None:
                     seen.add(where)
                     yield found
-            stack.extend((join(path, key), inner, inside) for key, inner in value.items() if isinstance(inner, dict | list))
+            stack.extend(
+                (join(path, key), inner, inside)
+                for key, inner in value.items()
+                if isinstance(inner, dict | list) and not (is_spec and key in _SETTINGS)
+            )
 
 
 def _reported(path: str, base: str) -> bool:
