@@ -11,11 +11,12 @@ from mlwarden.workloads.paths import expand
 
 from .facts import Fact  # type: ignore[import-not-found]
 
-VERSIONS: Mapping[str, str] = {"jobset": "v0.10.1", "trainer": "v2.0.0", "kuberay": "v1.5.0"}
+VERSIONS: Mapping[str, str] = {"jobset": "v0.10.1", "trainer": "v2.0.0", "kuberay": "v1.5.0", "kueue": "v0.17.0"}
 
 ADDED: Mapping[str, tuple[Fact, ...]] = {
     "jobset": (),
     "trainer": (),
+    "kueue": (),
     "kuberay": (
         ("volume", "shared-mem", "emptyDir"),
         ("containers", "*", "mount", "shared-mem", "/dev/shm"),
@@ -28,6 +29,7 @@ ADDED: Mapping[str, tuple[Fact, ...]] = {
 COPIES: Mapping[str, tuple[Fact, ...]] = {
     "jobset": (),
     "trainer": (),
+    "kueue": (),
     "kuberay": (("initContainers", "wait-gcs-ready"),),
 }
 """Containers with the image, the security context and the mounts of the pod's first one."""

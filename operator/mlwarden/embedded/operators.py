@@ -58,12 +58,14 @@ class Operator:
     Attributes:
         namespace: where its account is.
         definitions: files and folders with the definitions of its kinds.
-        rights: files with the ClusterRoles of its account.
+        rights: files with the roles of its account.
         arguments: its command line.
         webhooks: file with its webhooks, if they are used.
-        selected: webhook → label that an object must have for it to be called, as the module's patches say.
+        selected: webhook → label that an object must have for it to be called: as the module says, or so that others need not wait for it.
         settings: content of `config.yaml` in its directory.
         environment: added to the environment.
+        secret: where it keeps certificates of its own making, which nobody uses here.
+        stands_for: webhook configurations that it puts these certificates into, without webhooks; its kinds' conversion gets them, too.
     """
 
     namespace: str
@@ -74,6 +76,8 @@ class Operator:
     selected: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[Location], Mapping[str, Any]] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    secret: str = ""
+    stands_for: tuple[str, ...] = ()
 
 
 def _jobset(location: Location) -> Mapping[str, Any]:
@@ -87,7 +91,23 @@ def _jobset(location: Location) -> Mapping[str, Any]:
     }
 
 
+def _kueue(location: Location) -> Mapping[str, Any]:
+    return {
+        "apiVersion": "config.kueue.x-k8s.io/v1beta2",
+        "kind": "Configuration",
+        "namespace": location.namespace,
+        "leaderElection": {"leaderElect": False},
+        "internalCertManagement": {"enable": True, "webhookServiceName": "unused-webhook-service", "webhookSecretName": "unused"},
+        "webhook": {"port": location.webhook_port, "host": "127.0.0.1", "certDir": str(location.certificates)},
+        "health": {"healthProbeBindAddress": f"127.0.0.1:{location.probe_port}"},
+        "metrics": {"bindAddress": "0"},
+        "integrations": {"frameworks": ["batch/job", "pod"]},
+        "featureGates": {"VisibilityOnDemand": False},
+    }
+
+
 _JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
+_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 OPERATORS: Mapping[str, Operator] = {
     "jobset": Operator(
@@ -120,6 +140,18 @@ OPERATORS: Mapping[str, Operator] = {
             f"--leader-election-namespace={location.namespace}",
         ],
         environment={"ENABLE_WEBHOOKS": "false"},
+    ),
+    # Without certificates of its own making it looks for those of its metrics in one fixed folder of the machine.
+    "kueue": Operator(
+        namespace="kueue-system",
+        definitions=("config/components/crd/bases",),
+        rights=("config/components/rbac/role.yaml", "config/components/rbac/manager_secrets_role.yaml"),
+        webhooks="config/components/webhook/manifests.yaml",
+        selected={f"{verb}{kind}.kb.io": _QUEUE_LABEL for verb in ("m", "v") for kind in ("pod", "deployment", "statefulset")},
+        settings=_kueue,
+        arguments=lambda location: [f"--config={location.directory}/config.yaml"],
+        secret="unused",  # noqa: S106 -- its name
+        stands_for=("unused-mutating-webhook-configuration", "unused-validating-webhook-configuration"),
     ),
 }
 
@@ -199,6 +231,12 @@ class Beside:
                 continue
             names.append(crd["metadata"]["name"])
             crd["spec"].pop("conversion", None)
+            if self._operator.secret:  # the certificate for conversion would be that of its own making: nothing is left to be converted
+                crd["spec"]["versions"] = [version for version in crd["spec"]["versions"] if version["storage"]]
+                crd["spec"]["conversion"] = {
+                    "strategy": "Webhook",
+                    "webhook": {"clientConfig": self._client("/convert"), "conversionReviewVersions": ["v1"]},
+                }
             self._api.apply(f"{_CRDS}/{names[-1]}", crd)
         groups = sorted({name.partition(".")[2] for name in names})
         role = {
@@ -223,18 +261,25 @@ class Beside:
             f"{own}/serviceaccounts/{self.name}", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": self.name}}
         )
         for obj in self._read(*self._operator.rights):
-            if obj["kind"] != "ClusterRole":
+            kind, name = obj["kind"], self._named(obj)
+            if kind not in {"ClusterRole", "Role"}:
                 continue
-            name = self._named(obj)
-            self._api.apply(f"{_RBAC}/clusterroles/{name}", {**obj, "metadata": {"name": name}})
+            base = _RBAC if kind == "ClusterRole" else f"{_RBAC}/namespaces/{self.location.namespace}"
+            self._api.apply(f"{base}/{kind.lower()}s/{name}", {**obj, "metadata": {"name": name}})
             binding = {
                 "apiVersion": "rbac.authorization.k8s.io/v1",
-                "kind": "ClusterRoleBinding",
+                "kind": f"{kind}Binding",
                 "metadata": {"name": name},
                 "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.location.namespace}],
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
             }
-            self._api.apply(f"{_RBAC}/clusterrolebindings/{name}", binding)
+            self._api.apply(f"{base}/{kind.lower()}bindings/{name}", binding)
+        if name := self._operator.secret:
+            self._api.apply(f"{own}/secrets/{name}", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}})
+        for name in self._operator.stands_for:
+            kind = "MutatingWebhookConfiguration" if "mutating" in name else "ValidatingWebhookConfiguration"
+            stand_in = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}}
+            self._api.apply(f"{_ADMISSION}/{kind.lower()}s/{name}", stand_in)
 
     def _kubeconfig(self) -> Path:
         account = f"/api/v1/namespaces/{self.location.namespace}/serviceaccounts/{self.name}"
@@ -249,15 +294,16 @@ class Beside:
 
     def _reached(self, obj: Mapping[str, Any]) -> dict[str, Any]:
         """Webhooks that the API server calls by URL."""
-        ca = configuration.encoded(self.cluster.pki.ca)
         webhooks = []
         for webhook in obj["webhooks"]:
-            path = webhook["clientConfig"]["service"]["path"]
-            client = {"url": f"https://127.0.0.1:{self.location.webhook_port}{path}", "caBundle": ca}
+            client = self._client(webhook["clientConfig"]["service"]["path"])
             label = self._operator.selected.get(webhook["name"])
             selector = {"objectSelector": {"matchExpressions": [{"key": label, "operator": "Exists"}]}} if label else {}
             webhooks.append({**webhook, "clientConfig": client, **selector})
         return {**obj, "metadata": {"name": self._named(obj)}, "webhooks": webhooks}
+
+    def _client(self, path: str) -> dict[str, str]:
+        return {"url": f"https://127.0.0.1:{self.location.webhook_port}{path}", "caBundle": configuration.encoded(self.cluster.pki.ca)}
 
     def _read(self, *names: str) -> Iterator[dict[str, Any]]:
         for name in names:

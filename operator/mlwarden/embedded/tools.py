@@ -165,5 +165,17 @@ OPERATORS: Mapping[str, Tool] = {
         minutes=5,
         carries=("config/crd/bases", "config/rbac/role.yaml"),
     ),
+    "kueue": Tool(
+        module="kueue",
+        package="sigs.k8s.io/kueue/cmd/kueue",
+        source="sigs.k8s.io/kueue",
+        minutes=6,
+        carries=(
+            "config/components/crd/bases",
+            "config/components/rbac/role.yaml",
+            "config/components/rbac/manager_secrets_role.yaml",
+            "config/components/webhook/manifests.yaml",
+        ),
+    ),
 }
 """The ecosystem's operators. Nothing but `make operators` builds them: what only needs Kubernetes should not wait for them."""
