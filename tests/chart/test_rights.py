@@ -32,6 +32,7 @@ RARE: dict[Right, str] = {
     ("controller", "admissionregistration.k8s.io/mutatingadmissionpolicies", "delete"): "the roll-out becomes an audit",
     ("controller", "admissionregistration.k8s.io/mutatingadmissionpolicybindings", "delete"): "the roll-out becomes an audit",
     ("controller", "mlwarden.io/imageevidences", "delete"): "what nobody asked for in a long time is forgotten",
+    ("controller", "mlwarden.io/imageevidences", "get"): _ASKED_BEFORE,
     ("controller", "mlwarden.io/imageevidences", "patch"): _ASKED_BEFORE,
     ("controller", "mlwarden.io/revokedartifacts/status", "patch"): "how many pods run it is counted once a minute",
     ("controller", "mlwarden.io/wardenpolicies", "delete"): "a policy that is not shipped any more, once that is accepted",
