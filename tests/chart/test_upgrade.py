@@ -1,6 +1,7 @@
 """The chart over its life: from the commit before to this one, to other values and back, and away, with pods held meanwhile."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pytest
 from mlwarden.embedded import images
 from mlwarden.embedded.api import ApiError
 from mlwarden.embedded.cluster import ToolError
-from mlwarden.embedded.installed import chart
+from mlwarden.embedded.installed import NAMESPACE, chart
 
 if TYPE_CHECKING:
     from conftest import Installed
@@ -78,6 +79,56 @@ class TestUpgrade:
         installed.create(space, installed.pod("again", "again:1.0"))
         installed.said(space, "again", "CVE-2025-32434")
         assert installed.state(space, "again") == "Held"
+
+    def test_who_edits_its_namespace_writes_nothing_that_a_rollback_would_take(
+        self, installed: "Installed", attack: Callable[[str, str, str], None]
+    ) -> None:
+        installed.cluster.grant("gitops", "edit", NAMESPACE)
+        editor, path = installed.cluster.api("gitops"), f"/api/v1/namespaces/{NAMESPACE}"
+        releases = {each["metadata"]["name"]: each for each in installed.admin.get(f"{path}/secrets", labelSelector="owner=helm")["items"]}
+        newest = releases[max(releases, key=lambda name: int(name.rpartition(".v")[2]))]
+        labels = {"owner": "helm", "name": "mlwarden", "status": "deployed", "version": "99"}
+        copied = {"type": newest["type"], "data": newest["data"]}
+        installed.until(lambda: editor.create(f"{path}/secrets", {"metadata": {"name": "theirs"}}, dryRun="All"))
+        editor.create(f"{path}/secrets", {"metadata": {"name": "theirs"}})
+
+        def refused(call: Callable[[], Any]) -> None:
+            with pytest.raises(ApiError, match="is for those with the verb change on profiles"):
+                call()
+
+        for kind in ("secrets", "configmaps"):  # Helm keeps them in either
+            for metadata in (
+                {"name": "sh.helm.release.v1.mlwarden.v99"},
+                {"generateName": "sh.helm.release.v1.mlwarden.v"},
+                {"name": "other", "labels": labels},
+            ):
+                body = {"metadata": metadata, **(copied if kind == "secrets" else {"data": {"release": "AAAA"}})}
+                refused(lambda kind=kind, body=body: editor.create(f"{path}/{kind}", body))
+        refused(lambda: editor.patch(f"{path}/secrets/theirs", {"metadata": {"labels": labels}}))
+        for name in releases:
+            refused(lambda name=name: editor.patch(f"{path}/secrets/{name}", {"data": {"release": "AAAA"}}))
+            refused(lambda name=name: editor.patch(f"{path}/secrets/{name}", {"metadata": {"labels": {"status": "failed"}}}))
+            refused(lambda name=name: editor.delete(f"{path}/secrets/{name}"))
+        refused(lambda: editor.delete(f"{path}/secrets"))
+        editor.delete(f"{path}/secrets/theirs")
+        attack(
+            "who may edit mlwarden's namespace prepares an administrator's helm rollback", "stored, and created by it", "refused, each way"
+        )
+
+    def test_rolled_back_to_the_chart_before_and_forth_it_works(self, installed: "Installed", space: str) -> None:
+        before = uids(installed, space)
+        for revision, name in (("1", "rolled-back"), ("4", "rolled-forth")):
+            installed.cluster.helm("rollback", "mlwarden", revision, "--namespace", NAMESPACE, "--wait", "--timeout", "120s")
+            refused = installed.pod("refused")
+            refused["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+            installed.until(lambda refused=refused: gated(installed, space, refused) is None)
+            installed.create(space, installed.pod(name))
+            installed.runs(space, name)
+            assert installed.state(space, "again") == "Held"
+            assert before.items() <= uids(installed, space).items()
+        status = installed.cluster.helm("status", "mlwarden", "--namespace", NAMESPACE)
+        assert "STATUS: deployed" in status
+        assert "REVISION: 6" in status
 
     def test_and_where_a_profile_is_required_a_namespace_is_not_made_anew_without_one(self, installed: "Installed") -> None:
         role = {"metadata": {"name": "upgrade-namespaces"}, "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["*"]}]}
