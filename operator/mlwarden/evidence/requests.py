@@ -55,6 +55,8 @@ class Requests:
     async def ensure(self, wanted: Iterable[str], now: datetime, requester: Requester | None = None) -> tuple[str, ...]:
         """Asks for everything that is wanted, unless that was done a moment ago for the same requester.
 
+        What the API server did not take was not asked for: the next call asks again.
+
         Returns:
             What could not be asked for, because the requester's namespace has as many requests as it may.
         """
@@ -100,6 +102,8 @@ class Requests:
                 with contextlib.suppress(ConflictError):  # somebody else asked at the same moment, perhaps for another repository
                     await self._client.patch(IMAGE_EVIDENCE, stored.metadata.name, patch)
                     break
+            else:
+                raise ConflictError(f"others wrote {name} {_TRIES} times in a row") from None
         except ApiError:
             self._count(name, None)
             raise
