@@ -10,7 +10,6 @@ Rejected: kopf's indices (quadratic in the number of objects at start), the offi
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from mlwarden.cluster import decode
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, GoneError, UnreachableError
 from mlwarden.cluster.kinds import Kind
+from mlwarden.cluster.retries import pause
 
 LOG = logging.getLogger(__name__)
 Key = tuple[str, str]
@@ -124,9 +124,8 @@ class Informer:
                 said = str(error)
                 LOG.log(logging.DEBUG if absent or said == self._said else logging.WARNING, "%s: %s", self.kind.plural, said)
                 self._said = said  # an outage is one line, not one every few seconds
-            delay = min(_QUICKEST * 2.0 ** min(self._failures, 10), _SLOWEST)
             self._failures += 1
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads retries, hides nothing
+            await asyncio.sleep(pause(self._failures, first=_QUICKEST, longest=_SLOWEST))
 
     async def _list(self) -> None:
         found: set[Key] = set()

@@ -14,7 +14,16 @@ from mlwarden.cluster.listening import listen
 
 Answer = Callable[[], str]
 """Returns why not, in words; an empty string where all is well."""
+SILENT = 120.0
+"""Seconds without a sign of life of a watch after which a replica of the controller or the releaser is not ready."""
+DEAD = 600.0
+"""Seconds after which it should be started again."""
 _LONGEST_REQUEST = 8192
+
+
+def unheard(age: float, longest: float) -> str:
+    """Returns what a probe says of `age` seconds without a sign of life of a watch; `""` where they are not more than `longest`."""
+    return f"nothing heard from the API server for {age:.0f} s" if age > longest else ""
 
 
 class Probes:

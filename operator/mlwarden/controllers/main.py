@@ -24,6 +24,7 @@ from mlwarden import evidence, policy
 from mlwarden.cluster.client import SERVICE_ACCOUNT, Client
 from mlwarden.cluster.definitions import Definitions
 from mlwarden.cluster.lease import Lease
+from mlwarden.cluster.probes import DEAD, SILENT, unheard
 from mlwarden.cluster.snapshot import Snapshot, SnapshotSource
 from mlwarden.controllers import probes, status
 from mlwarden.controllers.applier import Applier
@@ -40,10 +41,6 @@ from mlwarden.model.policy import Settings
 
 LOG = logging.getLogger(__name__)
 LEASE = "mlwarden-controller"
-_SILENT = 120.0
-"""Seconds without a sign of life of a watch after which this replica is not ready."""
-_DEAD = 600.0
-"""Seconds after which it should be started again."""
 
 
 @dataclass
@@ -96,8 +93,8 @@ class Controller:
         """
         if not self.source.ready.is_set():
             return "policies, namespaces and evidence have not been read yet"
-        if self.source.age > _SILENT:
-            return f"nothing heard from the API server for {self.source.age:.0f} s"
+        if silent := unheard(self.source.age, SILENT):
+            return silent
         if self.definitions.problem:
             return self.definitions.problem
         if self.lease.is_leader and not self.applier.applied.is_set():
@@ -108,7 +105,7 @@ class Controller:
 
     def healthy(self) -> str:
         """Why this replica should be started again."""
-        return f"nothing heard from the API server for {self.source.age:.0f} s" if self.source.age > _DEAD else ""
+        return unheard(self.source.age, DEAD)
 
     async def _leadership(self) -> None:
         """Leads while the Lease says so, and not a moment longer."""

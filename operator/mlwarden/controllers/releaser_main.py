@@ -19,7 +19,7 @@ from mlwarden import evidence
 from mlwarden.cluster.client import Client
 from mlwarden.cluster.definitions import Definitions
 from mlwarden.cluster.lease import Lease
-from mlwarden.cluster.probes import Probes
+from mlwarden.cluster.probes import DEAD, SILENT, Probes, unheard
 from mlwarden.cluster.process import add_options, connect, load_settings, start_logging
 from mlwarden.cluster.snapshot import SnapshotSource
 from mlwarden.controllers.releaser import Releaser
@@ -27,10 +27,6 @@ from mlwarden.controllers.reporter import Reporter
 from mlwarden.model.policy import Settings
 
 LEASE = "mlwarden-releaser"
-_SILENT = 120.0
-"""Seconds without a sign of life of a watch after which this replica is not ready."""
-_DEAD = 600.0
-"""Seconds after which it should be started again."""
 
 
 @dataclass
@@ -68,15 +64,15 @@ class Process:
             return "pods have not been read yet"
         if self.source.current.missing:
             return f"policies that come with mlwarden are missing: {', '.join(self.source.current.missing)}; the controller applies them"
-        if self._age() > _SILENT:
-            return f"nothing heard from the API server for {self._age():.0f} s"
+        if silent := unheard(self._age(), SILENT):
+            return silent
         if self.definitions.problem:
             return self.definitions.problem
         return "" if self.lease.is_leader or self.lease.holder else "nobody leads yet"
 
     def healthy(self) -> str:
         """Why this replica should be started again."""
-        return f"nothing heard from the API server for {self._age():.0f} s" if self._age() > _DEAD else ""
+        return unheard(self._age(), DEAD)
 
     def _age(self) -> float:
         return max(self.source.age, self.releaser.pods.age)

@@ -11,7 +11,6 @@ Rejected: informers (they keep or hand over whole collections at once; here an o
 import asyncio
 import contextlib
 import logging
-import random
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
@@ -25,6 +24,7 @@ from mlwarden.cluster.client import Client
 from mlwarden.cluster.errors import ApiError, NotFoundError
 from mlwarden.cluster.informer import ended
 from mlwarden.cluster.kinds import Kind
+from mlwarden.cluster.retries import pause
 from mlwarden.cluster.snapshot import SnapshotSource
 from mlwarden.evidence.bounds import Unanswered
 from mlwarden.evidence.requests import Requests, requester_for
@@ -37,7 +37,7 @@ _PAGE = 20
 """Objects that are here at once, as bytes; decoded is one after the other, because one of a megabyte may take twenty."""
 _STEP = 0.02
 """Seconds of judging after which others get their turn, for as long again."""
-_SLOWEST = 60.0
+_QUICKEST, _SLOWEST = 2.0, 60.0
 _KNOWN = 50_000
 _PATIENCE = 5.0
 """Seconds in which a new namespace has to come to be known: its profile says what is asked."""
@@ -158,7 +158,7 @@ class Templates:
             except ApiError as error:
                 LOG.log(logging.DEBUG if failures else logging.INFO, "templates of %s: %s", kind.plural, error)
                 version, failures = "", failures + 1
-                await asyncio.sleep(min(2.0**failures, _SLOWEST) * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads retries, hides nothing
+                await asyncio.sleep(pause(failures, first=_QUICKEST, longest=_SLOWEST))
 
     async def _list(self, kind: Kind, name: str) -> str:
         version = ""

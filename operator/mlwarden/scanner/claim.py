@@ -7,7 +7,6 @@ an answer sooner may change the spec meanwhile, so a conflict is no loss by itse
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mlwarden.cluster import IMAGE_EVIDENCE, ApiError, Client, ConflictError, InvalidError, NotFoundError, clock
+from mlwarden.cluster.retries import pause
 from mlwarden.errors import EvidenceError
 from mlwarden.evidence import store
 from mlwarden.evidence.store import EvidenceStatus, ImageEvidence
@@ -121,7 +121,7 @@ class Claim:
                     raise
                 stale = True  # it may have been taken, and only the answer lost
                 LOG.warning("%s: %s; again", self.current.metadata.name, error)
-                await asyncio.sleep(min(0.25 * 2**attempt, 15) * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads retries
+                await asyncio.sleep(pause(attempt, first=0.5, longest=15))
             else:
                 return
         raise LostError
