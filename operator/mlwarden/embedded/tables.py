@@ -49,7 +49,7 @@ def written() -> str:
 
 _KINDS = """# Kinds that are judged
 
-<!-- Made by `python -m mlwarden.embedded.tables` of the table of kinds (operator/mlwarden/workloads/kinds.py). -->
+<!-- Made by `python -m mlwarden.embedded.tables` of the table of kinds (operator/mlwarden/workloads/kinds). -->
 
 Where each kind describes pods, and so where findings and their fixes point. mlwarden judges the pods that the kind's operator makes of it;
 a field that the table does not name is no hiding place, and every pod is judged again when it is made.
