@@ -58,6 +58,7 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("new")
     for name in ("charts", "operator", "policies"):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "docs").mkdir()
     (tree / "tools").symlink_to(ROOT / "tools")
     stricter = tree / "policies" / "baseline" / f"{STRICTER}.yaml"
     changed = yaml.safe_load(stricter.read_text())

@@ -28,9 +28,9 @@ COLLECTION = "/apis/mlwarden.io/v1alpha1/imageevidences"
 POLICIES = "/apis/mlwarden.io/v1alpha1/wardenpolicies"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def evidence_crd(cluster: "EmbeddedCluster") -> None:
-    """The custom resources, served."""
+    """The custom resources, served: for each module, since an installation on the same cluster takes them away with it."""
     from mlwarden.embedded.api import ApiError
     from mlwarden.embedded.processes import wait_until
 

@@ -225,3 +225,12 @@ def test_what_a_partial_pod_says_for_all_containers_stands_beside_one_where_it_n
     (container,) = pod.containers
     assert (container.partial, container.body, pod.images) == (True, {}, ())
     assert container.where("securityContext.runAsUser") == "spec.podTemplateOverrides[0].spec.securityContext.runAsUser"
+
+
+@pytest.mark.parametrize("kind", ["Workflow", "WorkflowTemplate"])
+def test_what_an_executor_plugin_says_beside_its_container_is_found_where_it_is_written(kind: str) -> None:
+    container = {"name": "it", "image": "a:1", "volumes": [{"image": {"reference": "b:1"}}]}
+    spec = {"executorPlugins": [{"spec": {"sidecar": {"container": container}}}]}
+    found = workloads.extract({"apiVersion": "argoproj.io/v1alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec}).images
+    where = "spec.executorPlugins[0].spec.sidecar.container"
+    assert {image.reference: image.path for image in found} == {"a:1": f"{where}.image", "b:1": f"{where}.volumes[0].image.reference"}

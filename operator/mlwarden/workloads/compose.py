@@ -173,7 +173,7 @@ class _Making:
         self.spec = {name: over[key] for name, key in named.items() if key in over}
         self.origins = {leaf: where for leaf, where in self.said.items() if leaf.partition(".")[0] in KNOWN}
         self.origins |= {name: f"{self.path}.{key}" for name, key in place.fields.items() if name != key}
-        if self.has.holder:
+        if self._holder():  # what is said here is not where it would be said
             self.origins |= {name: f"{self.path}.{place.fields.get(name, name)}" for name in self.spec}
         self.containers = [*self._lone(), *self._listed()]
         self.partial = place.partial
