@@ -1,9 +1,11 @@
 """The pods of a RayCluster, and those of a RayJob, as KubeRay makes them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from . import added, facts  # type: ignore[import-not-found]
 from .bodies import container, pod_spec  # type: ignore[import-not-found]
@@ -77,15 +79,17 @@ def test_the_pods_of_a_rayjob_are_those_that_were_predicted_its_submitter_too(pl
     as_predicted(body, platform.ran(team, 3), "kuberay")
 
 
-def test_a_submitter_that_the_rayjob_does_not_describe_is_refused_and_its_author_told(
+def test_a_submitter_that_the_rayjob_does_not_describe_is_predicted_and_the_fix_that_is_shown_runs(
     platform: Any, good: tuple[dict[str, Any], ...]
 ) -> None:
-    """KubeRay gives it no security context. That is not predicted: the RayJob itself is admitted."""
+    """KubeRay gives it no security context, so the object is refused, with the template to write."""
     team = platform.team()
-    platform.apply(rayjob("plain", *good), team)
-    told = platform.said(team, "plain", "Failed to create new Kubernetes Job")
-    assert f"Job {team}/plain is refused by privilege-escalation (high): container ray-job-submitter" in told
-    assert {pod["spec"]["containers"][0]["name"] for pod in platform.pods(team)} == {"ray-head", "ray-worker"}
+    body = rayjob("plain", *good)
+    message = platform.refused(body, team, "spec.submitterPodTemplate", "container ray-job-submitter")
+    shown = yaml.safe_load("{" + re.search(r"fix: +set (.+) in spec$", message, re.MULTILINE)[1] + "}")
+    mended = {**body, "spec": {**body["spec"], **shown}}
+    platform.apply(mended, team)
+    as_predicted(mended, platform.ran(team, 3), "kuberay")
 
 
 def test_one_with_a_privileged_worker_never_gets_that_far(platform: Any, good: tuple[dict[str, Any], ...]) -> None:

@@ -290,6 +290,33 @@ def test_rays_autoscaler_is_asked_for_what_its_pod_is_asked_for(
         )
 
 
+def rayjob(**spec: Any) -> dict[str, Any]:
+    head = {"template": {"spec": {**HARDENED, "containers": [{**CONTAINER, "name": "head"}]}}}
+    body = {"entrypoint": "python train.py", "rayClusterSpec": {"headGroupSpec": head}, **spec}
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "r"}, "spec": body}
+
+
+@pytest.mark.parametrize("mode", [{}, {"submissionMode": "K8sJobMode"}])
+def test_a_rayjobs_submitter_is_a_pod_where_nobody_describes_it(
+    mode: Mapping[str, Any], failing: Failing, attack: Callable[..., None]
+) -> None:
+    """KubeRay makes it of the head's image and gives it no security context."""
+    assert {path.partition(".spec.")[0] for _, path in failing(rayjob(**mode))} == {"spec.submitterPodTemplate"}
+    assert failing(rayjob(submissionMode="HTTPMode")) == set()
+    assert failing(rayjob(**mode, submitterPodTemplate={"spec": {**HARDENED, "containers": [{**CONTAINER, "name": "submit"}]}})) == set()
+    if not mode:
+        attack(
+            "KubeRay: a RayJob that says nothing of its submitter",
+            "admitted, its cluster runs, and the submitter is refused for ever",
+            "refused with the whole template that passes",
+        )
+
+
+@pytest.mark.parametrize("body", [None, {}, {"rayClusterSpec": {"headGroupSpec": []}}, {"submissionMode": 7}, {"submissionMode": {}}])
+def test_a_rayjob_of_which_nobody_knows_the_submitter_is_left_to_its_pods(body: Any, failing: Failing) -> None:
+    assert failing({"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "r"}, "spec": body}) == set()
+
+
 @pytest.mark.parametrize("kind", ["SparkApplication", "ScheduledSparkApplication"])
 def test_a_spark_applications_driver_and_executors_are_pods(kind: str, failing: Failing, attack: Callable[..., None]) -> None:
     """The kind has no field for the token, and says resources in words of its own: neither is asked for."""

@@ -64,7 +64,8 @@ def judge(compiled: CompiledPolicy, view: View, _facts: Facts) -> Iterator[Answe
 
 
 def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: cel.Program | None) -> Answer:
-    change = _helping(element, spec.fix, program) if program else {}
+    unwritten = element.pod is not None and element.pod.unwritten
+    change = _helping(element, spec.fix, program) if program and not unwritten else {}
     field = _blamed(element, change, requirement.path)
     value = value_at(element.body, field)
     path = element.place(field)
@@ -72,7 +73,7 @@ def _fail(element: Element, spec: PolicySpec, requirement: Expression, program: 
     def filled(template: str) -> str:
         return fill(template, name=element.name, value=value, image=element.image, path=path)
 
-    edit = _edit(element, change) if change else None
+    edit = _edit(element, change) if change else _whole(element, program) if unwritten and program else None
     return Answer(
         outcome=Outcome.FAIL,
         element=element.path,
@@ -146,6 +147,19 @@ def _edit(element: Element, change: Mapping[str, Any]) -> Edit:
     written = {_holder(element, leaf, called[leaf[0]]) for leaf in patch.leaves(change)}
     change = {called[name]: value for name, value in change.items()}
     return Edit(path=written.pop() if len(written) == 1 else element.path, patch=change)
+
+
+def _whole(element: Element, program: cel.Program) -> Edit | None:
+    """The template to write where the operator makes one by itself: a part of one would be none. None where this does not help, either."""
+    pod = element.pod
+    if pod is None or element.each not in {Each.POD, Each.CONTAINER}:
+        return None
+    hardened = absence.hardened(pod.spec)
+    env = {**element.env, "object": {**element.env["object"], "spec": hardened}}
+    if element.container is not None:
+        env["container"] = hardened["containers"][pod.containers.index(element.container)]
+    above, _, name = pod.path.rpartition(".")
+    return Edit(path=above, patch={name: {"spec": hardened}}) if absence.asked(program, env) else None
 
 
 def _called(element: Element, name: str) -> str:

@@ -91,6 +91,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         lacks: fields of a pod spec that the kind has no field for: nobody can say them here.
         has_metadata: the kind has a place for the pod's labels and annotations; else nothing about them can be asked of it.
         holder: JSON path of what would say the pod's fields where nothing does, `""` for the spec itself (a container beside them).
+        unwritten: the operator makes this template by itself: nothing stands at `path`, and whoever wants another one writes all of it.
     """
 
     path: str
@@ -104,6 +105,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     lacks: tuple[str, ...] = ()
     has_metadata: bool = True
     holder: str = ""
+    unwritten: bool = False
 
     def where(self, field: str) -> str:
         """Returns the JSON path of a field of the pod spec (`hostNetwork`, `volumes[0]`) as it stands in the object."""
@@ -154,7 +156,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def images(self) -> tuple[Image, ...]:
         """Every image of every pod, each place once: what several pods inherit is written once."""
-        return tuple({(image.path, image.reference): image for pod in self.pods for image in pod.images}.values())
+        found: dict[tuple[str, str], Image] = {}
+        for pod in self.pods:
+            for image in pod.images:
+                found.setdefault((image.path, image.reference), image)
+        return tuple(found.values())
 
     @property
     def is_pod(self) -> bool:

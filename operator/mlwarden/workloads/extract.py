@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from mlwarden.model.workload import Json, Partial, Pod, Resource, Workload
 from mlwarden.workloads import compose, podspec
-from mlwarden.workloads.kinds import KINDS, SCALE, Kind, Place, Shape
+from mlwarden.workloads.kinds import KINDS, SCALE, Default, Kind, Place, Shape
 from mlwarden.workloads.paths import expand, join
-from mlwarden.workloads.values import as_map, as_text
+from mlwarden.workloads.values import as_list, as_map, as_text
 
 _TABLE: dict[tuple[str, str], Kind] = {(row.group, row.kind): row for row in KINDS}
 _CLOSED = {"", "apps", "batch"}
@@ -90,6 +90,8 @@ def _pods(obj: Json, row: Kind | None, base: str) -> Iterator[Pod]:
         values = expand(whole, place.path, start)
         if place.flag:
             place, values = _flagged(whole, place, start, values)  # noqa: PLW2901 -- the same place, as this object has it
+        if place.default is not None and all(value is None for _, value in values):
+            yield from _unwritten(whole, place, place.default, start)
         if not values:
             continue
         has = compose.given(whole, place, start, len(values)) if place.composed else compose.NOTHING
@@ -124,6 +126,19 @@ def _flagged(obj: Json, place: Place, base: str, values: list[tuple[str, Json]])
         return replace(place, partial=Partial.POD), values
     written = [(path, value) for path, value in values if isinstance(value, dict)]
     return place, written or [(f"{base}.{place.path}" if base else place.path, {})]
+
+
+def _unwritten(obj: Json, place: Place, default: Default, base: str) -> Iterator[Pod]:
+    """The pod that the operator makes by itself where the object has no template for it."""
+    said = next((value for _, value in expand(obj, default.mode, base)), "")
+    where, image = next(iter(expand(obj, default.image, base)), ("", None))
+    if said not in default.modes or not isinstance(image, str):
+        return
+    spec = as_map(default.template.get("spec"))
+    bodies = [{"name": as_map(each).get("name"), "image": image, **as_map(each)} for each in as_list(spec, "containers")]
+    pod = podspec.of_spec(f"{base}.{place.path}" if base else place.path, {**spec, "containers": bodies})
+    containers = tuple(replace(each, origins={"image": where}) for each in pod.containers)
+    yield replace(pod, containers=containers, images=tuple(podspec.images_of(containers, None, pod)), unwritten=True)
 
 
 def _consumed(pod: Pod, place: Place) -> Iterator[str]:

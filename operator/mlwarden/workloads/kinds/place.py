@@ -22,6 +22,22 @@ class Shape(StrEnum):
     OBJECT = "object"
 
 
+class Default(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod template that an operator makes where an object has none.
+
+    Attributes:
+        template: without its containers' image.
+        image: path from the root of the image of its containers; where the object has none, nobody knows what is made.
+        mode: path from the root of what says whether it is made.
+        modes: what has to stand there; `""` is nothing.
+    """
+
+    template: Mapping[str, Json]
+    image: str
+    mode: str
+    modes: tuple[str, ...]
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """One place of a kind where a pod is described, and how its operator makes the pod of it. Most need no more than the first two.
 
@@ -30,6 +46,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         shape: what stands there.
         partial: what of the pod others may still say (a runtime, a preset): of that only what is set here can fail.
         flag: path of what says that the operator makes this pod, whether or not anything is written here; without it nobody knows.
+        default: the template that the operator makes where none is written.
         lone: paths below the place of what is one container each, beside its lists (`container` and `script` of an Argo template).
         main: what the operator calls a lone container that has no name; where this is `""`, the name of the field, or of the one above it.
         lone_partial: a lone container is laid over one of a runtime.
@@ -60,6 +77,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     shape: Shape
     partial: Partial = Partial.NOTHING
     flag: str = ""
+    default: Default | None = None
     lone: tuple[str, ...] = ()
     main: str = ""
     lone_partial: bool = False

@@ -1,7 +1,7 @@
 """Kinds that train and that compute in batches: Kubeflow, Ray, Spark, Volcano, JobSet and what wraps them."""
 
 from mlwarden.model.workload import Partial
-from mlwarden.workloads.kinds.place import JOB, Kind, Place, Shape, below, objects, row, specs, templates
+from mlwarden.workloads.kinds.place import JOB, Default, Kind, Place, Shape, below, objects, row, specs, templates
 
 
 def _replicas(name: str) -> tuple[Place, ...]:
@@ -34,6 +34,19 @@ def _ray_autoscaler(base: str) -> Place:
         adds={"resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}},
         inherits=(f"{base}.headGroupSpec.template.spec",),
     )
+
+
+def _ray_submitter(job: str, cluster: str) -> Place:
+    """Source: kuberay, ray-operator/controllers/ray/common/job.go (GetDefaultSubmitterTemplate, GetDefaultSubmitterContainer)."""
+    resources = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "200Mi"}}
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "ray-job-submitter", "resources": resources}]}}
+    default = Default(
+        template=template,
+        image=f"{cluster}.headGroupSpec.template.spec.containers[].image",
+        mode=f"{job}.submissionMode",
+        modes=("", "K8sJobMode"),
+    )
+    return Place(path=f"{job}.submitterPodTemplate", shape=Shape.TEMPLATE, default=default)
 
 
 def _ray_cluster(base: str) -> tuple[Place, ...]:
@@ -161,7 +174,7 @@ KINDS: tuple[Kind, ...] = (
         "RayJob",
         "rayjobs",
         *_ray_cluster("spec.rayClusterSpec"),
-        *templates("spec.submitterPodTemplate"),
+        _ray_submitter("spec", "spec.rayClusterSpec"),
         scale=("spec.suspend", *_ray("spec.rayClusterSpec")),
     ),
     row(
@@ -169,7 +182,7 @@ KINDS: tuple[Kind, ...] = (
         "RayCronJob",
         "raycronjobs",
         *_ray_cluster("spec.jobTemplate.rayClusterSpec"),
-        *templates("spec.jobTemplate.submitterPodTemplate"),
+        _ray_submitter("spec.jobTemplate", "spec.jobTemplate.rayClusterSpec"),
         scale=("spec.suspend", "spec.jobTemplate.suspend", *_ray("spec.jobTemplate.rayClusterSpec")),
     ),
     row(
