@@ -24,6 +24,19 @@ class Done(NamedTuple):
 
 
 Run = Callable[..., Done]
+POLICY = """
+apiVersion: mlwarden.io/v1alpha1
+kind: WardenPolicy
+metadata: {name: named-well}
+spec:
+  profiles: {"*": Deny}
+  match: {resources: [{apiGroups: ["*"], resources: ["*"]}]}
+  requirement: {expression: {forEach: object, expression: "object.metadata.name.startsWith('ml-')", path: metadata.name}}
+  message: "{value} does not start with ml-"
+  why: so that it is found
+  fix: {text: rename it}
+"""
+"""A policy of the cluster's own, about every object."""
 
 
 @pytest.fixture

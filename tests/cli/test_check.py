@@ -14,6 +14,8 @@ from mlwarden import engine, policy, workloads
 from mlwarden.model.evidence import Facts
 from mlwarden.model.policy import Settings
 
+from .conftest import POLICY  # type: ignore[import-not-found]
+
 Run = Callable[..., Any]
 
 POD = """
@@ -41,18 +43,6 @@ NAMESPACE = """
 apiVersion: v1
 kind: Namespace
 metadata: {name: team, labels: {mlwarden.io/profile: experiment}}
-"""
-POLICY = """
-apiVersion: mlwarden.io/v1alpha1
-kind: WardenPolicy
-metadata: {name: named-well}
-spec:
-  profiles: {"*": Deny}
-  match: {resources: [{apiGroups: ["*"], resources: ["*"]}]}
-  requirement: {expression: {forEach: object, expression: "object.metadata.name.startsWith('ml-')", path: metadata.name}}
-  message: "{value} does not start with ml-"
-  why: so that it is found
-  fix: {text: rename it}
 """
 
 

@@ -12,6 +12,8 @@ from mlwarden.controllers import generated
 from mlwarden.model.policy import Settings
 from mlwarden.workloads import Standing, builtin
 
+from .conftest import POLICY  # type: ignore[import-not-found]
+
 Run = Callable[..., Any]
 SPEC = {"containers": [{"name": "c", "image": "registry.example.com/a:1", "securityContext": {"privileged": True}}]}
 HARMLESS = {
@@ -26,18 +28,6 @@ HARMLESS = {
         }
     ],
 }
-OBJECTS_POLICY = """
-apiVersion: mlwarden.io/v1alpha1
-kind: WardenPolicy
-metadata: {name: named-well}
-spec:
-  profiles: {"*": Deny}
-  match: {resources: [{apiGroups: ["*"], resources: ["*"]}]}
-  requirement: {expression: {forEach: object, expression: "object.metadata.name.startsWith('ml-')", path: metadata.name}}
-  message: "{value} does not start with ml-"
-  why: so that it is found
-  fix: {text: rename it}
-"""
 
 
 def check(run: Run, *arguments: str, **obj: Any) -> Any:
@@ -110,7 +100,7 @@ def test_a_namespace_written_into_it_does_not_take_it_out_of_sight(run: Run) -> 
 
 
 def test_the_cluster_s_own_policies_about_objects_count_where_the_api_server_asks_them(run: Run) -> None:
-    Path("rules.yaml").write_text(OBJECTS_POLICY)
+    Path("rules.yaml").write_text(POLICY)
     for version, kind, code in (("v1", "ConfigMap", 1), ("v1", "Namespace", 0), ("rbac.authorization.k8s.io/v1", "ClusterRole", 0)):
         assert check(run, "--policies", "rules.yaml", apiVersion=version, kind=kind).code == code
     assert check(run, "--policies", "rules.yaml", apiVersion="v1", kind="ConfigMap", metadata={"name": "ml-x"}).code == 0

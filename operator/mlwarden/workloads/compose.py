@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from mlwarden.model.workload import Container, Image, Json, Partial, Pod, Role
 from mlwarden.workloads import merge
 from mlwarden.workloads.kinds import Place, Shape
-from mlwarden.workloads.paths import expand, join
+from mlwarden.workloads.paths import expand, join, rooted
 from mlwarden.workloads.podspec import INHERITED, JUDGED, KNOWN, LISTS, NAMES, POD_FIELDS, ROLES, images_of, of_spec, runs
 from mlwarden.workloads.values import EMPTY, as_list, as_map, as_text
 
@@ -89,7 +89,7 @@ def given(obj: Json, place: Place, base: str, times: int) -> Given:
     )
     shared = {field: found for field, path in place.shared for found in expand(obj, path, base)[:1]}
     holder = next(
-        (at for path in place.holders for at, _ in expand(obj, path, base)), _join(base, place.holders[0]) if place.holders else ""
+        (at for path in place.holders for at, _ in expand(obj, path, base)), rooted(base, place.holders[0]) if place.holders else ""
     )
     more = any(expand(obj, path, base) for path in place.completed)
     if times > 1:
@@ -397,10 +397,6 @@ def _composed(path: str, value: Mapping[str, Json], place: Place, has: Given) ->
     making.inherit()
     making.patch()
     return making.made()
-
-
-def _join(base: str, path: str) -> str:
-    return f"{base}.{path}" if base else path
 
 
 def _labels(sources: list[Mapping[str, Json]]) -> dict[str, Mapping[str, Json]]:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from mlwarden.model.workload import Json, Partial, Pod, Resource, Workload
 from mlwarden.workloads import compose, podspec
 from mlwarden.workloads.kinds import KINDS, SCALE, Default, Kind, Place, Shape
-from mlwarden.workloads.paths import expand, join
+from mlwarden.workloads.paths import expand, join, rooted
 from mlwarden.workloads.values import as_list, as_map, as_text
 
 _TABLE: dict[tuple[str, str], Kind] = {(row.group, row.kind): row for row in KINDS}
@@ -125,7 +125,7 @@ def _flagged(obj: Json, place: Place, base: str, values: list[tuple[str, Json]])
     if not any(value is True for _, value in expand(obj, place.flag, base)):
         return replace(place, partial=Partial.POD), values
     written = [(path, value) for path, value in values if isinstance(value, dict)]
-    return place, written or [(f"{base}.{place.path}" if base else place.path, {})]
+    return place, written or [(rooted(base, place.path), {})]
 
 
 def _unwritten(obj: Json, place: Place, default: Default, base: str) -> Iterator[Pod]:
@@ -136,7 +136,7 @@ def _unwritten(obj: Json, place: Place, default: Default, base: str) -> Iterator
         return
     spec = as_map(default.template.get("spec"))
     bodies = [{"name": as_map(each).get("name"), "image": image, **as_map(each)} for each in as_list(spec, "containers")]
-    pod = podspec.of_spec(f"{base}.{place.path}" if base else place.path, {**spec, "containers": bodies})
+    pod = podspec.of_spec(rooted(base, place.path), {**spec, "containers": bodies})
     containers = tuple(replace(each, origins={"image": where}) for each in pod.containers)
     yield replace(pod, containers=containers, images=tuple(podspec.images_of(containers, None, pod)), unwritten=True)
 

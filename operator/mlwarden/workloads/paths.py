@@ -9,10 +9,15 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def join(path: str, key: str) -> str:
-    """Returns the path of a field below `path`."""
+    """Returns the path of a field rooted `path`."""
     if _PLAIN.fullmatch(key):
         return f"{path}.{key}" if path else key
     return f"{path}[{json.dumps(key)}]"
+
+
+def rooted(base: str, path: str) -> str:
+    """Returns a path of the table as it is from the root, where its object stands at `base`."""
+    return f"{base}.{path}" if base else path
 
 
 def expand(obj: Json, place: str, base: str) -> list[tuple[str, Json]]:
